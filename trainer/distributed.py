@@ -1,0 +1,162 @@
+"""Processes and devices: what torchrun set up, or a single process without it."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+
+@dataclass(frozen=True)
+class DistContext:
+    """This process's place in the run. One process without torchrun is rank 0 of 1."""
+
+    rank: int
+    world_size: int
+    local_rank: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    def gather_objects(self, obj: Any) -> list[Any]:
+        """Every rank's `obj`, in rank order, on every rank."""
+        if self.world_size == 1:
+            return [obj]
+        gathered: list[Any] = [None] * self.world_size
+        dist.all_gather_object(gathered, obj)
+        return gathered
+
+    def broadcast_object(self, obj: Any) -> Any:
+        """Rank 0's `obj` on every rank."""
+        if self.world_size == 1:
+            return obj
+        holder = [obj]
+        dist.broadcast_object_list(holder, src=0)
+        return holder[0]
+
+    def any(self, flag: bool) -> bool:
+        """Whether `flag` is true on at least one rank."""
+        if self.world_size == 1:
+            return flag
+        total = torch.tensor(int(flag), device=self.device)
+        dist.all_reduce(total, op=dist.ReduceOp.MAX)
+        return bool(total.item())
+
+    def mean(self, values: torch.Tensor) -> torch.Tensor:
+        """`values` averaged over the ranks."""
+        if self.world_size == 1:
+            return values
+        values = values.clone()
+        dist.all_reduce(values)
+        return values / self.world_size
+
+    def barrier(self) -> None:
+        if self.world_size > 1:
+            dist.barrier()
+
+
+def setup(device: str | None = None, timeout_s: float = 600.0) -> DistContext:
+    """Join the process group that torchrun announces in the environment, if any.
+
+    Args:
+        device: "cuda", "cpu", "cuda:1" …; None takes a GPU where there is one.
+        timeout_s: seconds after which a collective operation that some rank never joins is an error.
+
+    Raises:
+        ValueError: CUDA was asked for where there is none, or this host has fewer GPUs than processes.
+    """
+    rank = int(os.environ.get("RANK", 0))
+    world_size = int(os.environ.get("WORLD_SIZE", 1))
+    local_rank = int(os.environ.get("LOCAL_RANK", 0))
+    chosen = _pick_device(device, local_rank)
+    if world_size > 1 and not dist.is_initialized():
+        backend = "nccl" if chosen.type == "cuda" else "gloo"
+        device_id = chosen if chosen.type == "cuda" else None
+        dist.init_process_group(backend, timeout=timedelta(seconds=timeout_s), device_id=device_id)
+    return DistContext(rank, world_size, local_rank, chosen)
+
+
+def cleanup() -> None:
+    """Leave the process group, if one was joined."""
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def _pick_device(device: str | None, local_rank: int) -> torch.device:
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    chosen = torch.device(device)
+    if chosen.type != "cuda":
+        return chosen
+    if not torch.cuda.is_available():
+        raise ValueError(f"device {device!r} was asked for, but PyTorch sees no GPU; use device 'cpu'")
+    if chosen.index is None:
+        chosen = torch.device("cuda", local_rank)
+    if chosen.index >= torch.cuda.device_count():
+        raise ValueError(
+            f"process {local_rank} of this host wants GPU {chosen.index}, but there are "
+            f"{torch.cuda.device_count()}; start at most one process a GPU (--nproc_per_node)"
+        )
+    torch.cuda.set_device(chosen)
+    return chosen
+
+
+class _GatherLocalGradient(torch.autograd.Function):
+    """all_gather whose backward keeps this rank's slice of its own gradient only.
+
+    This is what the official release trains with: with DDP's averaging the contrastive gradient comes out as
+    1/W of the true one on W ranks, while the sorting gradient does not.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        ctx.rank, ctx.batch = dist.get_rank(), x.shape[0]
+        parts = [torch.empty_like(x) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, x.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
+        return grad[ctx.rank * ctx.batch : (ctx.rank + 1) * ctx.batch]
+
+
+class _GatherTrueGradient(torch.autograd.Function):
+    """all_gather whose backward sums the gradients that all ranks hold for this rank's slice.
+
+    Every rank computes the whole loss on the gathered batch; the sum over ranks, followed by DDP's averaging,
+    is the gradient that one process would get on the whole batch.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        ctx.rank, ctx.batch = dist.get_rank(), x.shape[0]
+        parts = [torch.empty_like(x) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, x.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
+        grad = grad.contiguous()
+        dist.all_reduce(grad)
+        return grad[ctx.rank * ctx.batch : (ctx.rank + 1) * ctx.batch]
+
+
+GATHERS = ("official", "true")
+
+
+def gather_batch(tensors: Sequence[torch.Tensor], mode: str) -> list[torch.Tensor]:
+    """Concatenate each [B, …] tensor over the ranks, with gradients, to [W·B, …].
+
+    Ranks need equal batch sizes; `mode` is "official" (the release's local slice) or "true".
+    """
+    if mode not in GATHERS:
+        raise ValueError(f"loss.gather is {mode!r}; it must be one of {', '.join(GATHERS)}")
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return list(tensors)
+    function = _GatherLocalGradient if mode == "official" else _GatherTrueGradient
+    return [function.apply(x) for x in tensors]
