@@ -106,57 +106,39 @@ def _pick_device(device: str | None, local_rank: int) -> torch.device:
     return chosen
 
 
-class _GatherLocalGradient(torch.autograd.Function):
-    """all_gather whose backward keeps this rank's slice of its own gradient only.
-
-    This is what the official release trains with: with DDP's averaging the contrastive gradient comes out as
-    1/W of the true one on W ranks, while the sorting gradient does not.
-    """
+class _Gather(torch.autograd.Function):
+    """all_gather with a gradient: of this rank's own loss only, or summed over the losses of all ranks."""
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
-        ctx.rank, ctx.batch = dist.get_rank(), x.shape[0]
+    def forward(ctx: Any, x: torch.Tensor, sum_gradients: bool) -> torch.Tensor:
+        ctx.rank, ctx.batch, ctx.sum_gradients = dist.get_rank(), x.shape[0], sum_gradients
         parts = [torch.empty_like(x) for _ in range(dist.get_world_size())]
         dist.all_gather(parts, x.contiguous())
         return torch.cat(parts)
 
     @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
-        return grad[ctx.rank * ctx.batch : (ctx.rank + 1) * ctx.batch]
-
-
-class _GatherTrueGradient(torch.autograd.Function):
-    """all_gather whose backward sums the gradients that all ranks hold for this rank's slice.
-
-    Every rank computes the whole loss on the gathered batch; the sum over ranks, followed by DDP's averaging,
-    is the gradient that one process would get on the whole batch.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
-        ctx.rank, ctx.batch = dist.get_rank(), x.shape[0]
-        parts = [torch.empty_like(x) for _ in range(dist.get_world_size())]
-        dist.all_gather(parts, x.contiguous())
-        return torch.cat(parts)
-
-    @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
-        grad = grad.contiguous()
-        dist.all_reduce(grad)
-        return grad[ctx.rank * ctx.batch : (ctx.rank + 1) * ctx.batch]
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None]:
+        if ctx.sum_gradients:
+            grad = grad.contiguous()
+            dist.all_reduce(grad)
+        return grad[ctx.rank * ctx.batch : (ctx.rank + 1) * ctx.batch], None
 
 
 GATHERS = ("official", "true")
 
 
 def gather_batch(tensors: Sequence[torch.Tensor], mode: str) -> list[torch.Tensor]:
-    """Concatenate each [B, …] tensor over the ranks, with gradients, to [W·B, …].
+    """Concatenate each [B, …] tensor over the W ranks to [W·B, …], with gradients. Ranks need equal B.
 
-    Ranks need equal batch sizes; `mode` is "official" (the release's local slice) or "true".
+    Every rank then computes the same contrastive loss on the whole batch, and DDP averages the gradients.
+    `mode` says which gradient this rank's slice gets:
+        "official": the one of its own copy of the loss, as in the official release. After DDP's averaging the
+            contrastive gradient is 1/W of the true one, while the sorting gradient is whole.
+        "true": the sum over all ranks' copies, so that after averaging it is what one process would get on
+            the whole batch, at any W.
     """
     if mode not in GATHERS:
         raise ValueError(f"loss.gather is {mode!r}; it must be one of {', '.join(GATHERS)}")
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return list(tensors)
-    function = _GatherLocalGradient if mode == "official" else _GatherTrueGradient
-    return [function.apply(x) for x in tensors]
+    return [_Gather.apply(x, mode == "true") for x in tensors]
