@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# Runs one of the repository's Python files, on every GPU of this machine:   scripts/launch.sh FILE.py [arguments]
+#
+# From the environment, all optional:
+#   GPUS         processes on this machine     (default: the GPUs that PyTorch sees; 1 where it sees none)
+#   NNODES       machines                      (default: 1)
+#   NODE_RANK    number of this machine from 0 (default: 0; needed when NNODES > 1)
+#   MASTER_ADDR  name of machine 0             (default: 127.0.0.1; needed when NNODES > 1)
+#   MASTER_PORT  port on machine 0             (default: a free one; 29500 when NNODES > 1)
+#   PYTHON       interpreter                   (default: an active virtual environment's, else .venv's, else python3)
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+if [ $# -eq 0 ]; then
+    sed -n '2,11s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+    exit 2
+fi
+script=$root/$1
+shift
+
+if [ -z "${PYTHON:-}" ]; then
+    if [ -n "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] && command -v python >/dev/null; then
+        PYTHON=python
+    elif [ -x "$root/.venv/bin/python" ]; then
+        PYTHON=$root/.venv/bin/python
+    else
+        PYTHON=python3
+    fi
+fi
+if ! "$PYTHON" -c 'import torch' 2>/dev/null; then
+    echo "error: $PYTHON has no PyTorch. Set the environment up with: bash $root/scripts/demo.sh" \
+        "(or activate one that has requirement.txt installed, or name it in PYTHON)" >&2
+    exit 1
+fi
+
+for argument in "$@"; do
+    case $argument in -h | --help) exec "$PYTHON" "$script" --help ;; esac
+done
+
+nodes=${NNODES:-1}
+processes=${GPUS:-$("$PYTHON" -c 'import torch; print(max(1, torch.cuda.device_count()))')}
+if [ "$nodes" -eq 1 ] && [ "$processes" -le 1 ]; then
+    exec "$PYTHON" "$script" "$@"
+fi
+
+# torchrun would give each process a single thread; share the cores out instead.
+threads=$(($(nproc) / processes))
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((threads > 0 ? threads : 1))}
+
+if [ "$nodes" -eq 1 ] && [ -z "${MASTER_PORT:-}" ]; then
+    rendezvous=(--standalone)
+elif [ "$nodes" -gt 1 ] && { [ -z "${NODE_RANK:-}" ] || [ -z "${MASTER_ADDR:-}" ]; }; then
+    echo "error: NNODES=$nodes needs NODE_RANK (0 to $((nodes - 1)), another on each machine) and MASTER_ADDR" \
+        "(machine 0, the same on all)" >&2
+    exit 2
+else
+    rendezvous=(--node_rank "${NODE_RANK:-0}" --master_addr "${MASTER_ADDR:-127.0.0.1}"
+        --master_port "${MASTER_PORT:-29500}")
+fi
+exec "$PYTHON" -m torch.distributed.run --nnodes "$nodes" --nproc_per_node "$processes" "${rendezvous[@]}" \
+    "$script" "$@"

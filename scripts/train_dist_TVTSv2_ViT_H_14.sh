@@ -1,0 +1,2 @@
+#!/usr/bin/env bash
+exec "$(dirname "${BASH_SOURCE[0]}")/launch.sh" train.py --config configs/dist-yt-web-pt-vit-h-14.json "$@"
