@@ -1,0 +1,231 @@
+"""Generate the demo's data sets, in the layouts of the real ones: `python -m data_loader.demo`.
+
+YT-Temporal: four narrated events a video, whose order the sort head has to find. WebVid: one to
+three events with a caption. MSR-VTT: text-to-video search among 100. HMDB-51: four classes that
+differ in motion alone. SSV2-MC: options that differ only in the order of the same three events.
+"""
+
+import argparse
+import itertools
+import json
+import pickle
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from data_loader.demo_world import DIRECTIONS, DURATION, Event, draw_events, draw_frames, write_video
+
+SIZES = {
+    "yttemporal_train": 500,
+    "yttemporal_val": 200,
+    "webvid_train": 800,
+    "webvid_val": 100,
+    "msrvtt": 100,
+    "hmdb51": 120,
+    "ssv2": 120,
+}
+MISHEARD = {
+    "red": "read",
+    "blue": "blew",
+    "white": "wide",
+    "circle": "cycle",
+    "moves": "move's",
+    "right": "write",
+}
+FILLERS = ("um", "so", "&gt;&gt;", "uh", "like")
+CLIP_SECONDS, GAP_SECONDS = 2, 1  # of the four clips that a 12-second YT-Temporal video is cut into
+
+
+@dataclass(frozen=True)
+class Video:
+    """What one file shows, and the seed that its pixels are drawn from."""
+
+    path: Path
+    events: tuple[Event, ...]
+    seed: tuple[int, ...]
+
+
+def generate(root: Path, seed: int = 0, scale: float = 1.0, workers: int = 2) -> bool:
+    """Write all the demo's data below `root`: videos in `root/<data set>`, lists in `root/meta_data`.
+
+    Args:
+        root: a folder of its own; a finished one of the same seed and scale is kept as it is.
+        scale: a factor on the number of videos, for trying things out quickly.
+
+    Returns:
+        Whether anything was generated.
+
+    Raises:
+        ValueError: `root` holds something that is not demo data.
+    """
+    done, settings = root / "demo.json", {"seed": seed, "scale": scale, "sizes": SIZES}
+    if done.is_file() and json.loads(done.read_text()) == settings:
+        return False
+    if root.exists():
+        if any(root.iterdir()) and not (root / "meta_data").is_dir():
+            raise ValueError(f"{root} exists and holds something other than demo data; name another folder")
+        shutil.rmtree(root)
+    (root / "meta_data").mkdir(parents=True)
+    makers: dict[str, Callable[..., list[Video]]] = {
+        "yttemporal_train": partial(_yttemporal, split="train"),
+        "yttemporal_val": partial(_yttemporal, split="val"),
+        "webvid_train": partial(_webvid, split="train"),
+        "webvid_val": partial(_webvid, split="val"),
+        "msrvtt": _msrvtt,
+        "hmdb51": _hmdb51,
+        "ssv2": _ssv2,
+    }
+    videos: list[Video] = []
+    for number, (name, make) in enumerate(makers.items()):
+        count = max(4, round(SIZES[name] * scale))
+        videos += make(root, np.random.default_rng([seed, number]), count, (seed, number))
+    with ProcessPoolExecutor(workers) as pool:
+        drawn = pool.map(_draw, videos, chunksize=16)
+        for _ in tqdm(drawn, total=len(videos), desc="demo videos", unit="file"):
+            pass
+    done.write_text(json.dumps(settings))
+    return True
+
+
+def _draw(video: Video) -> None:
+    write_video(video.path, draw_frames(np.random.default_rng(video.seed), list(video.events)))
+
+
+def _caption(events: Sequence[Event]) -> str:
+    return " then ".join(event.text for event in events)
+
+
+def _yttemporal(root: Path, rng: np.random.Generator, count: int, seed: tuple, split: str) -> list[Video]:
+    """Narrated videos of four events, with raw subtitles as a recogniser hears them and a denoised text."""
+    names, videos = [], []
+    for i in range(count):
+        events = draw_events(rng, 4, held_out=split == "val")
+        name = f"subset_87/data/{split}{i:04d}.mp4"
+        annotation = root / "YTTemporal/videos/subset_87/annotations" / f"{split}{i:04d}.json"
+        annotation.parent.mkdir(parents=True, exist_ok=True)
+        annotation.write_text(json.dumps(_narration(rng, events)))
+        names.append(name)
+        videos.append(Video(root / "YTTemporal/videos" / name, tuple(events), (*seed, i)))
+    table = pd.DataFrame({"Name": names})
+    table.to_csv(root / "meta_data" / f"yttemporal_{split}.csv", sep="\t", index=False)
+    return videos
+
+
+def _narration(rng: np.random.Generator, events: Sequence[Event]) -> dict:
+    subtitles, denoised = [], []
+    for i, event in enumerate(events):
+        start = i * (CLIP_SECONDS + GAP_SECONDS)
+        heard = list(_mishear(rng, event.text.split()))
+        times = start + np.linspace(0.15, CLIP_SECONDS - 0.15, len(heard))
+        subtitles += [{"word": w, "time": round(float(t), 3)} for w, t in zip(heard, times, strict=True)]
+        denoised.append({"cleanasr": event.text.capitalize() + "."})
+    return {"subtitles": subtitles, "denoised": denoised, "info": {"duration": DURATION}}
+
+
+def _mishear(rng: np.random.Generator, words: list[str]) -> Iterator[str]:
+    """The usual noise of speech recognition: fillers, words misheard, words dropped."""
+    for word in words:
+        if rng.random() < 0.1:
+            yield str(rng.choice(FILLERS))
+        if rng.random() < 0.15 and word in MISHEARD:
+            yield MISHEARD[word]
+        elif rng.random() > 0.03:
+            yield word
+
+
+def _webvid(root: Path, rng: np.random.Generator, count: int, seed: tuple, split: str) -> list[Video]:
+    captions, paths, videos = [], [], []
+    for i in range(count):
+        events = draw_events(rng, int(rng.integers(1, 4)), held_out=split == "val")
+        captions.append(_caption(events))
+        paths.append(f"{i // 1000:03d}/{i:06d}")
+        videos.append(Video(root / "WebVid" / split / f"{paths[-1]}.mp4", tuple(events), (*seed, i)))
+    table = pd.DataFrame({"caption": captions, "path": paths})
+    table.to_csv(root / "meta_data" / f"webvid_{split}.tsv", sep="\t", index=False)
+    return videos
+
+
+def _msrvtt(root: Path, rng: np.random.Generator, count: int, seed: tuple) -> list[Video]:
+    """Two captions a video, the pickled index naming the query; no two videos share a query."""
+    annotations, index, videos, seen = [], {}, [], set()
+    while len(videos) < count:
+        events = draw_events(rng, 2 + len(videos) % 2, held_out=True)
+        if tuple(events) in seen:
+            continue
+        seen.add(tuple(events))
+        name, query = f"video{len(videos)}", int(rng.integers(2))
+        other = " and ".join(f"a {event.colour} {event.shape}" for event in events)
+        texts = [_caption(events), other] if query == 0 else [other, _caption(events)]
+        annotations += [{"image_id": name, "caption": text} for text in texts]
+        index[name] = query
+        videos.append(Video(root / "msrvtt/videos/all" / f"{name}.mp4", tuple(events), (*seed, len(videos))))
+    meta, lists = root / "meta_data/msrvtt", root / "msrvtt/high-quality/structured-symlinks"
+    meta.mkdir(parents=True)
+    lists.mkdir(parents=True)
+    (meta / "MSR_VTT.json").write_text(json.dumps({"annotations": annotations}))
+    for name in ("train", "val"):
+        (lists / f"{name}_list_jsfusion.txt").write_text("".join(f"{video}\n" for video in index))
+    (lists / "jsfusion_val_caption_idx.pkl").write_bytes(pickle.dumps(index))
+    return videos
+
+
+def _hmdb51(root: Path, rng: np.random.Generator, count: int, seed: tuple) -> list[Video]:
+    """One event a video; the class is its direction, and every class shows the same colours and shapes."""
+    rows, videos = [], []
+    for i in range(count):
+        label = i % len(DIRECTIONS)
+        if label == 0:
+            looks = draw_events(rng, 1, held_out=True)[0]
+        event = Event(looks.colour, looks.shape, list(DIRECTIONS)[label])
+        path = f"move_{event.direction}/clip{i:04d}.mp4"
+        rows.append({"path": path, "label": label + 1})
+        videos.append(Video(root / "hmdb51" / path, (event,), (*seed, i)))
+    meta = root / "meta_data/hmdb51/prompt"
+    meta.mkdir(parents=True)
+    labels = {f"moves {direction}": i for i, direction in enumerate(DIRECTIONS)}
+    (meta / "label2id.json").write_text(json.dumps(labels))
+    pd.DataFrame(rows).to_csv(meta / "split_1_test_list.tsv", sep="\t", index=False)
+    return videos
+
+
+def _ssv2(root: Path, rng: np.random.Generator, count: int, seed: tuple) -> list[Video]:
+    """Three events a video; the options are the six orders in which they could have happened."""
+    rows, videos = [], []
+    for i in range(count):
+        events = tuple(draw_events(rng, 3, held_out=True))
+        permutations = list(itertools.permutations(events))
+        orders = [permutations[k] for k in rng.permutation(len(permutations))]
+        name = f"{i}.mp4"
+        options = [_caption(order) for order in orders]
+        rows.append({"clip_name": name, "options": options, "answer": orders.index(events)})
+        videos.append(Video(root / "SSV2/videos" / name, events, (*seed, i)))
+    meta = root / "meta_data/ssv2/mc"
+    meta.mkdir(parents=True)
+    (meta / "val.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return videos
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument(
+        "--root", type=Path, default=Path("data/demo"), help="folder to write (default: %(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of everything drawn (default: %(default)s)")
+    parser.add_argument(
+        "--scale", type=float, default=1.0, help="factor on the number of videos (default: 1)"
+    )
+    parser.add_argument("--workers", type=int, default=2, help="processes that draw and encode (default: 2)")
+    args = parser.parse_args()
+    made = generate(args.root, args.seed, args.scale, args.workers)
+    print(f"demo data in {args.root}: {'generated' if made else 'already there'}")
+
+
+if __name__ == "__main__":
+    main()

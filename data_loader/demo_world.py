@@ -1,0 +1,112 @@
+"""The demo's small world: one coloured shape at a time drifts over a dark ground, in one of four directions.
+
+A video is a sequence of events; an event is a colour, a shape and a direction. The picture wraps
+around at its edges and shapes start anywhere, so no single frame tells the direction: time
+matters. Every fourth pair of colour and shape never occurs in training; the test side is made of
+those pairs alone.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+
+SIZE = 76  # pixels; int(1.2 * 64), so the data sets' resize leaves the 64-pixel demo's frames untouched
+FPS = 3
+DURATION = (
+    12  # seconds; under 16 s a YT-Temporal sample spans the whole video, with the same four clips each time
+)
+NUM_FRAMES = FPS * DURATION
+SPEED = (
+    0.2 * SIZE
+)  # pixels a second: between two sampled frames (2 s apart at most) less than half the picture
+RADIUS = 13.0
+
+COLOURS = {
+    "red": (225, 40, 40),
+    "green": (40, 190, 60),
+    "blue": (60, 90, 240),
+    "yellow": (235, 215, 50),
+    "purple": (170, 60, 200),
+    "white": (240, 240, 240),
+}
+SHAPES = ("circle", "square", "triangle", "cross")
+DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
+
+
+@dataclass(frozen=True)
+class Event:
+    """One coloured shape moving in one direction."""
+
+    colour: str
+    shape: str
+    direction: str
+
+    @property
+    def text(self) -> str:
+        return f"a {self.colour} {self.shape} moves {self.direction}"
+
+
+def is_held_out(colour: str, shape: str) -> bool:
+    """Whether this pair is kept for the test side. Each colour lacks one shape in training."""
+    return (list(COLOURS).index(colour) + SHAPES.index(shape)) % len(SHAPES) == 0
+
+
+def draw_events(rng: np.random.Generator, number: int, held_out: bool) -> list[Event]:
+    """`number` different events, all of pairs of the test side or none of them."""
+    pairs = [(c, s) for c in COLOURS for s in SHAPES if is_held_out(c, s) == held_out]
+    chosen = rng.choice(len(pairs), size=number, replace=False)
+    directions = rng.choice(list(DIRECTIONS), size=number)
+    return [Event(*pairs[i], str(d)) for i, d in zip(chosen, directions, strict=True)]
+
+
+def draw_frames(rng: np.random.Generator, events: list[Event]) -> np.ndarray:
+    """Paint the events one after the other, each for an equal share of the video.
+
+    Returns:
+        uint8 [NUM_FRAMES, SIZE, SIZE, 3].
+    """
+    frames = np.empty((NUM_FRAMES, SIZE, SIZE, 3), dtype=np.uint8)
+    frames[:] = rng.integers(0, 50, size=3) + rng.integers(0, 12, size=(SIZE, SIZE, 1))
+    starts = rng.uniform(0, SIZE, size=(len(events), 2))
+    speeds = SPEED * rng.uniform(0.8, 1.2, size=len(events))
+    radii = RADIUS * rng.uniform(0.85, 1.15, size=len(events))
+    for t in range(NUM_FRAMES):
+        e = t * len(events) // NUM_FRAMES
+        centre = starts[e] + speeds[e] * t / FPS * np.array(DIRECTIONS[events[e].direction])
+        frames[t][_shape_mask(events[e].shape, centre, radii[e])] = COLOURS[events[e].colour]
+    return frames
+
+
+def _shape_mask(shape: str, centre: np.ndarray, radius: float) -> np.ndarray:
+    """Boolean [SIZE, SIZE]; distances wrap around at the picture's edges."""
+    axis = np.arange(SIZE)
+    x, y = (((axis - c + SIZE / 2) % SIZE - SIZE / 2) / radius for c in centre)
+    x, y = x[None, :], y[:, None]
+    match shape:
+        case "circle":
+            return x**2 + y**2 <= 1
+        case "square":
+            return np.maximum(abs(x), abs(y)) <= 0.9
+        case "triangle":
+            return (y <= 0.8) & (y >= 2 * abs(x) - 1.1)
+        case "cross":
+            return (np.minimum(abs(x), abs(y)) <= 0.35) & (np.maximum(abs(x), abs(y)) <= 1.1)
+    raise ValueError(f"no such shape: {shape!r}; there are {', '.join(SHAPES)}")
+
+
+def write_video(path: Path, frames: np.ndarray) -> None:
+    """Write uint8 frames [T, H, W, 3] as an H.264 file, under a temporary name until it is whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.unfinished.mp4")
+    with av.open(str(unfinished), "w") as container:
+        stream = container.add_stream(
+            "libx264", rate=FPS, options={"preset": "ultrafast", "crf": "18", "g": "12"}
+        )
+        stream.width, stream.height, stream.pix_fmt = frames.shape[2], frames.shape[1], "yuv420p"
+        stream.thread_count = 1
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+    unfinished.replace(path)
