@@ -1,0 +1,106 @@
+"""Which frames of a video make its clip. Every function returns plain lists of frame indices."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+SAMPLES = ("uniform", "rand")
+
+
+def part_bounds(num_parts: int, length: int) -> np.ndarray:
+    """The bounds of `num_parts` nearly equal parts of [0, length), int64 [num_parts + 1]."""
+    return np.linspace(0, length, num_parts + 1).astype(np.int64)
+
+
+def sample_frames(
+    num_frames: int,
+    vlen: int,
+    sample: str = "uniform",
+    rng: np.random.Generator | None = None,
+    shift: int | None = None,
+) -> list[int]:
+    """One frame from each of `min(num_frames, vlen)` equal parts of a video (temporal segment sampling).
+
+    num_frames: frames wanted. vlen: frames the video has.
+    sample: "uniform" takes the middle frame of each part, "rand" a random one. The random draw covers the
+        whole part, its last frame included, so it also works where a part has a single frame.
+    rng: used by "rand"; None draws from a fresh generator.
+    shift: if given, the frame `shift` after the start of each part instead (see `window_shifts`).
+
+    Returns indices in ascending order, fewer than `num_frames` when the video is shorter than that.
+    Raises ValueError on a video without frames or an unknown `sample`.
+    """
+    if num_frames < 1:
+        raise ValueError(f"num_frames is {num_frames}; a clip needs at least one frame")
+    if vlen < 1:
+        raise ValueError(f"cannot choose frames from a video of {vlen} frames")
+    if sample not in SAMPLES:
+        raise ValueError(f"sample is {sample!r}; expected one of {', '.join(SAMPLES)}")
+    bounds = part_bounds(min(num_frames, vlen), vlen)
+    starts, ends = bounds[:-1], bounds[1:]
+    if shift is not None:
+        frames = starts + shift
+        if shift < 0 or (frames >= ends).any():
+            raise ValueError(f"shift {shift} leaves its part of a video of {vlen} frames")
+    elif sample == "rand":
+        rng = np.random.default_rng() if rng is None else rng
+        frames = rng.integers(starts, ends)
+    else:
+        frames = (starts + ends - 1) // 2
+    return frames.tolist()
+
+
+def linspace_frames(num_frames: int, vlen: int) -> list[int]:
+    """Evenly spaced frames from the first to the last, as the official feature extraction takes them.
+
+    Always `num_frames` of them: a short video repeats frames.
+    """
+    if vlen < 1:
+        raise ValueError(f"cannot choose frames from a video of {vlen} frames")
+    return np.linspace(0, vlen - 1, num_frames).astype(np.int64).tolist()
+
+
+def window_shifts(num_frames: int, vlen: int, stride: int) -> list[int]:
+    """The shifts 0, stride, 2·stride, … at which sliding-window evaluation reads one video.
+
+    They stay below int(vlen / (parts + 1)) with parts = min(num_frames, vlen). A video too short for
+    any gets the one window at shift 0.
+    """
+    if stride < 1:
+        raise ValueError(
+            f"the sliding window stride is {stride}; it must be at least 1 (or -1 for no windows)"
+        )
+    limit = int(vlen / (min(num_frames, vlen) + 1))
+    return list(range(0, max(limit, 1), stride))
+
+
+def span_frames(
+    start: float,
+    end: float,
+    duration: float,
+    num_frames: int,
+    vlen: int,
+    sample: str = "rand",
+    rng: np.random.Generator | None = None,
+) -> list[int]:
+    """Frames of the span from `start` to `end` (seconds) of a video that lasts `duration` seconds.
+
+    One frame from each of `num_frames` equal parts of the span. Seconds become frames by vlen / duration
+    and not by the file's own rate, as the official release does for YT-Temporal. The indices stay inside
+    the video; a span shorter than `num_frames` frames gives fewer.
+    """
+    rate = vlen / duration
+    length = max(1, int(rate * (end - start)))
+    first = min(int(start * rate), vlen - 1)
+    length = min(length, vlen - first)
+    return [first + offset for offset in sample_frames(num_frames, length, sample, rng)]
+
+
+def check_indices(indices: Sequence[int], vlen: int) -> list[int]:
+    """`indices` as plain ints. Raises ValueError when there are none or one lies outside [0, vlen)."""
+    indices = [int(i) for i in indices]
+    if not indices:
+        raise ValueError("no frames were chosen")
+    if min(indices) < 0 or max(indices) >= vlen:
+        raise ValueError(f"frames {min(indices)} to {max(indices)} were chosen from a video of {vlen} frames")
+    return indices

@@ -1,0 +1,111 @@
+"""From decoded frames to model input, on uint8: a worker hands over bytes, the device normalises them."""
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+from PIL import Image
+
+IMAGE_MEAN = (0.485, 0.456, 0.406)
+IMAGE_STD = (0.229, 0.224, 0.225)
+
+
+@lru_cache(maxsize=256)
+def nearest_index(size_in: int, size_out: int) -> np.ndarray:
+    """Source index of each output pixel along one axis, int64 [size_out], bit-identical to PIL's NEAREST.
+
+    PIL adds up the scale in float64 from one pixel to the next. The closed form (i + 0.5)·scale rounds
+    differently at every other size, and so do PyTorch's interpolation modes.
+    """
+    steps = np.full(size_out, size_in / size_out)
+    steps[0] *= 0.5
+    return np.cumsum(steps).astype(np.int64)
+
+
+def resized_shape(height: int, width: int, short_side: int) -> tuple[int, int]:
+    """(height, width) after the shorter side has become `short_side`, the aspect ratio kept."""
+    if min(height, width) == short_side:
+        return height, width
+    if width >= height:
+        return short_side, int(short_side * width / height)
+    return int(short_side * height / width), short_side
+
+
+class ClipTransform:
+    """NEAREST resize of the shorter side to int(1.2·size), then one square crop for the whole clip.
+
+    Resize and crop are one gather, so that only the pixels of the result are touched.
+    """
+
+    def __init__(self, size: int, random_crop: bool):
+        self.size = size
+        self.short_side = int(1.2 * size)
+        self.random_crop = random_crop
+
+    def __call__(self, frames: torch.Tensor, rng: np.random.Generator | None = None) -> torch.Tensor:
+        """frames uint8 [T, 3, H, W] -> uint8 [T, 3, size, size], contiguous. rng places a random crop."""
+        T, C, H, W = frames.shape
+        height, width = resized_shape(H, W, self.short_side)
+        top, left = self._corner(height - self.size, width - self.size, rng)
+        rows = nearest_index(H, height)[top : top + self.size]
+        cols = nearest_index(W, width)[left : left + self.size]
+        flat = torch.from_numpy((rows[:, None] * W + cols).ravel())
+        # decoders give [T, H, W, 3]: gathering whole pixels from that layout touches the fewest cache lines
+        pixels = frames.permute(0, 2, 3, 1).reshape(T, H * W, C).index_select(1, flat)
+        return pixels.view(T, self.size, self.size, C).permute(0, 3, 1, 2).contiguous()
+
+    def _corner(
+        self, spare_height: int, spare_width: int, rng: np.random.Generator | None
+    ) -> tuple[int, int]:
+        if self.random_crop:
+            rng = np.random.default_rng() if rng is None else rng
+            return int(rng.integers(spare_height + 1)), int(rng.integers(spare_width + 1))
+        return round(spare_height / 2), round(spare_width / 2)
+
+
+class FeatureTransform:
+    """Each frame squashed to size × size by PIL's bilinear filter, as the official feature extraction does."""
+
+    def __init__(self, size: int):
+        self.size = size
+
+    def __call__(self, frames: torch.Tensor, rng: np.random.Generator | None = None) -> torch.Tensor:
+        """frames uint8 [T, 3, H, W] -> uint8 [T, 3, size, size]. Nothing is random; rng is not used."""
+        shape = (self.size, self.size)
+        images = [Image.fromarray(np.ascontiguousarray(x)) for x in frames.permute(0, 2, 3, 1).numpy()]
+        squashed = np.stack([np.asarray(image.resize(shape, Image.Resampling.BILINEAR)) for image in images])
+        return torch.from_numpy(squashed).permute(0, 3, 1, 2).contiguous()
+
+
+def clip_transform(split: str, size: int = 224) -> ClipTransform:
+    """The data sets' transform: random crop for split "train", centre crop for "val" and "test"."""
+    if split not in ("train", "val", "test"):
+        raise ValueError(f"split is {split!r}; expected train, val or test")
+    return ClipTransform(size, random_crop=split == "train")
+
+
+def feature_transform(size: int = 224) -> FeatureTransform:
+    """The transform of feature extraction, which differs from that of the data sets."""
+    return FeatureTransform(size)
+
+
+def normalize(video: torch.Tensor) -> torch.Tensor:
+    """uint8 [..., 3, H, W] -> float32 of the same shape: /255, less the ImageNet mean, over its deviation."""
+    mean = torch.tensor(IMAGE_MEAN, device=video.device).view(3, 1, 1)
+    std = torch.tensor(IMAGE_STD, device=video.device).view(3, 1, 1)
+    return video.float().div(255).sub(mean).div(std)
+
+
+def pad_clip(frames: torch.Tensor, num_frames: int) -> tuple[torch.Tensor, int]:
+    """A clip of `num_frames` frames, the missing ones black, and how many of them are real.
+
+    The model sets the frames beyond that number to zero after normalising, where the official release
+    has its zeros (black pixels are not zero there).
+    """
+    valid = frames.shape[0]
+    if valid > num_frames:
+        raise ValueError(f"a clip of {valid} frames does not fit {num_frames}")
+    if valid == num_frames:
+        return frames, valid
+    padding = frames.new_zeros((num_frames - valid, *frames.shape[1:]))
+    return torch.cat([frames, padding]), valid
