@@ -5,7 +5,7 @@ import torch
 
 
 def tube_mask(num_patches: int, ratio: float, rng: np.random.Generator | None = None) -> torch.Tensor:
-    """The patches that a masked clip keeps, int64 [n] with n = int(num_patches·(1 − ratio)), in the order drawn.
+    """The patches a masked clip keeps, int64 [n] with n = int(num_patches·(1 − ratio)), in the order drawn.
 
     num_patches: patches of one frame. ratio: share of them hidden, in [0, 1).
     rng: None draws from a fresh generator.

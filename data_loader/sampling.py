@@ -1,7 +1,5 @@
 """Which frames of a video make its clip. Every function returns plain lists of frame indices."""
 
-from collections.abc import Sequence
-
 import numpy as np
 
 SAMPLES = ("uniform", "rand")
@@ -94,13 +92,3 @@ def span_frames(
     first = min(int(start * rate), vlen - 1)
     length = min(length, vlen - first)
     return [first + offset for offset in sample_frames(num_frames, length, sample, rng)]
-
-
-def check_indices(indices: Sequence[int], vlen: int) -> list[int]:
-    """`indices` as plain ints. Raises ValueError when there are none or one lies outside [0, vlen)."""
-    indices = [int(i) for i in indices]
-    if not indices:
-        raise ValueError("no frames were chosen")
-    if min(indices) < 0 or max(indices) >= vlen:
-        raise ValueError(f"frames {min(indices)} to {max(indices)} were chosen from a video of {vlen} frames")
-    return indices

@@ -64,7 +64,7 @@ class ClipTransform:
 
 
 class FeatureTransform:
-    """Each frame squashed to size × size by PIL's bilinear filter, as the official feature extraction does."""
+    """Each frame squashed to size × size by PIL's bilinear filter, as in the official feature extraction."""
 
     def __init__(self, size: int):
         self.size = size

@@ -1,0 +1,29 @@
+"""Video readers. This package stands on numpy and the decoding libraries alone, so that a child process
+that only decodes starts fast and stays small (`killable`)."""
+
+from .errors import VideoReadError
+from .frames import Chooser, Clip
+
+READERS = ("decord", "decord-unguarded", "pyav", "torchcodec")
+
+__all__ = ["READERS", "Chooser", "Clip", "VideoReadError", "read"]
+
+
+def read(path: str, choose: Chooser, reader: str) -> Clip:
+    """The frames of a video that `choose` names, by one of READERS.
+
+    path: a local file. choose: from the number of frames in the file to the indices wanted, in any order
+    and with repetitions; it may be called again where the first count proves wrong.
+    Raises VideoReadError, ImportError where the reader is not installed, ValueError on an unknown reader.
+    """
+    if reader == "decord":
+        from .decord_reader import read_guarded as read_with
+    elif reader == "decord-unguarded":
+        from .decord_reader import read_unguarded as read_with
+    elif reader == "pyav":
+        from .pyav_reader import read as read_with
+    elif reader == "torchcodec":
+        from .torchcodec_reader import read as read_with
+    else:
+        raise ValueError(f"unknown video reader {reader!r}; choose one of {', '.join(READERS)}")
+    return read_with(path, choose)

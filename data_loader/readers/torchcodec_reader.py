@@ -1,0 +1,28 @@
+"""torchcodec, where installed: fast, exact on files that store when each frame is shown (AVI does not)."""
+
+from . import pyav_reader
+from .errors import VideoReadError
+from .frames import Chooser, Clip
+
+
+def read(path: str, choose: Chooser) -> Clip:
+    """Frames in torchcodec's exact seek mode. Raises ImportError with what to install."""
+    try:
+        from torchcodec.decoders import VideoDecoder
+    except (ImportError, OSError, RuntimeError) as error:  # RuntimeError: its FFmpeg libraries are not found
+        raise ImportError(
+            "reader 'torchcodec' needs the package torchcodec and FFmpeg's shared libraries "
+            f"(pip install torchcodec; or take reader 'decord' or 'pyav'): {error}"
+        ) from error
+    packets = pyav_reader.scan_packets(path)
+    if not packets.times or packets.container.startswith("avi"):
+        return pyav_reader.read(path, choose, packets)  # it is off by some frames without time stamps
+    try:
+        video = VideoDecoder(path, dimension_order="NHWC", num_ffmpeg_threads=1, seek_mode="exact")
+        vlen = len(video)
+        if vlen == 0:
+            raise VideoReadError(path, "has no video frames")
+        indices = list(choose(vlen))
+        return Clip(video.get_frames_at(indices).data.numpy(), indices, vlen)
+    except (RuntimeError, ValueError, IndexError) as error:
+        raise VideoReadError(path, f"{str(error).strip().splitlines()[0]} (torchcodec)") from error
