@@ -1,0 +1,209 @@
+"""From the command line to a table: what retrieval, recognition and multiple choice have in common."""
+
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from CLIP import tokenize as clip_tokenize
+from data_loader import build_dataset
+from data_loader.base import VideoDataset
+from downstream.cache import sha256_of_file
+from downstream.embedder import Embedder, VideoEmbeddings
+from downstream.options import choose_device, find_checkpoint, read_config, user_errors
+from downstream.report import (
+    Evaluation,
+    evaluation_table,
+    failed_files,
+    paper_tables,
+    write_json,
+    write_results,
+)
+from downstream.windows import SlidingWindows
+from model import create_model, load_checkpoint
+from OpenCLIP import tokenize as openclip_tokenize
+from trainer.config import REPOSITORY, Config, ConfigError, resolve_path
+from trainer.distributed import DistContext, cleanup, setup
+
+Evaluate = Callable[[VideoDataset, VideoEmbeddings, Embedder, Config], Evaluation]
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A loaded model and which file its weights came from."""
+
+    model: Any
+    arch: str
+    path: Path
+    sha256: str
+
+    def tokenizer(self) -> Callable[[list[str]], Any]:
+        return openclip_tokenize if self.model.variant.clip_family == "OpenCLIP" else clip_tokenize
+
+
+class UnreadableVideosError(RuntimeError):
+    """Videos of the data set could not be read; the message names each."""
+
+
+def load_trained(arch: str, checkpoint: str | None, context: DistContext) -> TrainedModel:
+    """Build `arch`, load its weights (default: the released file), and move it to the context's device."""
+    path = find_checkpoint(checkpoint, arch)
+    model = create_model(arch, sort_head=False)
+    load_checkpoint(model, path)
+    sha256 = context.broadcast_object(sha256_of_file(path) if context.is_main else None)
+    return TrainedModel(model.to(context.device).eval(), arch, path, sha256)
+
+
+def run_command(args: Namespace, tasks: Mapping[str, Evaluate]) -> int:
+    """Evaluate the one data set that the options name; the exit status."""
+    with user_errors():
+        config = read_config(args)
+        if config["task"] not in tasks:
+            known = " or ".join(tasks)
+            raise ConfigError(
+                f"the task of {config['name']} is {config['task']}, not {known}; test.py runs any"
+            )
+        context = setup(choose_device(args.device))
+    try:
+        with user_errors():
+            trained = load_trained(args.arch, args.checkpoint, context)
+            dataset = open_dataset(config, trained.model.image_size)
+        evaluation = evaluate_dataset(dataset, config, trained, context, tasks[config["task"]], args)
+        if context.is_main:
+            print(evaluation_table(evaluation, config, args.arch, args.dsl))
+    except UnreadableVideosError as error:
+        if context.is_main:
+            print(f"error: {error}", file=sys.stderr)
+        return 1
+    finally:
+        cleanup()
+    return 0
+
+
+def run_all(args: Namespace, names: Sequence[str], tasks: Mapping[str, Evaluate]) -> int:
+    """Evaluate every data set of `names` that is there, print the paper's tables; the exit status."""
+    with user_errors():
+        if args.config or args.dataset or args.output:
+            raise ConfigError("--all takes no --config, --dataset or --output")
+        configs = [read_config(Namespace(**vars(args) | {"dataset": name})) for name in names]
+        context = setup(choose_device(args.device))
+    results, notes, status = [], [], 0
+    try:
+        with user_errors():
+            trained = load_trained(args.arch, args.checkpoint, context)
+        for config in configs:
+            if config["task"] != "retrieval":
+                config["sliding_window_stride"] = -1
+            try:
+                dataset = open_dataset(config, trained.model.image_size)
+                evaluation = evaluate_dataset(dataset, config, trained, context, tasks[config["task"]], args)
+                results.append((config, evaluation))
+            except FileNotFoundError as error:
+                notes.append(f"{config['name']}: left out, not all of it is there. {error}")
+            except UnreadableVideosError as error:
+                notes.append(f"{config['name']}: failed. {error}")
+                status = 1
+    finally:
+        cleanup()
+    if context.is_main:
+        print("\n\n".join([*notes, paper_tables(results, args.arch)]))
+    return status if results else 1
+
+
+def evaluate_dataset(
+    dataset: VideoDataset,
+    config: Config,
+    trained: TrainedModel,
+    context: DistContext,
+    evaluate: Evaluate,
+    args: Namespace,
+) -> Evaluation:
+    """Embed, measure, and write results.json and the embeddings.
+
+    Raises:
+        UnreadableVideosError: some videos cannot be read and --allow-missing was not given.
+    """
+    begin = time.perf_counter()
+    output = output_folder(args.output, config, trained.arch)
+    embedder = Embedder(
+        trained.model,
+        trained.tokenizer(),
+        context,
+        batch_size=config["batch_size"],
+        num_workers=config["num_workers"],
+        precision=config["precision"],
+        cache_dir=output,
+        fingerprint={"arch": trained.arch, "checkpoint": trained.sha256},
+    )
+    videos = embed_videos(dataset, embedder, config)
+    missing = {str(dataset.video_path(i)): reason for i, reason in videos.missing.items()}
+    if missing:
+        report_missing(missing, len(dataset), output, args.allow_missing, context)
+    evaluation = evaluate(dataset, videos, embedder, config)
+    evaluation.missing = missing
+    if context.is_main:
+        checkpoint = {"path": str(trained.path), "sha256": trained.sha256}
+        seconds = time.perf_counter() - begin
+        write_results(output / "results.json", evaluation, config, trained.arch, checkpoint, seconds)
+    return evaluation
+
+
+def open_dataset(config: Config, image_size: int) -> VideoDataset:
+    """The data set of a config in its evaluation form; items of unreadable files say so."""
+    data = dict(config["data"])
+    if config["sliding_window_stride"] > 0 and config["task"] != "retrieval":
+        raise ConfigError("sliding_window_stride works for retrieval only: elsewhere each video counts once")
+    try:
+        return build_dataset(
+            data.pop("type"),
+            data.pop("split", "test"),
+            root=resolve_path(data.pop("root")),
+            meta=resolve_path(data.pop("meta", config["meta"])),
+            num_frames=config["num_frames"],
+            image_size=image_size,
+            reader=config["reader"],
+            timeout=config["read_timeout"],
+            allow_missing=True,
+            **data,
+        )
+    except KeyError as error:
+        raise ConfigError(f"the data of {config['name']} has no {error}; it needs type and root") from error
+    except FileNotFoundError as error:
+        source = f"\nWhere to get it: {config['source']}" if config["source"] else ""
+        raise FileNotFoundError(f"{error}{source}") from error
+
+
+def embed_videos(dataset: VideoDataset, embedder: Embedder, config: Config) -> VideoEmbeddings:
+    """Embeddings of all videos of a data set, over sliding windows if the config asks for them."""
+    stride = config["sliding_window_stride"]
+    clips = SlidingWindows(dataset, stride) if stride > 0 else dataset
+    facts = {key: config[key] for key in ("num_frames", "reader", "sliding_window_stride")}
+    return embedder.videos(clips, dataset.video_paths, **facts)
+
+
+def output_folder(output: str | None, config: Config, arch: str) -> Path:
+    if output:
+        return Path(output).expanduser()
+    return REPOSITORY / "results" / config["task"] / config["name"] / arch
+
+
+def report_missing(
+    missing: Mapping[str, str], total: int, output: Path, allowed: bool, context: DistContext
+) -> None:
+    """Name every unreadable video on the terminal and in failed_files.json; fail unless they are allowed."""
+    listed = "\n".join(f"  {path}: {reason}" for path, reason in missing.items())
+    message = f"{len(missing)} of {total} videos cannot be read:\n{listed}"
+    if context.is_main:
+        write_json(output / "failed_files.json", failed_files(missing))
+    if not allowed:
+        raise UnreadableVideosError(f"{message}\nMend them, or evaluate without them: --allow-missing")
+    if context.is_main:
+        print(f"warning: {message}", file=sys.stderr)
+
+
+def accuracy(ranks: Sequence[int], top: Sequence[int] = (1, 5)) -> dict[str, float]:
+    """{"top1": …, "top5": …} in percent, of the places (from 1) that the right answers came in."""
+    return {f"top{k}": 100.0 * sum(rank <= k for rank in ranks) / len(ranks) for k in top}

@@ -1,0 +1,187 @@
+"""What the evaluation commands share: their options, their config, and where weights are looked for."""
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from downstream.embedder import PRECISIONS
+from model import VARIANTS
+from trainer.config import REPOSITORY, Config, ConfigError, load_config, nearest_key, resolve_path
+
+CONFIGS = Path(__file__).resolve().parent / "configs"
+RELEASED = {
+    "TVTSv2_B_32": "TVTSv2_ViT_B_32.pth",
+    "TVTSv2_B_16": "TVTSv2_ViT_B_16.pth",
+    "TVTSv2_H_14": "TVTSv2_ViT_H_14.pth",
+}
+
+
+def evaluation_parser(description: str, examples: str) -> argparse.ArgumentParser:
+    """The options of every evaluation command, those of the official tests among them."""
+    parser = argparse.ArgumentParser(
+        description=description, epilog=examples, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    data = parser.add_argument_group("what to evaluate")
+    data.add_argument("-c", "--config", metavar="FILE", help="a config, of downstream/configs/ for one")
+    data.add_argument(
+        "--dataset",
+        metavar="NAME",
+        help=f"short for --config downstream/configs/NAME.json; NAME: {known_datasets()}",
+    )
+    data.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="overrides",
+        help="put VALUE (JSON, or else text) in place of a config's key, such as data.root=/disk/msrvtt; "
+        "may be given several times",
+    )
+    add_model_options(parser)
+    protocol = parser.add_argument_group("how")
+    protocol.add_argument(
+        "-s",
+        "--sliding_window_stride",
+        type=int,
+        metavar="S",
+        help="retrieval: average each video over windows shifted by 0, S, 2S … frames (-1: off)",
+    )
+    protocol.add_argument(
+        "--dsl",
+        action="store_true",
+        help="retrieval: show the results with the dual softmax beside the plain ones",
+    )
+    protocol.add_argument(
+        "--allow-missing",
+        action="store_true",
+        help="leave out videos that cannot be read, instead of failing after all others were tried",
+    )
+    protocol.add_argument(
+        "--output", metavar="DIR", help="results and embeddings (default: results/TASK/DATASET/ARCH/)"
+    )
+    add_speed_options(parser)
+    return parser
+
+
+def add_model_options(parser: argparse.ArgumentParser, arch: str | None = "TVTSv2_B_16") -> None:
+    """--arch and --checkpoint."""
+    group = parser.add_argument_group("the model")
+    group.add_argument(
+        "--arch", default=arch, metavar="NAME", help=f"{', '.join(VARIANTS)} (default: {arch})"
+    )
+    group.add_argument(
+        "-r",
+        "--resume",
+        "--checkpoint",
+        metavar="FILE",
+        dest="checkpoint",
+        help="trained weights, official or our own "
+        "(default: the released file of that model, in the repository's root)",
+    )
+
+
+def add_speed_options(parser: argparse.ArgumentParser) -> None:
+    """Options that change how long it takes and, precision and reader aside, nothing else."""
+    group = parser.add_argument_group("speed")
+    group.add_argument(
+        "-d",
+        "--device",
+        help="cpu, cuda, cuda:1, or numbers of the GPUs to use, such as 0,1 "
+        "(default: a GPU where there is one)",
+    )
+    group.add_argument("--precision", choices=PRECISIONS, help="fp32 (default; TF32 off) or the faster bf16")
+    group.add_argument("--batch-size", type=positive, metavar="B", help="clips at once, on each GPU")
+    group.add_argument(
+        "--num-workers", type=int, metavar="N", help="processes that read videos, for each GPU"
+    )
+    group.add_argument("--reader", help="how videos are decoded (default: decord)")
+
+
+def positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+    return int(text)
+
+
+def known_datasets() -> str:
+    return ", ".join(sorted(path.stem for path in CONFIGS.glob("*.json") if path.stem != "base"))
+
+
+def read_config(args: argparse.Namespace) -> Config:
+    """The config that the options name, with the options put over it.
+
+    Raises:
+        FileNotFoundError, ConfigError: no such file, or a key that no evaluation knows.
+    """
+    if args.config and args.dataset:
+        raise ConfigError("give --config or --dataset, not both")
+    if not (args.config or args.dataset):
+        raise ConfigError(f"say what to evaluate: --config FILE or --dataset NAME ({known_datasets()})")
+    path = args.config or CONFIGS / f"{args.dataset}.json"
+    if args.dataset and not path.is_file():
+        raise ConfigError(f"unknown data set {args.dataset!r}; known: {known_datasets()}")
+    config = load_config(path, args.overrides, defaults=CONFIGS / "base.json")
+    for key in ("task", "name", "data"):
+        if not config[key]:
+            raise ConfigError(f"{path}: {key!r} is missing; downstream/configs/ shows what a config holds")
+    for key in ("batch_size", "num_workers", "reader", "precision", "sliding_window_stride"):
+        if getattr(args, key, None) is not None:
+            config[key] = getattr(args, key)
+    if config["num_workers"] is None:
+        config["num_workers"] = default_workers()
+    return config
+
+
+def default_workers() -> int:
+    """Half the cores for each process of this machine, 8 at most, at least 1."""
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    return max(1, min(8, len(os.sched_getaffinity(0)) // (2 * processes)))
+
+
+def choose_device(device: str | None) -> str | None:
+    """What --device means for `trainer.distributed.setup`: numbers limit the GPUs that PyTorch sees."""
+    if device is not None and device.replace(",", "").isdigit():
+        os.environ["CUDA_VISIBLE_DEVICES"] = device
+        return "cuda"
+    return device
+
+
+def find_checkpoint(checkpoint: str | None, arch: str) -> Path:
+    """The weights file to load.
+
+    Raises:
+        ValueError: an unknown model.
+        FileNotFoundError: there is no such file; says where it goes and where it comes from.
+    """
+    if arch not in VARIANTS:
+        raise ValueError(f"unknown model --arch {arch}; {nearest_key(arch, VARIANTS)}")
+    released = RELEASED.get(arch)
+    if checkpoint is None and released is None:
+        raise FileNotFoundError(f"there is no released file of {arch}; name your own with --checkpoint FILE")
+    path = resolve_path(checkpoint or REPOSITORY / released)
+    if path.is_file():
+        return path
+    if released is None:
+        raise FileNotFoundError(
+            f"no weights file {path}; scripts/demo.sh trains {arch} and says where it puts it"
+        )
+    raise FileNotFoundError(
+        f"no weights file {path}\n"
+        f"The released weights of {arch} are {released}: get them from the links in the README of the "
+        f"official release (https://github.com/TencentARC/TVTS) and put them at {REPOSITORY / released}, "
+        "or name another file with --checkpoint FILE."
+    )
+
+
+@contextmanager
+def user_errors() -> Iterator[None]:
+    """While a run is prepared, mistakes in files, options and configs end it with their message alone."""
+    try:
+        yield
+    except (ValueError, FileNotFoundError) as error:
+        rank = os.environ.get("RANK", "0")
+        print(f"error{'' if rank == '0' else f' (process {rank})'}: {error}", file=sys.stderr)
+        raise SystemExit(2) from error

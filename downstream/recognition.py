@@ -1,0 +1,81 @@
+"""Zero-shot action recognition: HMDB-51, UCF-101, Kinetics-400.
+
+python downstream/recognition.py --dataset hmdb51 --arch TVTSv2_B_16 --checkpoint TVTSv2_ViT_B_16.pth
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # to run as a file from anywhere
+
+import torch
+from torch.nn.functional import normalize
+
+from data_loader.base import VideoDataset
+from downstream.embedder import Embedder, VideoEmbeddings
+from downstream.evaluation import accuracy, run_command
+from downstream.options import evaluation_parser
+from downstream.report import Evaluation
+from model.metric import sim_matrix
+from trainer.config import Config, ConfigError
+
+
+def evaluate(
+    dataset: VideoDataset, videos: VideoEmbeddings, embedder: Embedder, config: Config
+) -> Evaluation:
+    """The class whose prompt is nearest to the video wins; logits are 100 · cosine."""
+    kept = videos.readable()
+    classes = class_embeddings(dataset.class_names, config["prompts"], embedder)
+    logits = 100 * sim_matrix(videos.embeds[kept].double(), classes.double())
+    labels = [int(dataset.labels[i]) for i in kept]
+    ranks = label_ranks(logits, labels)
+    predicted = logits.argmax(dim=1).tolist()
+    queries = [
+        {
+            "video": dataset.video_id(i),
+            "class": dataset.class_names[label],
+            "rank": rank,
+            "predicted": dataset.class_names[guess],
+        }
+        for i, label, rank, guess in zip(kept, labels, ranks, predicted, strict=True)
+    ]
+    counts = {"videos": len(kept), "classes": len(dataset.class_names)}
+    return Evaluation({"accuracy": {"plain": accuracy(ranks)}}, queries, counts)
+
+
+def class_embeddings(names: Sequence[str], prompts: Sequence[str], embedder: Embedder) -> torch.Tensor:
+    """[classes, D]: each prompt's embedding normalised, then averaged over the prompts.
+
+    Raises:
+        ConfigError: no prompt, or one with no place for the class name.
+    """
+    if not prompts or not all(isinstance(prompt, str) and "{}" in prompt for prompt in prompts):
+        raise ConfigError(
+            f"prompts is {prompts}; it must be a list of texts with {{}} where the class name goes"
+        )
+    embeds = embedder.texts([prompt.replace("{}", name) for prompt in prompts for name in names])
+    return normalize(embeds.view(len(prompts), len(names), -1), dim=-1).mean(dim=0)
+
+
+def label_ranks(logits: torch.Tensor, labels: Sequence[int]) -> list[int]:
+    """The place, from 1, of each row's true class; of equal ones the first comes first, as in argmax."""
+    label = torch.tensor(labels)[:, None]
+    own = logits.gather(1, label)
+    before = torch.arange(logits.shape[1]) < label
+    return (((logits > own) | ((logits == own) & before)).sum(dim=1) + 1).tolist()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = evaluation_parser(
+        "Zero-shot action recognition (HMDB-51, UCF-101, Kinetics-400): top-1 and top-5 accuracy.",
+        "examples:\n"
+        "  python downstream/recognition.py --dataset hmdb51 --arch TVTSv2_B_16\n"
+        "several prompts, their embeddings averaged:\n"
+        """  python downstream/recognition.py --dataset k400 --set 'prompts=["a person {}", "{}"]'""",
+    )
+    return run_command(parser.parse_args(argv), {"recognition": evaluate})
+
+
+if __name__ == "__main__":
+    sys.exit(main())

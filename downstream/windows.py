@@ -1,0 +1,57 @@
+"""Sliding windows over whole videos, for `--sliding_window_stride`."""
+
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset
+
+from data_loader.base import VideoDataset
+from data_loader.sampling import sample_frames, window_shifts
+from data_loader.transforms import pad_clip
+from data_loader.video import VideoReadError, read_frames
+
+
+class SlidingWindows(Dataset):
+    """The videos of `dataset`, each as several clips: the start of each part, shifted by 0, S, 2S …
+
+    An item is {"video": uint8 [W, T, 3, S, S], "valid_frames": int64 [W], "index": i}, or {"index",
+    "missing"} when the file cannot be read; embeddings are to be averaged over W, as the official release
+    does. Each file is opened and decoded once for all its windows.
+    """
+
+    def __init__(self, dataset: VideoDataset, stride: int):
+        window_shifts(
+            dataset.num_frames, dataset.num_frames, stride
+        )  # raises on a stride that makes no sense
+        self.dataset = dataset
+        self.stride = stride
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def windows(self, vlen: int) -> list[list[int]]:
+        """The frames of each window of a video of `vlen` frames."""
+        num_frames = self.dataset.num_frames
+        shifts = window_shifts(num_frames, vlen, self.stride)
+        return [sample_frames(num_frames, vlen, shift=shift) for shift in shifts]
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        data = self.dataset
+        windows: list[list[int]] = []
+
+        def choose(vlen: int) -> list[int]:
+            windows[:] = self.windows(vlen)
+            return [frame for window in windows for frame in window]
+
+        try:
+            with data.video_file(index) as path:
+                frames, _, _ = read_frames(path, choose, reader=data.reader, timeout=data.timeout)
+        except VideoReadError as error:
+            return {"index": index, "missing": f"{error.path}: {error.reason}"}
+        clips = data.transform(frames).split(len(windows[0]))
+        padded = [pad_clip(clip, data.num_frames) for clip in clips]
+        return {
+            "video": torch.stack([video for video, _ in padded]),
+            "valid_frames": torch.tensor([valid for _, valid in padded]),
+            "index": index,
+        }

@@ -1,0 +1,45 @@
+"""Evaluate a trained model, on the data set and task that a config names, or on all there are.
+
+python test.py --config downstream/configs/msrvtt.json --arch TVTSv2_B_16 --checkpoint TVTSv2_ViT_B_16.pth
+python test.py --all --arch TVTSv2_B_16
+"""
+
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+
+from downstream import multiple_choice, recognition, retrieval
+from downstream.evaluation import run_all, run_command
+from downstream.options import evaluation_parser
+
+TASKS = {
+    "retrieval": retrieval.evaluate,
+    "recognition": recognition.evaluate,
+    "multiple_choice": multiple_choice.evaluate,
+}
+ALL = ("msrvtt", "didemo", "lsmdc", "hmdb51", "ucf101", "k400", "ssv2_mc")
+
+
+def parse(argv: Sequence[str] | None) -> Namespace:
+    parser = evaluation_parser(
+        "Zero-shot retrieval, recognition or multiple choice, whichever the config asks for.",
+        "examples:\n"
+        "  python test.py --config downstream/configs/msrvtt.json --arch TVTSv2_B_16\n"
+        "  python test.py --all --arch TVTSv2_H_14\n"
+        "  torchrun --nproc_per_node 8 test.py --dataset k400 --arch TVTSv2_H_14 --precision bf16",
+    )
+    parser.add_argument(
+        "--all",
+        action="store_true",
+        help=f"every data set that is there of {', '.join(ALL)}; prints the paper's tables with ours beside",
+    )
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse(argv)
+    return run_all(args, ALL, TASKS) if args.all else run_command(args, TASKS)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
