@@ -1,0 +1,67 @@
+"""From files to batches: readers, frame choice, transforms, data sets and loaders.
+
+dataset = build_dataset("msrvtt", "test", root="data/msrvtt")
+loader = build_loader(dataset, batch_size=48, train=False, num_workers=8)
+"""
+
+import difflib
+
+from data_loader.base import VideoDataset
+from data_loader.captions import LSMDC, MSRVTT, CsvDataset, DiDeMo, WebVid
+from data_loader.collate import Collate
+from data_loader.failures import TooManyUnreadable, UnreadableCounter
+from data_loader.labels import HMDB51, UCF101, Kinetics400
+from data_loader.loader import EpochSampler, JointLoader, build_loader
+from data_loader.multiple_choice import SSV2MultipleChoice
+from data_loader.yttemporal import YTTemporal
+
+DATASETS: dict[str, type[VideoDataset]] = {
+    cls.name: cls
+    for cls in (
+        YTTemporal,
+        WebVid,
+        MSRVTT,
+        DiDeMo,
+        LSMDC,
+        CsvDataset,
+        HMDB51,
+        UCF101,
+        Kinetics400,
+        SSV2MultipleChoice,
+    )
+}
+
+
+def build_dataset(type: str, split: str, **options) -> VideoDataset:
+    """A data set by its name in a config: "yttemporal", "webvid", "msrvtt", ... (capitals and '-' do not
+    matter).
+
+    `split` is "train", "val" or "test". The options are those of `VideoDataset` (root, meta, num_frames,
+    image_size, mask_ratio, num_patches, reader, timeout, cache_mb, seed, allow_missing, view) and those of
+    the data set itself (MSR-VTT's cut, sliding_window_stride, ...). Raises ValueError for an unknown name
+    or option.
+    """
+    name = type.lower().replace("-", "").replace("_", "")
+    if name not in DATASETS:
+        close = difflib.get_close_matches(name, DATASETS, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(DATASETS)}"
+        raise ValueError(f"unknown data set {type!r}; {hint}")
+    try:
+        return DATASETS[name](split, **options)
+    except TypeError as error:
+        if "unexpected keyword argument" in str(error) or "required keyword-only" in str(error):
+            raise ValueError(f"data set {type!r}: {error}") from error
+        raise
+
+
+__all__ = [
+    "DATASETS",
+    "Collate",
+    "EpochSampler",
+    "JointLoader",
+    "TooManyUnreadable",
+    "UnreadableCounter",
+    "VideoDataset",
+    "build_dataset",
+    "build_loader",
+]

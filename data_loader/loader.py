@@ -1,0 +1,196 @@
+"""Which rank sees which sample when, and loading them; an epoch and a count are all the state there is."""
+
+import sys
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from data_loader.collate import Collate
+
+# A loader that restarts within an epoch of the joint loader goes through its data in a new order: that of
+# an epoch number far from all others.
+PASS_STRIDE = 1_000_000
+
+
+class EpochSampler(Sampler):
+    """Yields (epoch, index), the keys of `VideoDataset`, of one rank's samples of an epoch.
+
+    Training: all ranks walk together through one order, shuffled by seed + epoch; of the n samples left
+    rank r takes the r-th, (r + W)-th, ...; the remainder n mod W is dropped (as
+    DistributedSampler(drop_last=True)). Validation: the list's order, each sample once on exactly one rank,
+    none dropped, and always epoch 0, so that every validation sees the same frames.
+
+    `set_epoch(epoch, seen)` starts an epoch behind its first `seen` samples, counted over all ranks. As
+    these are a prefix of the common order, a run may continue on another number of ranks with exactly the
+    samples not seen yet.
+    """
+
+    def __init__(self, size: int, train: bool, rank: int = 0, world_size: int = 1, seed: int = 0):
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank {rank} of {world_size} ranks")
+        if train and size < world_size:
+            raise ValueError(f"{size} samples are too few for {world_size} ranks: each needs one at least")
+        self.size, self.train, self.rank, self.world_size, self.seed = size, train, rank, world_size, seed
+        self.epoch, self.seen = 0, 0
+
+    def set_epoch(self, epoch: int, seen: int = 0) -> None:
+        if not 0 <= seen <= self.size:
+            raise ValueError(f"{seen} samples seen of {self.size}: is this the data that the run began with?")
+        self.epoch, self.seen = epoch, seen
+
+    def __len__(self) -> int:
+        """Samples left in this epoch for this rank."""
+        if self.train:
+            return (self.size - self.seen) // self.world_size
+        return len(range(self.seen + self.rank, self.size, self.world_size))
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        mine = slice(self.seen + self.rank, None, self.world_size)
+        if not self.train:
+            return ((0, index) for index in range(self.size)[mine])
+        generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        order = torch.randperm(self.size, generator=generator)[mine][: len(self)]
+        epoch = self.epoch
+        return ((epoch, int(index)) for index in order)
+
+
+def build_loader(
+    dataset: Dataset,
+    batch_size: int,
+    *,
+    train: bool,
+    tokenizer=None,
+    num_workers: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    seed: int = 0,
+    pin_memory: bool | None = None,
+    prefetch_factor: int = 2,
+    context: str | None = None,
+) -> DataLoader:
+    """A loader over this rank's share of a data set, in batches of `Collate(tokenizer)`.
+
+    Workers persist from epoch to epoch, with one thread each (more workers beat more threads). They are
+    forked where the system can: no reader is ever open when that happens, since a sample opens and closes
+    its own, workers never touch the GPU, and forked workers share the lists of a data set with their
+    parent. `context` names another way to start them ("spawn", "forkserver"). Memory is pinned where there
+    is a GPU.
+    """
+    workers = {}
+    if num_workers:
+        if context is None and sys.platform == "linux":
+            context = "fork"
+        workers = {
+            "persistent_workers": True,
+            "prefetch_factor": prefetch_factor,
+            "multiprocessing_context": context,
+            "worker_init_fn": one_thread,
+        }
+    return DataLoader(
+        dataset,
+        batch_size=batch_size,
+        sampler=EpochSampler(len(dataset), train, rank, world_size, seed),
+        num_workers=num_workers,
+        collate_fn=Collate(tokenizer),
+        pin_memory=torch.cuda.is_available() if pin_memory is None else pin_memory,
+        generator=torch.Generator().manual_seed(seed),  # else each epoch draws from the model's generator
+        **workers,
+    )
+
+
+def one_thread(worker: int) -> None:
+    """Keep a worker to its core."""
+    torch.set_num_threads(1)
+
+
+class JointLoader:
+    """Takes its loaders in turn: yields (loader, batch) for loader 0, 1, ..., which together are one step.
+
+    An epoch is as long as the first loader. The others restart when they run out, in a new order (the
+    official release repeats the order). Every epoch starts all loaders afresh.
+
+    `state_dict()` says where the batches handed out so far end; `load_state_dict` continues there, with
+    exactly the batches that would have come, on any number of ranks exactly with the samples not seen yet.
+    """
+
+    def __init__(self, loaders: Sequence[DataLoader], names: Sequence[str] | None = None):
+        if not loaders:
+            raise ValueError("no loaders: a joint loader needs one at least")
+        self.loaders = list(loaders)
+        self.names = list(names) if names is not None else [str(i) for i in range(len(self.loaders))]
+        for name, loader in zip(self.names, self.loaders, strict=True):
+            if not loader.sampler.train:
+                raise ValueError(f"loader {name} is for validation; build it with train=True")
+            loader.sampler.set_epoch(0)
+            if not len(loader):
+                raise ValueError(
+                    f"loader {name} gives no batch: its data set has {len(loader.dataset)} samples"
+                )
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int, step: int = 0) -> None:
+        """Start at a step of an epoch, as if the run had come there on these ranks with these batch sizes."""
+        self.epoch, self.step = epoch, step
+        self.passes, self.seen = [0] * len(self.loaders), [0] * len(self.loaders)
+        for i, loader in enumerate(self.loaders):
+            loader.sampler.set_epoch(epoch)
+            if i == 0 and step > len(loader):
+                raise ValueError(f"step {step} of an epoch of {len(loader)} steps")
+            # A pass that has just ended is only restarted when its loader's next turn comes.
+            self.passes[i] = max(0, step - 1) // len(loader)
+            self.seen[i] = self.seen_after(loader, step - self.passes[i] * len(loader))
+        self.position_samplers()
+
+    @staticmethod
+    def seen_after(loader: DataLoader, batches: int) -> int:
+        """Samples of all ranks in the first batches of a pass."""
+        sampler = loader.sampler
+        return min(batches * loader.batch_size, len(sampler)) * sampler.world_size
+
+    def state_dict(self) -> dict:
+        """{"epoch", "step", "passes", "seen"}: plain numbers."""
+        return {"epoch": self.epoch, "step": self.step, "passes": [*self.passes], "seen": [*self.seen]}
+
+    def load_state_dict(self, state: dict) -> None:
+        if len(state["seen"]) != len(self.loaders):
+            raise ValueError(f"a state of {len(state['seen'])} loaders does not fit {len(self.loaders)}")
+        self.epoch, self.step = state["epoch"], state["step"]
+        self.passes, self.seen = [*state["passes"]], [*state["seen"]]
+        self.position_samplers()
+
+    def position_samplers(self) -> None:
+        for loader, number, seen in zip(self.loaders, self.passes, self.seen, strict=True):
+            loader.sampler.set_epoch(self.epoch + PASS_STRIDE * number, seen)
+
+    @property
+    def steps(self) -> int:
+        """Steps of this epoch: those done and those left."""
+        sampler = self.loaders[0].sampler
+        left = (sampler.size - self.seen[0]) // sampler.world_size
+        return self.step + -(-left // self.loaders[0].batch_size)
+
+    def __len__(self) -> int:
+        """Batches left in this epoch."""
+        return (self.steps - self.step) * len(self.loaders)
+
+    def __iter__(self) -> Iterator[tuple[int, dict]]:
+        self.position_samplers()
+        iterators = [iter(loader) for loader in self.loaders]
+        for _ in range(self.steps - self.step):
+            for i in range(len(self.loaders)):
+                batch = next(iterators[i], None)
+                if batch is None:
+                    iterators[i] = self.restart(i)
+                    batch = next(iterators[i])
+                sampler, size = self.loaders[i].sampler, self.loaders[i].batch_size
+                left = (sampler.size - self.seen[i]) // sampler.world_size
+                self.seen[i] += min(size, left) * sampler.world_size
+                self.step += i == len(self.loaders) - 1
+                yield i, batch
+
+    def restart(self, i: int) -> Iterator[dict]:
+        self.passes[i] += 1
+        self.seen[i] = 0
+        self.loaders[i].sampler.set_epoch(self.epoch + PASS_STRIDE * self.passes[i])
+        return iter(self.loaders[i])
