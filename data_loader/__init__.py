@@ -7,11 +7,12 @@ loader = build_loader(dataset, batch_size=48, train=False, num_workers=8)
 import difflib
 
 from data_loader.base import VideoDataset
-from data_loader.captions import LSMDC, MSRVTT, CsvDataset, DiDeMo, WebVid
+from data_loader.captions import LSMDC, CsvDataset, DiDeMo, WebVid
 from data_loader.collate import Collate
 from data_loader.failures import TooManyUnreadable, UnreadableCounter
 from data_loader.labels import HMDB51, UCF101, Kinetics400
 from data_loader.loader import EpochSampler, JointLoader, build_loader
+from data_loader.msrvtt import MSRVTT
 from data_loader.multiple_choice import SSV2MultipleChoice
 from data_loader.yttemporal import YTTemporal
 
@@ -30,6 +31,7 @@ DATASETS: dict[str, type[VideoDataset]] = {
         SSV2MultipleChoice,
     )
 }
+ALIASES = {"ssv2mc": "ssv2", "kinetics": "k400", "kinetics400": "k400", "hmdb": "hmdb51", "ucf": "ucf101"}
 
 
 def build_dataset(type: str, split: str, **options) -> VideoDataset:
@@ -38,10 +40,11 @@ def build_dataset(type: str, split: str, **options) -> VideoDataset:
 
     `split` is "train", "val" or "test". The options are those of `VideoDataset` (root, meta, num_frames,
     image_size, mask_ratio, num_patches, reader, timeout, cache_mb, seed, allow_missing, view) and those of
-    the data set itself (MSR-VTT's cut, sliding_window_stride, ...). Raises ValueError for an unknown name
+    the data set itself (MSR-VTT's cut, ...). Raises ValueError for an unknown name
     or option.
     """
     name = type.lower().replace("-", "").replace("_", "")
+    name = ALIASES.get(name, name)
     if name not in DATASETS:
         close = difflib.get_close_matches(name, DATASETS, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(DATASETS)}"

@@ -52,6 +52,7 @@ class VideoDataset(Dataset):
         num_patches: int | None = None,
         reader: str = "decord",
         timeout: float | None = None,
+        cache_mb: float = 0,
         seed: int = 0,
         allow_missing: bool = False,
         view: str | None = None,
