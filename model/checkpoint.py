@@ -1,0 +1,147 @@
+"""Weights files into models: official or our own, `.pth`, `.safetensors` or a save_pretrained folder."""
+
+import pickle
+import re
+import zipfile
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from model.inert_pickle import read_tensors
+from model.variants import VARIANTS, Variant
+
+
+class CheckpointError(ValueError):
+    """A weights file that cannot be read, or does not belong to the model."""
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What became of a file's tensors; `print` it."""
+
+    path: str
+    loaded: list[str]  # names of the model's that the file filled
+    fresh: list[str]  # names of the model's that keep their initial values
+    ignored: list[str]  # names of the file's that the model has no use for
+
+    def __str__(self) -> str:
+        lines = [f"{self.path}: loaded {len(self.loaded)} tensors"]
+        lines += [f"  keeps its initial value: {group}" for group in _grouped(self.fresh)]
+        lines += [f"  ignored in the file: {group}" for group in _grouped(self.ignored)]
+        return "\n".join(lines)
+
+
+def load_checkpoint(model: nn.Module, path: str | Path) -> LoadReport:
+    """Fill a TVTSv2 from a released or training checkpoint, official or ours, or a save_pretrained folder.
+
+    The sort head alone may be missing on either side: released files have none. Everything else must match.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        CheckpointError: it cannot be read, is of another variant, or has tensors missing, left over or of
+            another shape; the message lists them.
+    """
+    state = read_state_dict(path)
+    found = guess_variant(state)
+    if found and found.name != model.variant.name:
+        raise CheckpointError(
+            f"{path}: this looks like {found.name}, and the model is {model.variant.name}; "
+            f'use create_model("{found.name}")'
+        )
+    if any(name.startswith("visual.") for name in state):
+        raise CheckpointError(f"{path} holds CLIP's own weights; start from them with load_clip_weights")
+    has_sort_head = any(name.startswith("pred_model.") for name in state)
+    may_be_fresh = "(?!)" if has_sort_head else r"pred_model\."
+    may_be_ignored = "(?!)" if model.pred_model is not None else r"pred_model\."
+    return fill(model, state, path, may_be_fresh, may_be_ignored)
+
+
+def read_state_dict(path: str | Path) -> dict[str, Tensor]:
+    """Parameter name -> tensor on the CPU, `module.` prefixes removed, whatever the form of the file.
+
+    Nothing that the file's pickle names is run: it is read with weights_only=True, and where that meets a
+    class it does not know, as data (model.inert_pickle).
+
+    Raises:
+        FileNotFoundError, CheckpointError: as load_checkpoint.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / "model.safetensors"
+    if not path.is_file():
+        raise FileNotFoundError(f"no weights file {path}; check the path, or download the file to it")
+    try:
+        state = load_file(path) if path.suffix == ".safetensors" else _read_pickled(path)
+    except (SafetensorError, RuntimeError, ValueError, EOFError, OSError) as error:
+        raise CheckpointError(
+            f"{path} is not a readable weights file, maybe only partly downloaded: {error}"
+        ) from error
+    if not state:
+        raise CheckpointError(f"{path} holds no tensors under `state_dict` nor by themselves")
+    return {name.removeprefix("module."): value for name, value in state.items()}
+
+
+def _read_pickled(path: Path) -> dict[str, Tensor]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except pickle.UnpicklingError:
+        return read_tensors(path)
+    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
+        content = content["state_dict"]
+    if not isinstance(content, Mapping):
+        raise CheckpointError(f"{path} holds a {type(content).__name__}, expected a dict of tensors")
+    return {name: value for name, value in content.items() if isinstance(value, Tensor)}
+
+
+def guess_variant(state: Mapping[str, Tensor]) -> Variant | None:
+    """Whose state_dict this is by its sizes; None when no variant's."""
+    conv = state.get("video_model.conv1.weight")
+    depth = sum(
+        re.fullmatch(r"video_model\.transformer\.resblocks\.\d+\.ln_1\.weight", name) is not None
+        for name in state
+    )
+    for variant in VARIANTS.values():
+        patch = (3, variant.patch_size, variant.patch_size)
+        if conv is not None and conv.shape == (variant.video_width, *patch) and depth == variant.video_layers:
+            return variant
+    return None
+
+
+def fill(
+    model: nn.Module, state: Mapping[str, Tensor], path: str | Path, may_be_fresh: str, may_be_ignored: str
+) -> LoadReport:
+    """Copy `state` into the model, strictly but for names that start with what the two patterns match.
+
+    Raises:
+        CheckpointError: lists what is missing, left over and of another shape. The model is left as it was.
+    """
+    own = model.state_dict()
+    missing = [name for name in own if name not in state]
+    extra = [name for name in state if name not in own]
+    common = [name for name in own if name in state]
+    faults = {
+        "missing in the file": [name for name in missing if not re.match(may_be_fresh, name)],
+        "left over in the file": [name for name in extra if not re.match(may_be_ignored, name)],
+        "of another shape": [
+            f"{name} (file {list(state[name].shape)}, model {list(own[name].shape)})"
+            for name in common
+            if state[name].shape != own[name].shape
+        ],
+    }
+    if any(faults.values()):
+        lists = "\n".join(f"  {what}: {group}" for what, names in faults.items() for group in _grouped(names))
+        raise CheckpointError(f"{path} does not fit {model.variant.name}:\n{lists}")
+    model.load_state_dict({name: state[name] for name in common}, strict=False)
+    return LoadReport(str(path), loaded=common, fresh=missing, ignored=extra)
+
+
+def _grouped(names: list[str]) -> list[str]:
+    """Names with the block numbers starred out, each once, with how many it stands for."""
+    groups = Counter(re.sub(r"\.\d+\.", ".*.", name) for name in names)
+    return [name if count == 1 else f"{name} ({count} tensors)" for name, count in groups.items()]

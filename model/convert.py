@@ -1,0 +1,35 @@
+"""A released `.pth` into the form that from_pretrained reads: python -m model.convert IN.pth OUT_DIR"""
+
+import argparse
+from pathlib import Path
+
+from model.checkpoint import CheckpointError, fill, guess_variant, read_state_dict
+from model.tvtsv2 import create_model
+
+
+def convert(source: str | Path, folder: str | Path) -> str:
+    """Write model.safetensors and config.json to the folder; returns what was done, to be printed.
+
+    The variant, its num_frames and whether there is a sort head are read off the tensors.
+
+    Raises:
+        FileNotFoundError, CheckpointError: as load_checkpoint.
+    """
+    state = read_state_dict(source)
+    variant = guess_variant(state)
+    if variant is None:
+        raise CheckpointError(f"{source} looks like none of the TVTSv2 models; its sizes fit no variant")
+    has_sort_head = any(name.startswith("pred_model.") for name in state)
+    num_frames = len(state.get("video_model.temporal_embedding", ())) or None
+    model = create_model(variant.name, sort_head=has_sort_head, num_frames=num_frames)
+    report = fill(model, state, source, may_be_fresh="(?!)", may_be_ignored="(?!)")
+    model.save_pretrained(folder)
+    return f'{report}\n{variant.name} written to {folder}; load it with TVTSv2.from_pretrained("{folder}")'
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Convert a TVTSv2 checkpoint for TVTSv2.from_pretrained.")
+    parser.add_argument("source", help="a released or training checkpoint (.pth, .safetensors)")
+    parser.add_argument("folder", help="where to write model.safetensors and config.json")
+    args = parser.parse_args()
+    print(convert(args.source, args.folder))

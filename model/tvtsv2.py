@@ -1,0 +1,183 @@
+"""TVTSv2: a video tower, a text tower, and a head that learns by sorting transcripts in time."""
+
+from typing import NamedTuple
+
+import torch
+from huggingface_hub import PyTorchModelHubMixin
+from torch import Tensor, nn
+
+from model.checks import check_token_ids
+from model.layers import ATTENTION_BACKENDS
+from model.sort_transformer import SortTransformer
+from model.text_encoder import TextTransformer, cut_to_longest
+from model.variants import get_variant
+from model.video_encoder import VideoTransformer
+
+
+class ModelOutput(NamedTuple):
+    """What a forward gives: B samples, embedding size D, K texts a sample."""
+
+    text_embeds: Tensor | None  # [B, D], the mean over a sample's K texts; None without texts
+    video_embeds: Tensor  # [B, D]
+    order_logits: Tensor | None  # [B, K, K], row k for text k; None when K is 1 or there is no sort head
+
+
+class TVTSv2(nn.Module, PyTorchModelHubMixin, library_name="tvtsv2", tags=["video-text", "retrieval"]):
+    """The model of "TVTSv2: Learning Out-of-the-box Spatiotemporal Visual Representations at Scale".
+
+    Parameter names are those of the official checkpoints. `create_model` lists the arguments.
+    """
+
+    def __init__(
+        self,
+        variant: str,
+        sort_head: bool = True,
+        num_frames: int | None = None,
+        attention: str = "sdpa",
+        activation_checkpointing: int = 0,
+        freeze_text_embeddings: bool = False,
+        **overrides,
+    ):
+        super().__init__()
+        if attention not in ATTENTION_BACKENDS:
+            raise ValueError(f"unknown attention {attention!r}; there are {', '.join(ATTENTION_BACKENDS)}")
+        if activation_checkpointing < 0:
+            raise ValueError(
+                f"activation_checkpointing={activation_checkpointing}, expected 0 (off) or every k-th"
+            )
+        if num_frames is not None:
+            overrides["num_frames"] = num_frames
+        v = self.variant = get_variant(variant).but_with(**overrides)
+
+        self.video_model = VideoTransformer(v, attention, activation_checkpointing)
+        self.text_token_embedding = nn.Embedding(v.vocab_size, v.text_width)
+        self.text_positional_embedding = nn.Parameter(torch.empty(v.context_length, v.text_width))
+        self.text_model = TextTransformer(v, attention, activation_checkpointing)
+        self.text_ln_final = nn.LayerNorm(v.text_width)
+        self.text_projection = nn.Parameter(torch.empty(v.text_width, v.embed_dim))
+        self.pred_model = SortTransformer(v, attention) if sort_head else None
+
+        nn.init.normal_(self.text_token_embedding.weight, std=0.02)
+        nn.init.normal_(self.text_positional_embedding, std=0.01)
+        nn.init.normal_(self.text_projection, std=v.text_width**-0.5)
+        self._freeze(freeze_text_embeddings)
+
+    def _freeze(self, freeze_text_embeddings: bool) -> None:
+        """Take the lower text blocks out of training, and the text's input embeddings if asked to.
+
+        With both frozen, nothing below the first trained block needs a gradient and autograd records nothing.
+        """
+        frozen = self.variant.text_layers - self.variant.trained_text_blocks
+        for block in self.text_model.resblocks[:frozen]:
+            block.requires_grad_(False)
+        if freeze_text_embeddings:
+            self.text_token_embedding.requires_grad_(False)
+            self.text_positional_embedding.requires_grad_(False)
+
+    @property
+    def num_patches(self) -> int:
+        """N, patches a frame."""
+        return self.variant.num_patches
+
+    @property
+    def image_size(self) -> int:
+        """Height and width of a frame in pixels."""
+        return self.variant.image_size
+
+    @property
+    def device(self) -> torch.device:
+        return self.text_projection.device
+
+    def encode_video(
+        self, video: Tensor, keep_ind: Tensor | None = None, valid_frames: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Clips to embeddings.
+
+        Args:
+            video: [B, T, 3, S, S] with 1 <= T <= num_frames, or images [B, 3, S, S]; float (normalised) or
+                uint8 (raw pixels, normalised here).
+            keep_ind: [B, n] int64, the patches of every frame to keep, any n; None keeps all.
+            valid_frames: [B] int64; frames from that index on are padding: zeros after normalising. None: no
+                frame is.
+
+        Returns:
+            embeddings [B, D], not normalised, and the tokens as the sort head sees them: [B, 1 + T·n, D] for
+            B/32 and B/16, [B, T·n, D] for H/14.
+
+        Raises:
+            ValueError: for a wrong shape, dtype, T or index.
+        """
+        return self.video_model(video.to(self.device, non_blocking=True), keep_ind, valid_frames)
+
+    def encode_text(self, token_ids: Tensor) -> Tensor:
+        """Token ids [M, L], as `tokenize` gives them -> embeddings [M, D], not normalised.
+
+        ValueError for a wrong shape, dtype or id. Works on no more columns than the longest text has.
+        """
+        check_token_ids(token_ids, self.variant)
+        if not torch.compiler.is_compiling():  # a length that depends on the data would break the graph
+            token_ids = cut_to_longest(token_ids)
+        token_ids = token_ids.to(self.device, non_blocking=True)
+
+        M, L = token_ids.shape
+        x = self.text_token_embedding(token_ids) + self.text_positional_embedding[:L]  # [M, L, width]
+        x = self.text_model(x)
+        x = x[torch.arange(M, device=x.device), token_ids.argmax(dim=-1)]  # at end-of-text, [M, width]
+        return self.text_ln_final(x) @ self.text_projection
+
+    def forward(self, batch: dict) -> ModelOutput:
+        """Both towers, and the sort head if there is one and each sample has several texts.
+
+        batch: "video", and optionally "keep_ind" and "valid_frames", as for encode_video; optionally "text",
+        token ids [K·B, L], clip-major: the first clip's text of every sample, then the second's, and so on.
+        """
+        video_embeds, video_tokens = self.encode_video(
+            batch["video"], batch.get("keep_ind"), batch.get("valid_frames")
+        )
+        if batch.get("text") is None:
+            return ModelOutput(None, video_embeds, None)
+
+        B, M = len(video_embeds), len(batch["text"])
+        if M % B:
+            raise ValueError(f"{M} texts for {B} videos; expected the same number of texts for each video")
+        K = M // B
+        texts = self.encode_text(batch["text"]).view(K, B, -1).transpose(0, 1)  # [B, K, D]
+
+        order_logits = None
+        if self.pred_model is not None and K > 1:
+            if self.variant.sort_clips != K:
+                raise ValueError(f"{K} texts a video, but the sort head orders {self.variant.sort_clips}")
+            # Detached: sorting never teaches the text tower.
+            order_logits = self.pred_model(video_tokens, texts.detach())
+        return ModelOutput(texts.mean(dim=1), video_embeds, order_logits)
+
+    @classmethod
+    def _from_pretrained(cls, *, strict: bool = True, **kwargs):
+        # The mixin would let missing and left-over weights pass in silence.
+        return super()._from_pretrained(strict=True, **kwargs)
+
+
+def create_model(name: str, sort_head: bool = True, num_frames: int | None = None, **overrides) -> TVTSv2:
+    """A TVTSv2 with random weights, on the CPU, in float32.
+
+    Args:
+        name: one of VARIANTS.
+        sort_head: whether to have the sort head (`pred_model`), which only pre-training needs.
+        num_frames: the most frames a clip may have; None is the variant's (12).
+        overrides: `attention` (a backend of model.layers), `activation_checkpointing` (0: off, k: every k-th
+            block of both towers is recomputed in backward), `freeze_text_embeddings` (False, as official),
+            `trained_text_blocks`, `temporal_attention_init`, or any other field of Variant.
+
+    Raises:
+        ValueError: for an unknown name or override, listing those there are.
+    """
+    return TVTSv2(name, sort_head=sort_head, num_frames=num_frames, **overrides)
+
+
+def is_new_parameter(name: str) -> bool:
+    """Whether a parameter is new in TVTSv2 (larger learning rate) rather than one of CLIP's.
+
+    New are the sort head and, in the video tower, `timeattn` and `ln_3`. The official release counts
+    `temporal_embedding` among CLIP's.
+    """
+    return name.startswith("pred_model.") or ".timeattn." in name or ".ln_3." in name

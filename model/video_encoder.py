@@ -1,0 +1,130 @@
+"""The video tower: a CLIP ViT with attention divided into space and time, and tube masking."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model.attention import DividedAttention
+from model.checks import check_keep_ind, check_valid_frames, check_video
+from model.layers import Mlp, init_attention, init_mlp, run_blocks
+from model.variants import Variant
+
+IMAGE_MEAN = (0.485, 0.456, 0.406)
+IMAGE_STD = (0.229, 0.224, 0.225)
+
+
+class Block(nn.Module):
+    """Attention over time, attention over space, MLP, each after a LayerNorm."""
+
+    def __init__(self, width: int, heads: int, activation: str, backend: str):
+        super().__init__()
+        self.ln_3 = nn.LayerNorm(width)
+        self.timeattn = DividedAttention(width, heads, "time", backend)
+        self.ln_1 = nn.LayerNorm(width)
+        self.attn = DividedAttention(width, heads, "space", backend)
+        self.ln_2 = nn.LayerNorm(width)
+        self.mlp = Mlp(width, activation)
+
+    def forward(self, x: Tensor, num_frames: int) -> Tensor:
+        r = x + self.timeattn(self.ln_3(x), num_frames)
+        x = x + self.attn(self.ln_1(r), num_frames)  # the residual is x: r feeds the spatial attention only
+        return x + self.mlp(self.ln_2(x))
+
+
+class VideoTransformer(nn.Module):
+    """Clips to one embedding each, and to the tokens that the sort head reads.
+
+    variant.sort_tokens says which tokens: "all_normed" is the class token and all patches after `ln_post` and
+    `proj`; "patches_raw" is the patches alone, after `proj` without `ln_post` (the official H/14).
+    """
+
+    def __init__(self, variant: Variant, backend: str = "sdpa", checkpoint_every: int = 0):
+        super().__init__()
+        self.variant = variant
+        self.checkpoint_every = checkpoint_every
+        width, patch = variant.video_width, variant.patch_size
+        self.conv1 = nn.Conv2d(3, width, patch, stride=patch, bias=False)
+        self.class_embedding = nn.Parameter(torch.empty(width))
+        self.positional_embedding = nn.Parameter(torch.empty(1 + variant.num_patches, width))
+        self.temporal_embedding = nn.Parameter(torch.empty(variant.num_frames, width))
+        self.ln_pre = nn.LayerNorm(width)
+        blocks = (
+            Block(width, variant.video_heads, variant.activation, backend)
+            for _ in range(variant.video_layers)
+        )
+        self.transformer = nn.ModuleDict({"resblocks": nn.ModuleList(blocks)})
+        self.ln_post = nn.LayerNorm(width)
+        self.proj = nn.Parameter(torch.empty(width, variant.embed_dim))
+        # Normalisation of uint8 pixels; not part of the official state_dict.
+        self.register_buffer("pixel_mean", 255 * torch.tensor(IMAGE_MEAN).view(3, 1), persistent=False)
+        self.register_buffer("pixel_std", 255 * torch.tensor(IMAGE_STD).view(3, 1), persistent=False)
+        self.init_weights()
+
+    def init_weights(self) -> None:
+        """Fresh values: CLIP's, and the variant's own for what CLIP does not have (see Variant)."""
+        std = self.variant.video_width**-0.5
+        for parameter in (self.class_embedding, self.positional_embedding, self.proj):
+            nn.init.normal_(parameter, std=std)
+        nn.init.normal_(self.temporal_embedding, std=self.variant.temporal_embedding_std or std)
+        for block in self.transformer.resblocks:
+            init_attention(block.attn.qkv, block.attn.proj, self.variant.video_layers)
+            init_attention(block.timeattn.qkv, block.timeattn.proj, self.variant.video_layers)
+            init_mlp(block.mlp, self.variant.video_layers)
+            if self.variant.temporal_attention_init == "zero":
+                block.timeattn.init_as_nothing()
+
+    def forward(
+        self, video: Tensor, keep_ind: Tensor | None = None, valid_frames: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Arguments and results as in TVTSv2.encode_video."""
+        if video.ndim == 4:
+            video = video[:, None]  # an image is a clip of one frame
+        check_video(video, self.variant)
+        B, T = video.shape[:2]
+
+        patches = self.cut_patches(video, keep_ind)  # [B, T, n, 3, patch²]
+        if video.dtype == torch.uint8:
+            patches = (patches - self.pixel_mean) / self.pixel_std
+        if valid_frames is not None:
+            check_valid_frames(valid_frames, B)
+            padding = torch.arange(T, device=video.device) >= valid_frames.to(video.device)[:, None]  # [B, T]
+            patches = patches.masked_fill(padding[:, :, None, None, None], 0)
+        x = F.linear(
+            patches.flatten(3).to(self.conv1.weight.dtype), self.conv1.weight.flatten(1)
+        )  # [B, T, n, width]
+
+        x = x + self.patch_positions(keep_ind) + self.temporal_embedding[:T, None]
+        class_token = (self.class_embedding + self.positional_embedding[0]).expand(B, 1, -1)
+        x = torch.cat([class_token.to(x.dtype), x.flatten(1, 2)], dim=1)  # [B, 1 + T·n, width]
+
+        x = self.ln_pre(x)
+        x = run_blocks(self.transformer.resblocks, x, T, checkpoint_every=self.checkpoint_every)
+
+        if self.variant.sort_tokens == "all_normed":
+            tokens = self.ln_post(x) @ self.proj
+            return tokens[:, 0], tokens
+        return self.ln_post(x[:, 0]) @ self.proj, x[:, 1:] @ self.proj
+
+    def cut_patches(self, video: Tensor, keep_ind: Tensor | None) -> Tensor:
+        """video [B, T, 3, H, W] -> patches [B, T, n, 3, patch²], those of keep_ind [B, n] in order, or all.
+
+        Masked patches are dropped here, as pixels, so that nothing is computed for them.
+        """
+        p, g = self.variant.patch_size, self.variant.image_size // self.variant.patch_size
+        B, T = video.shape[:2]
+        grid = video.unflatten(4, (g, p)).unflatten(3, (g, p))  # [B, T, 3, row, p, column, p]
+        grid = grid.permute(0, 1, 3, 5, 2, 4, 6)  # [B, T, row, column, 3, p, p], still a view
+        if keep_ind is None:
+            return grid.flatten(5).flatten(2, 3)
+        check_keep_ind(keep_ind, B, self.variant.num_patches)
+        keep = keep_ind.to(video.device)[:, None]  # [B, 1, n]
+        sample = torch.arange(B, device=video.device)[:, None, None]
+        frame = torch.arange(T, device=video.device)[:, None]
+        return grid[sample, frame, keep // g, keep % g].flatten(4)
+
+    def patch_positions(self, keep_ind: Tensor | None) -> Tensor:
+        """Position embeddings of the patches, broadcastable to [B, T, n, width]."""
+        positions = self.positional_embedding[1:]
+        if keep_ind is None:
+            return positions
+        return F.embedding(keep_ind.to(positions.device), positions)[:, None]
