@@ -6,6 +6,8 @@ packets first and leaves those files, and any that decord refuses, to PyAV. `rea
 as the official code does.
 """
 
+import re
+
 import numpy as np
 
 from . import pyav_reader
@@ -44,8 +46,7 @@ def read_unguarded(path: str, choose: Chooser) -> Clip:
     try:
         return _read(path, choose)
     except (decord.DECORDError, RuntimeError, IndexError) as error:
-        lines = str(error).strip().splitlines()
-        raise VideoReadError(path, f"{lines[0] if lines else type(error).__name__} (decord)") from error
+        raise VideoReadError(path, f"{_first_line(error)} (decord)") from error
 
 
 def can_seek(packets: pyav_reader.Packets) -> bool:
@@ -72,3 +73,9 @@ def _read(path: str, choose: Chooser, count: int | None = None) -> Clip | None:
     indices = list(choose(vlen))
     # not the "torch" bridge: it is a global of one thread and does not reach loader workers
     return Clip(np.asarray(video.get_batch(indices).asnumpy()), indices, vlen)
+
+
+def _first_line(error: Exception) -> str:
+    """decord's message without the time, the source line and the stack trace around it."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return re.sub(r"^\[[\d:]+\] \S+: ", "", lines[0])
