@@ -12,7 +12,7 @@ from data_loader.masking import tube_mask
 from data_loader.records import need_folder
 from data_loader.sampling import sample_frames
 from data_loader.transforms import clip_transform, pad_clip
-from data_loader.video import VideoReadError, read_frames
+from data_loader.video import FrameCache, VideoReadError, read_frames
 
 SPLITS = ("train", "val", "test")
 TRIES = 10  # samples tried in training before giving up: one broken file is chance, ten in a row are not
@@ -32,6 +32,9 @@ class VideoDataset(Dataset):
 
     A key is an index, or (epoch, index). All that is random in a sample is drawn from a generator seeded by
     (seed, data set, epoch, index), so a sample does not depend on the rank, the worker or what came before.
+
+    `reader` and `timeout` (seconds a file) are those of `read_frames`; `cache_mb` is memory for decoded small
+    videos, in every worker.
 
     A file that cannot be read is replaced in "train" and "val" by another sample, drawn from the same
     generator. In "test" it raises VideoReadError, or with `allow_missing` gives {"index", "id", "missing":
@@ -69,6 +72,7 @@ class VideoDataset(Dataset):
         self.mask_ratio = mask_ratio if view != "test" else None
         self.num_patches = num_patches
         self.reader, self.timeout = reader, timeout
+        self.cache = FrameCache(int(cache_mb * 2**20)) if cache_mb else None
         self.seed, self.salt = seed, zlib.crc32(self.name.encode())
         self.allow_missing = allow_missing
         self.transform = clip_transform(view, image_size)
@@ -106,7 +110,7 @@ class VideoDataset(Dataset):
         """The video part of an item."""
         choose = choose or (lambda vlen: self.choose_frames(vlen, rng))
         with self.video_file(index) as path:
-            frames, _, _ = read_frames(path, choose, reader=self.reader, timeout=self.timeout)
+            frames, _, _ = read_frames(path, choose, self.reader, self.timeout, self.cache)
         video, valid = pad_clip(self.transform(frames, rng), self.num_frames)
         item = {"video": video, "valid_frames": valid}
         if self.mask_ratio:
