@@ -106,6 +106,16 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def positive_seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not seconds > 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0")
+    return seconds
+
+
 def known_datasets() -> str:
     return ", ".join(sorted(path.stem for path in CONFIGS.glob("*.json") if path.stem != "base"))
 
@@ -162,6 +172,8 @@ def find_checkpoint(checkpoint: str | None, arch: str) -> Path:
     if checkpoint is None and released is None:
         raise FileNotFoundError(f"there is no released file of {arch}; name your own with --checkpoint FILE")
     path = resolve_path(checkpoint or REPOSITORY / released)
+    if path.is_dir():  # saved with save_pretrained
+        path = path / "model.safetensors"
     if path.is_file():
         return path
     if released is None:

@@ -1,0 +1,157 @@
+"""What one feature vector is of, a whole video or one window of its time, and how its frames are read."""
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import av
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from data_loader.readers.pyav_reader import open_video
+from data_loader.sampling import linspace_frames
+from data_loader.transforms import feature_transform
+from data_loader.video import VideoReadError, read_frames
+
+NUM_FRAMES = 12
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A video file, or the window [start, end) of it, in seconds. A window knows its video's duration."""
+
+    path: str
+    size_bytes: int
+    modified_ns: int
+    duration: float | None = None
+    start: float | None = None
+    end: float | None = None
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """As `feature_parts.row_keys` finds it in a table."""
+        key = (self.path, self.size_bytes, self.modified_ns)
+        return key if self.start is None else (*key, self.start)
+
+    def span(self, vlen: int) -> tuple[int, int]:
+        """First frame and the one after the last, of a file of `vlen` frames; at least one frame."""
+        if self.start is None:
+            return 0, vlen
+        first = min(round(self.start / self.duration * vlen), vlen - 1)
+        end = min(round(self.end / self.duration * vlen), vlen)
+        return first, max(first + 1, end)
+
+    @staticmethod
+    def columns(clips: Sequence["Clip"]) -> dict[str, Any]:
+        """The columns of a feature table that the clips themselves tell."""
+        columns: dict[str, Any] = {"path": [clip.path for clip in clips]}
+        for name in ("size_bytes", "modified_ns"):
+            columns[name] = np.array([getattr(clip, name) for clip in clips])
+        if clips[0].start is not None:
+            columns["start"] = np.array([clip.start for clip in clips])
+            columns["end"] = np.array([clip.end for clip in clips])
+        return columns
+
+
+def find_clips(paths: Sequence[str], window: float | None = None) -> tuple[list[Clip], dict[str, str]]:
+    """The clips of each video, one or one for each `window` seconds, and why some files have none.
+
+    Windows need every file's duration, so each is opened once; nothing is decoded.
+    """
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda path: _find(path, window), paths))
+    clips, failed = [], {}
+    for path, video in zip(paths, found, strict=True):
+        if isinstance(video, VideoReadError):
+            failed[path] = video.reason
+        else:
+            clips += video
+    return clips, failed
+
+
+def _find(path: str, window: float | None) -> list[Clip] | VideoReadError:
+    """The clips of one file. Errors are given back, not raised, so that all files get their turn."""
+    try:
+        status = os.stat(path)
+        video = Clip(path, status.st_size, status.st_mtime_ns)
+        return [video] if window is None else cut(video, find_duration(path), window)
+    except VideoReadError as error:
+        return error
+    except FileNotFoundError:
+        return VideoReadError(path, "no such file")
+    except OSError as error:
+        return VideoReadError(path, error.strerror or str(error))
+
+
+def find_duration(path: str) -> float:
+    """Seconds that the file says its video lasts; NaN when it does not say. Raises VideoReadError."""
+    with open_video(path) as (container, stream):
+        if stream.duration is not None and stream.time_base is not None:
+            duration = float(stream.duration * stream.time_base)
+        elif container.duration is not None:
+            duration = container.duration / av.time_base
+        else:
+            duration = math.nan
+    return duration if duration > 0 else math.nan
+
+
+def cut(video: Clip, duration: float, window: float) -> list[Clip]:
+    """Windows of `window` seconds that follow one another. A rest under a tenth of one joins the last.
+
+    Raises:
+        VideoReadError: the duration is not known.
+    """
+    if math.isnan(duration):
+        raise VideoReadError(video.path, "does not say how long it is, so it cannot be cut into windows")
+    count = max(1, math.ceil(duration / window - 0.1))
+    starts = [i * window for i in range(count)]
+    facts = (video.path, video.size_bytes, video.modified_ns, duration)
+    return [Clip(*facts, start, end) for start, end in zip(starts, [*starts[1:], duration], strict=True)]
+
+
+class ClipDataset(Dataset):
+    """Clips with the official preprocessing: 12 frames evenly from first to last, squashed to a square.
+
+    An item is {"row": i, "video": uint8 [12, 3, S, S], "num_frames" and "duration" of the file}, or {"row",
+    "failure": reason}.
+    """
+
+    def __init__(self, clips: Sequence[Clip], image_size: int, reader: str, timeout: float | None):
+        self.clips = clips
+        self.transform = feature_transform(image_size)
+        self.reader = reader
+        self.timeout = timeout
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        clip = self.clips[row]
+
+        def choose(vlen: int) -> list[int]:
+            first, end = clip.span(vlen)
+            return [first + i for i in linspace_frames(NUM_FRAMES, end - first)]
+
+        try:
+            frames, _, vlen = read_frames(clip.path, choose, reader=self.reader, timeout=self.timeout)
+            duration = find_duration(clip.path) if clip.duration is None else clip.duration
+        except VideoReadError as error:
+            return {"row": row, "failure": error.reason}
+        return {"row": row, "video": self.transform(frames), "num_frames": vlen, "duration": duration}
+
+
+def collate(items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Items of ClipDataset -> "rows", "num_frames", "duration", "video" [B, 12, 3, S, S] of the readable ones
+    (None when there are none), and "failures": row -> reason."""
+    readable = [item for item in items if "failure" not in item]
+    return {
+        "rows": [item["row"] for item in readable],
+        "num_frames": [item["num_frames"] for item in readable],
+        "duration": [item["duration"] for item in readable],
+        "video": torch.stack([item["video"] for item in readable]) if readable else None,
+        "failures": {item["row"]: item["failure"] for item in items if "failure" in item},
+    }

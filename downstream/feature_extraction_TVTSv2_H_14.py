@@ -1,0 +1,11 @@
+"""Features of one video by TVTSv2_H_14: python feature_extraction_TVTSv2_H_14.py --video_path FILE"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # to run as a file from anywhere
+
+from downstream.feature_extraction import main
+
+if __name__ == "__main__":
+    sys.exit(main(arch="TVTSv2_H_14"))
