@@ -198,5 +198,10 @@ class LSMDC(CsvDataset):
         return read_table(path, what, self.hint(), header=not (first and "." in first[0]))
 
     def video_file_name(self, name: str) -> str:
-        film = name.partition(".")[0].rpartition("_")[0]
-        return f"{film}/{name}.avi"
+        return lsmdc_file(name)
+
+
+def lsmdc_file(clip: str) -> str:
+    """The file of a clip: 1001_Flight_00.41.35.189-… lies in 1001_Flight."""
+    film = clip.partition(".")[0].rpartition("_")[0]
+    return f"{film}/{clip}.avi"

@@ -29,7 +29,10 @@ class YTTemporal(VideoDataset):
     def __init__(self, split: str, *, num_clips: int = 4, transcript_cache: str | None = None, **common):
         super().__init__(split, **common)
         self.num_clips, self.transcript_cache = num_clips, transcript_cache
-        path = self.meta / f"yttemporal_{'train' if split == 'train' else 'val'}.csv"
+        self.open_list()
+
+    def open_list(self) -> None:
+        path = self.meta / f"yttemporal_{'train' if self.split == 'train' else 'val'}.csv"
         table = read_table(path, "the videos of YT-Temporal", prepare_hint(self.name))
         self.names = Strings(need_column(table, "Name", path))
         if not self.names:

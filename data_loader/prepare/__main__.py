@@ -1,0 +1,29 @@
+"""`python -m data_loader.prepare <dataset> …`: make the files of `meta_data`, or shards of videos."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from data_loader.prepare import captions, labels, msrvtt, shards, ssv2, yttemporal
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m data_loader.prepare", description=__doc__)
+    commands = parser.add_subparsers(metavar="dataset", required=True)
+    for module in (yttemporal, captions, msrvtt, labels, ssv2, shards):
+        module.add_commands(commands)
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse(argv)
+    try:
+        args.build(args)
+    except (FileNotFoundError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
