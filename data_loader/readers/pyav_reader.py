@@ -30,7 +30,7 @@ def open_video(path: str) -> Iterator[tuple[av.container.InputContainer, av.Vide
         with av.open(path, metadata_errors="ignore") as container:
             stream = best_stream(container)
             if stream is None:
-                kinds = sorted({s.type for s in container.streams}) or ["nothing"]
+                kinds = sorted({s.type for s in container.streams}) or ["nothing: cut off?"]
                 raise VideoReadError(path, f"has no video stream (it holds {', '.join(kinds)})")
             if stream.codec_context is None:
                 raise VideoReadError(path, "no decoder for its video stream")
