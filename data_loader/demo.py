@@ -20,7 +20,16 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from data_loader.demo_world import DIRECTIONS, DURATION, Event, draw_events, draw_frames, write_video
+from data_loader.demo_world import (
+    DIRECTIONS,
+    DURATION,
+    EVENTS,
+    Event,
+    draw_events,
+    draw_frames,
+    is_held_out,
+    write_video,
+)
 
 SIZES = {
     "yttemporal_train": 500,
@@ -177,13 +186,13 @@ def _msrvtt(root: Path, rng: np.random.Generator, count: int, seed: tuple) -> li
 
 
 def _hmdb51(root: Path, rng: np.random.Generator, count: int, seed: tuple) -> list[Video]:
-    """One event a video; the class is its direction, and every class shows the same colours and shapes."""
+    """One event a video; the class is its direction, and every class shows all colours and shapes."""
     rows, videos = [], []
+    held_out = [event for event in EVENTS if is_held_out(event)]
     for i in range(count):
         label = i % len(DIRECTIONS)
-        if label == 0:
-            looks = draw_events(rng, 1, held_out=True)[0]
-        event = Event(looks.colour, looks.shape, list(DIRECTIONS)[label])
+        choices = [event for event in held_out if event.direction == list(DIRECTIONS)[label]]
+        event = choices[rng.integers(len(choices))]
         path = f"move_{event.direction}/clip{i:04d}.mp4"
         rows.append({"path": path, "label": label + 1})
         videos.append(Video(root / "hmdb51" / path, (event,), (*seed, i)))

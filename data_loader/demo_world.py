@@ -1,9 +1,9 @@
 """The demo's small world: one coloured shape at a time drifts over a dark ground, in one of four directions.
 
-A video is a sequence of events; an event is a colour, a shape and a direction. The picture wraps
-around at its edges and shapes start anywhere, so no single frame tells the direction: time
-matters. Every fourth pair of colour and shape never occurs in training; the test side is made of
-those pairs alone.
+A video is a sequence of events; an event is a colour, a shape and a direction. A shape crosses the
+same part of the picture whichever way it goes, so no single frame tells the direction: time
+matters. A quarter of all events, one direction for each pair of colour and shape, never occurs in
+training; the test side is made of those events alone.
 """
 
 from dataclasses import dataclass
@@ -18,10 +18,8 @@ DURATION = (
     12  # seconds; under 16 s a YT-Temporal sample spans the whole video, with the same four clips each time
 )
 NUM_FRAMES = FPS * DURATION
-SPEED = (
-    0.2 * SIZE
-)  # pixels a second: between two sampled frames (2 s apart at most) less than half the picture
-RADIUS = 13.0
+RADIUS = 13.0  # pixels, about
+TRAVEL = 0.6 * SIZE  # pixels from the start of an event to its end, about
 
 COLOURS = {
     "red": (225, 40, 40),
@@ -48,17 +46,21 @@ class Event:
         return f"a {self.colour} {self.shape} moves {self.direction}"
 
 
-def is_held_out(colour: str, shape: str) -> bool:
-    """Whether this pair is kept for the test side. Each colour lacks one shape in training."""
-    return (list(COLOURS).index(colour) + SHAPES.index(shape)) % len(SHAPES) == 0
+EVENTS = tuple(Event(c, s, d) for c in COLOURS for s in SHAPES for d in DIRECTIONS)
+
+
+def is_held_out(event: Event) -> bool:
+    """Whether this event is kept for the test side: one direction of each pair, all four equally often."""
+    colour, shape = list(COLOURS).index(event.colour), SHAPES.index(event.shape)
+    return (colour + colour // len(SHAPES) + shape) % len(DIRECTIONS) == list(DIRECTIONS).index(
+        event.direction
+    )
 
 
 def draw_events(rng: np.random.Generator, number: int, held_out: bool) -> list[Event]:
-    """`number` different events, all of pairs of the test side or none of them."""
-    pairs = [(c, s) for c in COLOURS for s in SHAPES if is_held_out(c, s) == held_out]
-    chosen = rng.choice(len(pairs), size=number, replace=False)
-    directions = rng.choice(list(DIRECTIONS), size=number)
-    return [Event(*pairs[i], str(d)) for i, d in zip(chosen, directions, strict=True)]
+    """`number` different events, all of the test side or none of them."""
+    events = [event for event in EVENTS if is_held_out(event) == held_out]
+    return [events[i] for i in rng.choice(len(events), size=number, replace=False)]
 
 
 def draw_frames(rng: np.random.Generator, events: list[Event]) -> np.ndarray:
@@ -69,20 +71,21 @@ def draw_frames(rng: np.random.Generator, events: list[Event]) -> np.ndarray:
     """
     frames = np.empty((NUM_FRAMES, SIZE, SIZE, 3), dtype=np.uint8)
     frames[:] = rng.integers(0, 50, size=3) + rng.integers(0, 12, size=(SIZE, SIZE, 1))
-    starts = rng.uniform(0, SIZE, size=(len(events), 2))
-    speeds = SPEED * rng.uniform(0.8, 1.2, size=len(events))
-    radii = RADIUS * rng.uniform(0.85, 1.15, size=len(events))
-    for t in range(NUM_FRAMES):
-        e = t * len(events) // NUM_FRAMES
-        centre = starts[e] + speeds[e] * t / FPS * np.array(DIRECTIONS[events[e].direction])
-        frames[t][_shape_mask(events[e].shape, centre, radii[e])] = COLOURS[events[e].colour]
+    ends = np.linspace(0, NUM_FRAMES, len(events) + 1).astype(int)
+    for event, first, end in zip(events, ends[:-1], ends[1:], strict=True):
+        way = np.array(DIRECTIONS[event.direction])
+        middle = SIZE / 2 + rng.uniform(-0.06, 0.06, size=2) * SIZE
+        middle += (1 - abs(way)) * rng.uniform(-0.2, 0.2, size=2) * SIZE  # sideways there is more room
+        travel, radius = TRAVEL * rng.uniform(0.8, 1.1), RADIUS * rng.uniform(0.85, 1.15)
+        for t in range(first, end):
+            centre = middle + way * travel * ((t - first) / (end - 1 - first) - 0.5)
+            frames[t][_shape_mask(event.shape, centre, radius)] = COLOURS[event.colour]
     return frames
 
 
 def _shape_mask(shape: str, centre: np.ndarray, radius: float) -> np.ndarray:
-    """Boolean [SIZE, SIZE]; distances wrap around at the picture's edges."""
-    axis = np.arange(SIZE)
-    x, y = (((axis - c + SIZE / 2) % SIZE - SIZE / 2) / radius for c in centre)
+    """Where the shape is: boolean [SIZE, SIZE]."""
+    x, y = ((np.arange(SIZE) - c) / radius for c in centre)
     x, y = x[None, :], y[:, None]
     match shape:
         case "circle":

@@ -1,4 +1,4 @@
-"""Configs: defaults, then a JSON file, then the command line; a key that the defaults do not know is an error."""
+"""Configs: defaults, then a JSON file, then the command line. Unknown keys are errors."""
 
 import difflib
 import json

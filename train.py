@@ -1,0 +1,78 @@
+"""Pre-train a TVTSv2: `torchrun --nproc_per_node 8 train.py --config configs/dist-yt-web-pt-vit-b-16.json`.
+
+Without torchrun it is one process. Any config key can be set from the command line, for example
+`--set trainer.epochs=3 --set data.batch_size=8`; `configs/base.json` lists them all with their defaults.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from trainer.build import build_trainer
+from trainer.config import load_config
+from trainer.distributed import cleanup, setup
+from trainer.trainer import Stopped
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("-c", "--config", required=True, help="a JSON file of configs/")
+    parser.add_argument(
+        "-r",
+        "--resume",
+        metavar="FILE|auto",
+        help="go on from a checkpoint; 'auto' takes the newest whole one of this run, if any",
+    )
+    parser.add_argument("-d", "--device", help="cuda, cuda:1, cpu (default: a GPU where there is one)")
+    parser.add_argument(
+        "-sc",
+        "--schedule",
+        type=int,
+        nargs="*",
+        metavar="EPOCH",
+        help="epochs after which the learning rate falls tenfold (official: 6 8)",
+    )
+    parser.add_argument("-lr", "--learning_rate", type=float, help="learning rate of the new parameters")
+    parser.add_argument("-bs", "--batch_size", type=int, help="samples a process and step")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="overrides",
+        help="override a config key",
+    )
+    return parser.parse_args(argv)
+
+
+def overrides_of(args: argparse.Namespace) -> list[str]:
+    """The short flags of the official release, as overrides of config keys; --set comes last and wins."""
+    short = {
+        "trainer.device": args.device,
+        "lr_scheduler.milestones": args.schedule,
+        "optimizer.new_lr": args.learning_rate,
+        "data.batch_size": args.batch_size,
+    }
+    return [f"{key}={value}" for key, value in short.items() if value is not None] + args.overrides
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train as the command line says. Returns the exit status: 0 done, 3 stopped by a signal after saving."""
+    args = parse_args(argv)
+    config = load_config(args.config, overrides_of(args))
+    context = setup(config["trainer"]["device"])
+    try:
+        build_trainer(config, context, args.resume).train()
+    except Stopped as stopped:
+        if context.is_main:
+            print(stopped, file=sys.stderr)
+        return 3
+    finally:
+        cleanup()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

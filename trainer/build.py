@@ -1,0 +1,143 @@
+"""From a resolved config to a trainer ready to run: model, starting weights, data sets, loaders."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+import CLIP
+import OpenCLIP
+from data_loader import build_dataset
+from data_loader.loader import JointLoader, build_loader
+from model import create_model, load_checkpoint, load_clip_weights
+from trainer.checkpoints import list_checkpoints
+from trainer.config import Config, ConfigError, resolve_path
+from trainer.distributed import DistContext
+from trainer.run_log import setup_logging
+from trainer.trainer import Trainer
+
+logger = logging.getLogger(__name__)
+
+# What the model's table of variants decides unless the config says otherwise.
+MODEL_SWITCHES = (
+    "num_frames",
+    "attention",
+    "activation_checkpointing",
+    "freeze_text_embeddings",
+    "temporal_attention_init",
+    "trained_text_blocks",
+)
+
+
+def build_trainer(config: Config, context: DistContext, resume: str | None = None) -> Trainer:
+    """Build everything that a run needs.
+
+    Args:
+        config: a resolved pre-training config.
+        resume: a checkpoint's path, "auto", or None for a run that must not overwrite an earlier one.
+
+    Raises:
+        ConfigError: a value of the config cannot be used.
+        FileExistsError: the run's folder holds checkpoints already and `resume` is None.
+        FileNotFoundError: starting weights or data are missing; the message says where they go.
+    """
+    run_dir = resolve_path(config["trainer"]["save_dir"]) / config["name"]
+    setup_logging(run_dir, context.is_main)
+    if resume is None and list_checkpoints(run_dir):
+        raise FileExistsError(
+            f"{run_dir} holds the checkpoints of an earlier run: go on with --resume auto, or give this run "
+            "another name (--set name=…)"
+        )
+    if config["trainer"]["threads"]:
+        torch.set_num_threads(config["trainer"]["threads"])
+    torch.manual_seed(config["seed"])
+    model = build_model(config, starting_weights=resume is None)
+    train_loader, val_loaders = build_loaders(config, model, context)
+    trainer = Trainer(config, model, train_loader, val_loaders, run_dir, context)
+    if resume is not None:
+        resumed = trainer.resume(resume)
+        if resumed is None:
+            load_starting_weights(trainer.model, config)
+    return trainer
+
+
+def build_model(config: Config, starting_weights: bool = True) -> nn.Module:
+    """The variant with the config's switches and its starting weights."""
+    arch = config["arch"]
+    switches = {key: arch[key] for key in MODEL_SWITCHES if arch[key] is not None}
+    model = create_model(arch["type"], **switches)
+    if starting_weights:
+        load_starting_weights(model, config)
+    return model
+
+
+def load_starting_weights(model: nn.Module, config: Config) -> None:
+    """Load what `arch.start_from` names: "clip", "random" (nothing), or a checkpoint's path."""
+    source = config["arch"]["start_from"]
+    if source == "random":
+        return
+    if source == "clip":
+        report = load_clip_weights(model, config["arch"]["clip_weights"])
+    else:
+        report = load_checkpoint(model, resolve_path(source))
+    logger.info("%s", report)
+
+
+def family(model: nn.Module) -> Any:
+    """The package of the starting weights and tokenizer of a model: CLIP or OpenCLIP."""
+    return OpenCLIP if model.variant.clip_family == "OpenCLIP" else CLIP
+
+
+def build_loaders(
+    config: Config, model: nn.Module, context: DistContext
+) -> tuple[JointLoader, dict[str, torch.utils.data.DataLoader]]:
+    """The joint training loader and one validation loader a set, by the set's type."""
+    data = config["data"]
+    common: dict[str, Any] = {
+        "batch_size": data["batch_size"],
+        "tokenizer": family(model).tokenize,
+        "num_workers": data["num_workers"],
+        "rank": context.rank,
+        "world_size": context.world_size,
+        "seed": config["seed"],
+    }
+    names = [entry["type"] for entry in data["train"]]
+    if len(set(names)) < len(names) or not names:
+        raise ConfigError(f"data.train needs one or more sets, each type once; it has {names}")
+    train = [
+        build_loader(_dataset(entry, "train", config, model), train=True, **common) for entry in data["train"]
+    ]
+    val = {
+        entry["type"]: build_loader(_dataset(entry, "val", config, model), train=False, **common)
+        for entry in data["val"]
+    }
+    return JointLoader(train, names), val
+
+
+def _dataset(
+    entry: Mapping[str, Any], split: str, config: Config, model: nn.Module
+) -> torch.utils.data.Dataset:
+    data, mask_ratio = config["data"], config["arch"]["mask_ratio"]
+    settings = {
+        "meta": resolve_path(data["meta"]),
+        "num_frames": config["arch"]["num_frames"],
+        "image_size": model.image_size,
+        "mask_ratio": model.variant.mask_ratio if mask_ratio is None else mask_ratio,
+        "num_patches": model.num_patches,
+        "reader": data["reader"],
+        "timeout": data["read_timeout"],
+        "cache_mb": data["cache_mb"],
+        "seed": config["seed"],
+        **entry,
+    }
+    settings["root"] = resolve_path(settings["root"])
+    kind = settings.pop("type")
+    return build_dataset(kind, split, **settings)
+
+
+def run_dir_of(config: Config) -> Path:
+    """Where a run of this config writes."""
+    return resolve_path(config["trainer"]["save_dir"]) / config["name"]

@@ -1,0 +1,91 @@
+"""The optimiser's four groups of parameters, and learning rates over time."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+NO_DECAY = ("bias", "ln_", "norm", "LayerNorm")
+
+
+def parameter_groups(
+    model: nn.Module, is_new: Callable[[str], bool], settings: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """Split the trained parameters by learning rate (new or from CLIP) and weight decay, as the release does.
+
+    Args:
+        is_new: whether a parameter of this name has no source in CLIP.
+        settings: `optimizer` of the config: new_lr, clip_lr, weight_decay.
+
+    Returns:
+        Groups for an optimiser, each with a "name"; empty ones are left out.
+    """
+    groups: dict[str, dict[str, Any]] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        origin = "new" if is_new(name) else "clip"
+        decays = not any(part in name for part in NO_DECAY)
+        key = f"{origin}, {'decay' if decays else 'no decay'}"
+        group = groups.setdefault(
+            key,
+            {
+                "name": key,
+                "lr": settings[f"{origin}_lr"],
+                "weight_decay": settings["weight_decay"] if decays else 0.0,
+                "params": [],
+            },
+        )
+        group["params"].append(parameter)
+    return [groups[key] for key in sorted(groups, reverse=True)]
+
+
+def describe_groups(groups: list[dict[str, Any]]) -> str:
+    """One line a group: learning rate, decay, how many tensors and parameters it holds."""
+    lines = []
+    for group in groups:
+        tensors, count = len(group["params"]), sum(p.numel() for p in group["params"])
+        lines.append(
+            f"  {group['name']:<15} lr {group['lr']:.1e}  decay {group['weight_decay']:<5} "
+            f"{tensors:4d} tensors  {count:>13,} parameters"
+        )
+    return "\n".join(lines)
+
+
+def build_optimizer(groups: list[dict[str, Any]], settings: Mapping[str, Any]) -> torch.optim.AdamW:
+    """AdamW over the groups, in one fused launch.
+
+    The release uses transformers 4.10's AdamW, which adds eps before the bias correction and decays after
+    the update; PyTorch's differs from it by rounding-sized amounts once the first steps are over.
+    """
+    return torch.optim.AdamW(groups, betas=tuple(settings["betas"]), eps=settings["eps"], fused=True)
+
+
+def build_scheduler(
+    optimizer: torch.optim.Optimizer, settings: Mapping[str, Any], steps_per_epoch: int, total_steps: int
+) -> torch.optim.lr_scheduler.LRScheduler:
+    """A learning rate schedule that steps once an optimiser step.
+
+    Args:
+        settings: `lr_scheduler` of the config. Type "milestones" multiplies by `gamma` after each of the
+            epochs in `milestones`, as the release does; any other type is a name of transformers' schedules
+            ("cosine", "linear", "constant_with_warmup" …). All rise linearly over `warmup_steps` first.
+
+    Raises:
+        ValueError: transformers knows no schedule of that name.
+    """
+    warmup = settings["warmup_steps"]
+    if settings["type"] == "milestones":
+
+        def factor(step: int) -> float:
+            passed = sum(step >= m * steps_per_epoch for m in settings["milestones"])
+            return settings["gamma"] ** passed * min(1.0, (step + 1) / (warmup + 1))
+
+        return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+    from transformers import SchedulerType, get_scheduler  # slow to import, and only some runs need it
+
+    names = [kind.value for kind in SchedulerType]
+    if settings["type"] not in names:
+        raise ValueError(f"lr_scheduler.type is {settings['type']!r}; known: milestones, {', '.join(names)}")
+    return get_scheduler(settings["type"], optimizer, num_warmup_steps=warmup, num_training_steps=total_steps)

@@ -1,0 +1,332 @@
+"""The pre-training loop, one for every variant: joint steps, validation, checkpoints, resuming."""
+
+import contextlib
+import logging
+import signal
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from data_loader.failures import UnreadableCounter
+from data_loader.loader import JointLoader
+from model import is_new_parameter, load_checkpoint
+from model.loss import NormSoftmaxLoss, sort_loss
+from model.metric import sim_matrix
+from trainer.checkpoints import (
+    BEST_NAME,
+    checkpoint_path,
+    read_checkpoint,
+    read_newest,
+    remove_old,
+    save_atomically,
+)
+from trainer.distributed import DistContext, gather_batch
+from trainer.meter import StepMeter
+from trainer.optim import build_optimizer, build_scheduler, describe_groups, parameter_groups
+from trainer.run_log import RunLog, write_settings
+from trainer.validation import validate
+
+logger = logging.getLogger(__name__)
+
+
+class Stopped(Exception):
+    """The run was asked to stop (SIGTERM or SIGINT) and has saved a checkpoint."""
+
+
+class Trainer:
+    """Pre-trains a TVTSv2 with the contrastive and the sorting loss.
+
+    A joint step takes a batch of each training set in turn, with an optimiser step after each batch, as the
+    release does. `global_step` counts the optimiser steps; a checkpoint is always between two joint steps.
+
+    Args:
+        config: the resolved pre-training config.
+        model: a TVTSv2 on the CPU or the device, with its frozen part already frozen.
+        train_loader: alternates the training sets' batches.
+        val_loaders: one loader a validation set, by name.
+        run_dir: where checkpoints, metrics and logs of the run go.
+        context: this process's place among the run's processes.
+    """
+
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        model: nn.Module,
+        train_loader: JointLoader,
+        val_loaders: Mapping[str, Any],
+        run_dir: Path,
+        context: DistContext,
+    ):
+        self.config, self.context, self.run_dir = config, context, run_dir
+        self.train_loader, self.val_loaders = train_loader, val_loaders
+        self.model = model.to(context.device)
+        self.forward = self._wrap(self.model)
+        self.contrastive_loss = NormSoftmaxLoss(config["loss"]["temperature"])
+        self.epochs = config["trainer"]["epochs"]
+        self.steps_per_epoch = train_loader.steps * len(train_loader.loaders)
+        self.total_steps = self.epochs * self.steps_per_epoch
+        if config["trainer"]["max_steps"] is not None:
+            self.total_steps = min(self.total_steps, config["trainer"]["max_steps"])
+        groups = parameter_groups(self.model, is_new_parameter, config["optimizer"])
+        logger.info("trained parameters, by group:\n%s", describe_groups(groups))
+        self.optimizer = build_optimizer(groups, config["optimizer"])
+        self.scheduler = build_scheduler(
+            self.optimizer, config["lr_scheduler"], self.steps_per_epoch, self.total_steps
+        )
+        self.precision = self._choose_precision(config["trainer"]["precision"])
+        self.scaler = torch.amp.GradScaler(context.device.type, enabled=self.precision == "fp16")
+        self.unreadable = UnreadableCounter(config["data"]["max_unreadable"])
+        self.monitor_mode, self.monitor_name = config["trainer"]["monitor"].split()
+        self.best: float | None = None
+        self.epoch = self.global_step = 0
+        self._stop_signal: int | None = None
+        self.run_log: RunLog | None = None
+
+    # ------------------------------------------------------------------ the run
+
+    def train(self) -> dict[str, float]:
+        """Run to the last epoch (or `max_steps`), from wherever `resume` put the trainer.
+
+        Returns:
+            The last validation's metrics.
+
+        Raises:
+            Stopped: a signal asked for it; a checkpoint holds everything done so far.
+            FloatingPointError: the loss became NaN or infinite; the last checkpoint is intact.
+            TooManyUnreadable: more training videos were unreadable than `data.max_unreadable` allows.
+        """
+        if self.context.is_main:
+            self.run_log = RunLog(self.run_dir, self.config["trainer"]["tensorboard"])
+            self.run_log.drop_after(self.global_step)
+            write_settings(self.run_dir, self.config)
+        metrics: dict[str, float] = {}
+        with self._catch_signals():
+            try:
+                if self.global_step == 0 and self.config["trainer"]["validate_at_start"]:
+                    metrics = self._validate()
+                while self.epoch < self.epochs and self.global_step < self.total_steps:
+                    self._train_epoch()
+                    metrics = self._end_epoch() or metrics
+            finally:
+                if self.run_log is not None:
+                    self.run_log.close()
+        return metrics
+
+    def _train_epoch(self) -> None:
+        self.model.train()
+        meter = StepMeter(self.model, self.context)
+        last_log = time.monotonic()
+        bar = tqdm(
+            total=self.steps_per_epoch,
+            initial=self.steps_per_epoch - len(self.train_loader),
+            desc=f"epoch {self.epoch + 1}/{self.epochs}",
+            unit="step",
+            disable=None if self.context.is_main else True,  # None: only where a person is watching
+        )
+        with bar, logging_redirect_tqdm():
+            for i, batch in meter.timed(self.train_loader):
+                self.unreadable.update(batch)
+                losses, grad_norm = self._step(batch)
+                self.global_step += 1
+                rates = self.scheduler.get_last_lr()
+                meter.add(self.global_step, self.train_loader.names[i], batch, losses, grad_norm, rates)
+                bar.update()
+                if time.monotonic() - last_log >= self.config["trainer"]["log_every_s"]:
+                    last_log = time.monotonic()
+                    self._log(meter, bar)
+                if i == len(self.train_loader.loaders) - 1 and self._after_joint_step(meter, bar):
+                    break
+            self._log(meter, bar)
+
+    def _after_joint_step(self, meter: StepMeter, bar: tqdm) -> bool:
+        """Save if it is time to, stop if a signal came. Returns whether the run has all its steps."""
+        if self.global_step >= self.total_steps:
+            return True
+        stop = self.context.any(self._stop_signal is not None)
+        every = self.config["trainer"]["save_every_steps"]
+        passed = every and self.global_step % every < len(self.train_loader.loaders)
+        if stop or (passed and len(self.train_loader) > 0):
+            self._log(meter, bar)  # looks at the losses first: a checkpoint after a NaN would be worthless
+            self._save()
+        if stop:
+            raise Stopped(f"stopped by a signal at step {self.global_step}; go on with --resume auto")
+        return False
+
+    def _step(self, batch: Mapping[str, Any]) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
+        """One forward, backward and optimiser step. Returns the detached losses and the gradient norm."""
+        batch = to_device(batch, self.context.device)
+        with self.autocast():
+            output = self.forward(batch)
+        losses = self._losses(output)
+        total = torch.stack(list(losses.values())).sum()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(total).backward()
+        self.scaler.unscale_(self.optimizer)
+        max_norm = self.config["optimizer"]["max_grad_norm"]
+        parameters = [p for p in self.model.parameters() if p.grad is not None]
+        grad_norm = nn.utils.get_total_norm([p.grad for p in parameters])
+        if max_norm is not None:
+            nn.utils.clip_grads_with_norm_(parameters, max_norm, grad_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.scheduler.step()
+        losses["loss"] = total
+        return {name: loss.detach() for name, loss in losses.items()}, grad_norm
+
+    def _losses(self, output: Any) -> dict[str, torch.Tensor]:
+        """The parts of the loss, in float32: contrastive over all ranks, sorting over this rank's samples."""
+        settings = self.config["loss"]
+        video, text = gather_batch(
+            [output.video_embeds.float(), output.text_embeds.float()], settings["gather"]
+        )
+        losses = {"contrastive": self.contrastive_loss(sim_matrix(video, text))}
+        if output.order_logits is not None:
+            losses["sorting"] = sort_loss(output.order_logits.float(), settings["sort_weight"])
+        return losses
+
+    # ------------------------------------------------------------------ between epochs
+
+    def _end_epoch(self) -> dict[str, float]:
+        logger.info("epoch %d: %s", self.epoch + 1, self.unreadable.summary())
+        self.unreadable.start_epoch()
+        if len(self.train_loader) == 0:
+            self.epoch += 1
+            self.train_loader.set_epoch(self.epoch)
+        metrics: dict[str, float] = {}
+        last = self.global_step >= self.total_steps
+        if last or self.epoch % self.config["trainer"]["validate_every"] == 0:
+            metrics = self._validate()
+        self._save(metrics)
+        return metrics
+
+    def _validate(self) -> dict[str, float]:
+        metrics = validate(self.model, self.val_loaders, self.context, self.autocast)
+        if self.context.is_main and metrics:
+            logger.info("validation: %s", "  ".join(f"{k} {v:.2f}" for k, v in metrics.items()))
+            self.run_log.write("validation", self.global_step, {"epoch": self.epoch, **metrics})
+        return metrics
+
+    def _log(self, meter: StepMeter, bar: tqdm) -> None:
+        rows, summary = meter.flush()
+        if self.context.is_main:
+            for row in rows:
+                self.run_log.write("step", row.pop("step"), {"epoch": self.epoch, **row})
+            bar.set_postfix_str(summary)
+            logger.info("step %d/%d  %s", self.global_step, self.total_steps, summary)
+        bad = [row for row in rows if row["loss"] != row["loss"] or abs(row["loss"]) == float("inf")]
+        if bad and self.scaler.is_enabled():
+            return  # a loss scaler skips such a step and lowers its scale
+        if bad:
+            raise FloatingPointError(
+                f"the loss became {bad[0]['loss']} by step {self.global_step}; the last checkpoint in "
+                f"{self.run_dir} is intact: lower the learning rate, clip gradients "
+                "(optimizer.max_grad_norm) or use trainer.precision=fp32, and --resume auto"
+            )
+
+    # ------------------------------------------------------------------ checkpoints
+
+    def state(self) -> dict[str, Any]:
+        """Everything that a later process needs to go on as if never interrupted."""
+        return {
+            "arch": self.config["arch"]["type"],
+            "epoch": self.epoch,
+            "loader": self.train_loader.state_dict(),
+            "global_step": self.global_step,
+            "state_dict": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "random_state": torch.get_rng_state(),
+            "monitor_best": self.best,
+            "world_size": self.context.world_size,
+            "config": dict(self.config),
+        }
+
+    def resume(self, source: str) -> Path | None:
+        """Go on from a checkpoint: a path, or "auto" for the newest whole one of this run (None if none)."""
+        if source == "auto":
+            found = read_newest(self.run_dir)
+            if found is None:
+                logger.info("nothing to resume in %s: starting anew", self.run_dir)
+                return None
+            path, state = found
+        else:
+            path, state = Path(source), read_checkpoint(Path(source))
+        load_checkpoint(self.model, path)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.load_state_dict(state["scheduler"])
+        self.scaler.load_state_dict(state["scaler"])
+        torch.set_rng_state(state["random_state"])
+        self.best = state["monitor_best"]
+        self.train_loader.load_state_dict(state["loader"])
+        self.epoch, self.global_step = state["epoch"], state["global_step"]
+        logger.info("resumed from %s: epoch %d, step %d", path, self.epoch, self.global_step)
+        return path
+
+    def _save(self, metrics: Mapping[str, float] | None = None) -> None:
+        """Write a checkpoint on rank 0, and a copy as the best if the monitored metric improved."""
+        value = (metrics or {}).get(self.monitor_name)
+        improved = value is not None and (
+            self.best is None or (value > self.best if self.monitor_mode == "max" else value < self.best)
+        )
+        if improved:
+            self.best = value
+        if self.context.is_main:
+            state = self.state()
+            save_atomically(state, checkpoint_path(self.run_dir, self.epoch, self.train_loader.step))
+            if improved:
+                save_atomically(state, self.run_dir / BEST_NAME)
+            remove_old(self.run_dir, self.config["trainer"]["keep_last"])
+        self.context.barrier()
+
+    # ------------------------------------------------------------------ small things
+
+    def autocast(self) -> contextlib.AbstractContextManager:
+        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.precision)
+        if dtype is None:
+            return contextlib.nullcontext()
+        return torch.autocast(self.context.device.type, dtype=dtype)
+
+    def _choose_precision(self, wanted: str) -> str:
+        if wanted not in ("bf16", "fp16", "fp32"):
+            raise ValueError(f"trainer.precision is {wanted!r}; it must be bf16, fp16 or fp32")
+        if wanted == "bf16" and not (
+            self.context.device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        ):
+            logger.info("bf16 is not fast on this device: training in fp32")
+            return "fp32"
+        if wanted == "fp16" and self.context.device.type != "cuda":
+            raise ValueError("trainer.precision fp16 needs a GPU; use fp32")
+        return wanted
+
+    def _wrap(self, model: nn.Module) -> nn.Module:
+        if self.config["arch"]["compile"]:
+            model.compile()
+        if self.context.world_size == 1:
+            return model
+        devices = [self.context.device] if self.context.device.type == "cuda" else None
+        # WebVid batches never reach the sort head: which parameters get a gradient differs between steps.
+        return nn.parallel.DistributedDataParallel(model, device_ids=devices, find_unused_parameters=True)
+
+    @contextlib.contextmanager
+    def _catch_signals(self) -> Iterator[None]:
+        def remember(number: int, _frame: Any) -> None:
+            self._stop_signal = number
+
+        previous = {s: signal.signal(s, remember) for s in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+
+def to_device(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+    """A batch with its tensors on `device`."""
+    return {k: v.to(device, non_blocking=True) if torch.is_tensor(v) else v for k, v in batch.items()}
