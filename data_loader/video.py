@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from data_loader.readers import READERS, Chooser, Clip, VideoReadError, read
+from data_loader.readers import READERS, Chooser, Clip, VideoReadError, check_reader, read
 from data_loader.readers.cache import FrameCache
 from data_loader.readers.killable import read_killable
 from data_loader.sampling import sample_frames
@@ -40,8 +40,10 @@ def read_frames(
 
     Returns the frames uint8 [T, 3, H, W] (a view with the channels last in memory), their indices, and the
     number of frames in the file.
-    Raises VideoReadError, which names the file and the reason; ImportError for a reader not installed.
+    Raises VideoReadError, which names the file and the reason; ImportError for a reader not installed,
+    ValueError for one that does not exist.
     """
+    check_reader(reader)
     path = os.fspath(path)
     key = (path, reader, *file_state(path))
 

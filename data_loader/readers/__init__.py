@@ -6,7 +6,13 @@ from .frames import Chooser, Clip
 
 READERS = ("decord", "decord-unguarded", "pyav", "torchcodec")
 
-__all__ = ["READERS", "Chooser", "Clip", "VideoReadError", "read"]
+__all__ = ["READERS", "Chooser", "Clip", "VideoReadError", "check_reader", "read"]
+
+
+def check_reader(reader: str) -> None:
+    """Raises ValueError on a name that is not one of READERS."""
+    if reader not in READERS:
+        raise ValueError(f"unknown video reader {reader!r}; choose one of {', '.join(READERS)}")
 
 
 def read(path: str, choose: Chooser, reader: str) -> Clip:
@@ -16,14 +22,13 @@ def read(path: str, choose: Chooser, reader: str) -> Clip:
     and with repetitions; it may be called again where the first count proves wrong.
     Raises VideoReadError, ImportError where the reader is not installed, ValueError on an unknown reader.
     """
+    check_reader(reader)
     if reader == "decord":
         from .decord_reader import read_guarded as read_with
     elif reader == "decord-unguarded":
         from .decord_reader import read_unguarded as read_with
     elif reader == "pyav":
         from .pyav_reader import read as read_with
-    elif reader == "torchcodec":
-        from .torchcodec_reader import read as read_with
     else:
-        raise ValueError(f"unknown video reader {reader!r}; choose one of {', '.join(READERS)}")
+        from .torchcodec_reader import read as read_with
     return read_with(path, choose)

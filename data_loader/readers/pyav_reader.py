@@ -36,8 +36,8 @@ def open_video(path: str) -> Iterator[tuple[av.container.InputContainer, av.Vide
                 raise VideoReadError(path, "no decoder for its video stream")
             stream.codec_context.thread_count = 1  # more loader workers pay, more threads do not
             yield container, stream
-    except (av.error.FFmpegError, OSError) as error:
-        raise VideoReadError(path, f"{error.strerror or error} (FFmpeg)") from error
+    except (av.error.FFmpegError, OSError, ValueError) as error:  # ValueError: PyAV's own, on odd formats
+        raise VideoReadError(path, f"{getattr(error, 'strerror', None) or error} (FFmpeg)") from error
 
 
 def best_stream(container: av.container.InputContainer) -> av.VideoStream | None:
