@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 
 def sha256_of_file(path: str | Path) -> str:
@@ -69,4 +69,5 @@ class EmbeddingCache:
     def save(self, keys: Sequence[str], rows: torch.Tensor) -> None:
         """Write rows [M, D] under their keys, in place of what was there."""
         facts = {"fingerprint": self.fingerprint, "keys": json.dumps(list(keys))}
-        replace_file(self.path, lambda file: save_file({"embeddings": rows.contiguous()}, file, facts))
+        contents = save({"embeddings": rows.contiguous()}, facts)
+        replace_file(self.path, lambda file: file.write_bytes(contents))

@@ -29,6 +29,12 @@ def exact_float32() -> Iterator[None]:
         torch.backends.cudnn.allow_tf32 = before[1]
 
 
+def progress_bar(total: int, unit: str, context: DistContext) -> tqdm:
+    """A bar with the time left and the rate, on the first process alone, for its own share."""
+    share = f"process 0 of {context.world_size}" if context.world_size > 1 else None
+    return tqdm(total=total, unit=unit, desc=share, disable=not (context.is_main and total))
+
+
 @dataclass
 class VideoEmbeddings:
     """Embeddings [V, D] float32 of videos; rows of `missing` ones (index -> reason) are zeros."""
@@ -117,6 +123,7 @@ class Embedder:
         "valid_frames": int or [W], "index": i} or, when unreadable, {"index": i, "missing": reason}.
         `facts` say what else the clips depend on (number of frames, reader …), for the cache.
         """
+        assert len(dataset) == len(paths), f"{len(dataset)} items for {len(paths)} videos"
         cache = self._cache("video", facts)
         rows = self._load(cache)
         keys = [file_key(path) for path in paths]
@@ -125,8 +132,7 @@ class Embedder:
         rows |= {keys[i]: row for i, row in fresh.items()}
         self._save(cache, keys, rows, changed=bool(fresh))
         if not rows:
-            reasons = "".join(f"\n  {paths[i]}: {reason}" for i, reason in list(missing.items())[:20])
-            raise FileNotFoundError(f"none of the {len(keys)} videos can be read:{reasons}")
+            return VideoEmbeddings(torch.zeros(len(keys), 0), missing)
         blank = torch.zeros_like(next(iter(rows.values())))
         return VideoEmbeddings(torch.stack([rows.get(key, blank) for key in keys]), missing)
 
@@ -144,7 +150,7 @@ class Embedder:
         )
         rows: dict[int, torch.Tensor] = {}
         missing: dict[int, str] = {}
-        with tqdm(total=len(mine), unit="video", disable=not (self.context.is_main and mine)) as bar:
+        with progress_bar(len(mine), "video", self.context) as bar:
             for batch in loader:
                 missing |= batch["missing"]
                 if batch["index"]:

@@ -141,7 +141,8 @@ def evaluate_dataset(
     videos = embed_videos(dataset, embedder, config)
     missing = {str(dataset.video_path(i)): reason for i, reason in videos.missing.items()}
     if missing:
-        report_missing(missing, len(dataset), output, args.allow_missing, context)
+        allowed = args.allow_missing and len(missing) < len(dataset)
+        report_missing(missing, len(dataset), output, allowed, context)
     evaluation = evaluate(dataset, videos, embedder, config)
     evaluation.missing = missing
     if context.is_main:
@@ -153,24 +154,25 @@ def evaluate_dataset(
 
 def open_dataset(config: Config, image_size: int) -> VideoDataset:
     """The data set of a config in its evaluation form; items of unreadable files say so."""
-    data = dict(config["data"])
-    if config["sliding_window_stride"] > 0 and config["task"] != "retrieval":
+    data, stride = dict(config["data"]), config["sliding_window_stride"]
+    if stride > 0 and config["task"] != "retrieval":
         raise ConfigError("sliding_window_stride works for retrieval only: elsewhere each video counts once")
+    if not {"type", "root"} <= data.keys():
+        raise ConfigError(f"the data of {config['name']} needs a type and a root; it has {', '.join(data)}")
+    general = {
+        "meta": resolve_path(config["meta"]),
+        "num_frames": config["num_frames"],
+        "image_size": image_size,
+        "reader": config["reader"],
+        "timeout": config["read_timeout"],
+        "allow_missing": True,
+    }
+    misplaced = sorted(general.keys() & data.keys())
+    if misplaced:
+        raise ConfigError(f"{', '.join(misplaced)} cannot be set in data, only at the top of the config")
+    name, split, root = data.pop("type"), data.pop("split", "test"), resolve_path(data.pop("root"))
     try:
-        return build_dataset(
-            data.pop("type"),
-            data.pop("split", "test"),
-            root=resolve_path(data.pop("root")),
-            meta=resolve_path(data.pop("meta", config["meta"])),
-            num_frames=config["num_frames"],
-            image_size=image_size,
-            reader=config["reader"],
-            timeout=config["read_timeout"],
-            allow_missing=True,
-            **data,
-        )
-    except KeyError as error:
-        raise ConfigError(f"the data of {config['name']} has no {error}; it needs type and root") from error
+        return build_dataset(name, split, root=root, **general, **data)
     except FileNotFoundError as error:
         source = f"\nWhere to get it: {config['source']}" if config["source"] else ""
         raise FileNotFoundError(f"{error}{source}") from error
@@ -180,7 +182,7 @@ def embed_videos(dataset: VideoDataset, embedder: Embedder, config: Config) -> V
     """Embeddings of all videos of a data set, over sliding windows if the config asks for them."""
     stride = config["sliding_window_stride"]
     clips = SlidingWindows(dataset, stride) if stride > 0 else dataset
-    facts = {key: config[key] for key in ("num_frames", "reader", "sliding_window_stride")}
+    facts = {key: config[key] for key in ("num_frames", "reader", "sliding_window_stride", "data")}
     return embedder.videos(clips, dataset.video_paths, **facts)
 
 

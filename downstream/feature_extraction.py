@@ -19,10 +19,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # to run as a file
 
 import numpy as np
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from downstream.clips import NUM_FRAMES, Clip, ClipDataset, collate, find_clips
-from downstream.embedder import Embedder
+from downstream.embedder import Embedder, progress_bar
 from downstream.evaluation import load_trained
 from downstream.feature_files import FeatureTable, check_format, find_videos, write_features
 from downstream.feature_parts import PartStore
@@ -136,7 +135,7 @@ def embed_clips(
         pin_memory=context.device.type == "cuda",
     )
     failed: dict[str, str] = {}
-    with tqdm(total=len(mine), unit="clip", disable=not (context.is_main and mine)) as bar:
+    with progress_bar(len(mine), "clip", context) as bar:
         for batch in loader:
             failed |= {dataset.clips[row].path: reason for row, reason in batch["failures"].items()}
             if batch["rows"]:

@@ -11,7 +11,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from downstream.cache import replace_file
 
@@ -140,7 +140,8 @@ def _write_safetensors(path: Path, table: FeatureTable) -> None:
             column = np.frombuffer(json.dumps(column).encode(), dtype=np.uint8)
         tensors[name] = np.ascontiguousarray(column)
     texts = [name for name, column in table.columns.items() if isinstance(column, list)]
-    save_file(tensors, path, {"facts": json.dumps(table.facts), "texts": json.dumps(texts)})
+    # not save_file, which makes files that only their owner may read
+    path.write_bytes(save(tensors, {"facts": json.dumps(table.facts), "texts": json.dumps(texts)}))
 
 
 def _read_safetensors(path: Path) -> FeatureTable:

@@ -124,7 +124,7 @@ def read_config(args: argparse.Namespace) -> Config:
     """The config that the options name, with the options put over it.
 
     Raises:
-        FileNotFoundError, ConfigError: no such file, or a key that no evaluation knows.
+        FileNotFoundError, ConfigError: no such file, an unknown key, or a value that cannot be.
     """
     if args.config and args.dataset:
         raise ConfigError("give --config or --dataset, not both")
@@ -142,7 +142,23 @@ def read_config(args: argparse.Namespace) -> Config:
             config[key] = getattr(args, key)
     if config["num_workers"] is None:
         config["num_workers"] = default_workers()
+    check_values(config)
     return config
+
+
+def check_values(config: Config) -> None:
+    """Raises ConfigError for values that would only fail, or mislead, after all videos were embedded."""
+    stride, prompts, temperature = (
+        config[key] for key in ("sliding_window_stride", "prompts", "dsl_temperature")
+    )
+    if stride == 0 or stride < -1:
+        raise ConfigError(f"sliding_window_stride is {stride}; it must be at least 1, or -1 for no windows")
+    if not temperature > 0:
+        raise ConfigError(f"dsl_temperature is {temperature}; it must be above 0")
+    if not isinstance(prompts, list) or not prompts or not all("{}" in str(prompt) for prompt in prompts):
+        raise ConfigError(f"prompts is {prompts}; it must be a list of texts with {{}} where the class goes")
+    if config["precision"] not in PRECISIONS:
+        raise ConfigError(f"precision is {config['precision']!r}; it must be one of {', '.join(PRECISIONS)}")
 
 
 def default_workers() -> int:

@@ -18,7 +18,7 @@ from downstream.evaluation import accuracy, run_command
 from downstream.options import evaluation_parser
 from downstream.report import Evaluation
 from model.metric import sim_matrix
-from trainer.config import Config, ConfigError
+from trainer.config import Config
 
 
 def evaluate(
@@ -45,15 +45,7 @@ def evaluate(
 
 
 def class_embeddings(names: Sequence[str], prompts: Sequence[str], embedder: Embedder) -> torch.Tensor:
-    """[classes, D]: each prompt's embedding normalised, then averaged over the prompts.
-
-    Raises:
-        ConfigError: no prompt, or one with no place for the class name.
-    """
-    if not prompts or not all(isinstance(prompt, str) and "{}" in prompt for prompt in prompts):
-        raise ConfigError(
-            f"prompts is {prompts}; it must be a list of texts with {{}} where the class name goes"
-        )
+    """[classes, D]: the embeddings of each prompt with the class put in, normalised, then averaged."""
     embeds = embedder.texts([prompt.replace("{}", name) for prompt in prompts for name in names])
     return normalize(embeds.view(len(prompts), len(names), -1), dim=-1).mean(dim=0)
 

@@ -66,8 +66,6 @@ def dual_softmax(sims: torch.Tensor, temperature: float) -> tuple[torch.Tensor, 
     over the texts) and one to rank texts by (over the videos): a video that is near every text then counts
     less for each. It needs all queries at once.
     """
-    if temperature <= 0:
-        raise ValueError(f"dsl_temperature is {temperature}; it must be above 0")
     return sims * (sims / temperature).softmax(dim=0), sims * (sims / temperature).softmax(dim=1)
 
 

@@ -1,0 +1,24 @@
+"""A small random model, as a weights file and loaded."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from model import create_model
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory) -> Path:
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "demo.pth"
+    torch.save({"state_dict": create_model("TVTSv2_Demo").state_dict()}, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def model(checkpoint):
+    model = create_model("TVTSv2_Demo", sort_head=False).eval()
+    state = torch.load(checkpoint, weights_only=True)["state_dict"]
+    model.load_state_dict({name: x for name, x in state.items() if not name.startswith("pred_model.")})
+    return model

@@ -1,0 +1,254 @@
+"""What the evaluation commands say and do when something is missing, broken, unchanged or mistaken."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import test as test_entry
+from downstream import multiple_choice, recognition, retrieval
+from downstream.embedder import Embedder
+from downstream.evaluation import run_all
+from downstream.options import RELEASED, default_workers, find_checkpoint
+from trainer.config import REPOSITORY
+
+from . import layouts
+
+
+@pytest.fixture
+def world(tmp_path):
+    layouts.msrvtt(tmp_path / "data", tmp_path / "meta")
+    return tmp_path
+
+
+def arguments(world: Path, checkpoint: Path, *more: str, dataset: str = "msrvtt") -> list[str]:
+    given = ["--dataset", dataset, "--set", f"data.root={world / 'data'}", "--set", f"meta={world / 'meta'}"]
+    given += ["--arch", "TVTSv2_Demo", "-r", str(checkpoint), "--output", str(world / "out"), "-d", "cpu"]
+    return [*given, "--num-workers", "0", *more]
+
+
+def results(world: Path, out: str = "out") -> dict:
+    return json.loads((world / out / "results.json").read_text())
+
+
+@pytest.fixture
+def count_videos(monkeypatch):
+    """How many clips each forward pass was given."""
+    batches, encode = [], Embedder.encode_clips
+
+    def counted(self, video, valid_frames):
+        batches.append(len(video))
+        return encode(self, video, valid_frames)
+
+    monkeypatch.setattr(Embedder, "encode_clips", counted)
+    return batches
+
+
+def test_a_second_call_uses_the_embeddings_again(world, checkpoint, count_videos):
+    assert retrieval.main(arguments(world, checkpoint)) == 0
+    first = results(world)
+    assert sum(count_videos) == 5
+    assert retrieval.main(arguments(world, checkpoint)) == 0
+    assert sum(count_videos) == 5
+    assert results(world)["metrics"] == first["metrics"]
+
+
+def test_only_what_changed_is_embedded_again(world, checkpoint, count_videos):
+    retrieval.main(arguments(world, checkpoint))
+    layouts.write_video(world / "data/videos/all/video2.mp4", seed=99, frames=30)
+    retrieval.main(arguments(world, checkpoint))
+    assert count_videos == [5, 1]
+    retrieval.main(arguments(world, checkpoint, "--reader", "pyav"))
+    retrieval.main(arguments(world, checkpoint, "-s", "1"))
+    assert sum(count_videos[2:]) >= 10
+
+
+def test_another_checkpoint_is_embedded_anew(world, checkpoint, count_videos, tmp_path):
+    retrieval.main(arguments(world, checkpoint))
+    import torch
+
+    from model import create_model
+
+    torch.manual_seed(1)
+    other = tmp_path / "other.pth"
+    torch.save({"state_dict": create_model("TVTSv2_Demo", sort_head=False).state_dict()}, other)
+    before = results(world)
+    retrieval.main(arguments(world, other))
+    assert count_videos == [5, 5]
+    assert results(world)["checkpoint"]["sha256"] != before["checkpoint"]["sha256"]
+
+
+def test_an_embeddings_file_cut_short_is_made_anew(world, checkpoint, count_videos):
+    retrieval.main(arguments(world, checkpoint))
+    file = world / "out/video_embeddings.safetensors"
+    file.write_bytes(file.read_bytes()[:-10])
+    retrieval.main(arguments(world, checkpoint))
+    assert count_videos == [5, 5]
+
+
+def test_unreadable_videos_are_all_named_and_fail_the_run(world, checkpoint, capsys):
+    (world / "data/videos/all/video1.mp4").write_bytes(b"")
+    (world / "data/videos/all/video3.mp4").unlink()
+    assert retrieval.main(arguments(world, checkpoint)) == 1
+    errors = capsys.readouterr().err
+    assert "2 of 5 videos cannot be read" in errors
+    assert "video1.mp4" in errors and "video3.mp4" in errors and "--allow-missing" in errors
+    assert not (world / "out/results.json").exists()
+    named = json.loads((world / "out/failed_files.json").read_text())
+    assert [Path(failure["path"]).name for failure in named] == ["video1.mp4", "video3.mp4"]
+
+
+def test_allow_missing_evaluates_the_rest_and_says_so(world, checkpoint, capsys, count_videos):
+    (world / "data/videos/all/video1.mp4").write_bytes(b"")
+    assert retrieval.main(arguments(world, checkpoint)) == 1
+    assert retrieval.main(arguments(world, checkpoint, "--allow-missing")) == 0
+    assert count_videos == [4]  # those that could be read were kept by the run that failed
+    out = capsys.readouterr().out
+    assert "4 videos, 4 captions" in out and "WITHOUT 1 videos" in out
+    found = results(world)
+    assert found["counts"] == {"videos": 4, "captions": 4}
+    assert [Path(failure["path"]).name for failure in found["failed_files"]] == ["video1.mp4"]
+    assert "video1" not in [query["video"] for query in found["queries"]]
+
+
+def test_nothing_readable_fails_even_with_allow_missing(world, checkpoint, capsys):
+    for path in (world / "data/videos/all").iterdir():
+        path.write_bytes(b"no video")
+    assert retrieval.main(arguments(world, checkpoint, "--allow-missing")) == 1
+    assert "5 of 5 videos cannot be read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arch", RELEASED)
+def test_missing_weights_say_where_they_go_and_come_from(arch):
+    with pytest.raises(FileNotFoundError) as error:
+        find_checkpoint("/nowhere/weights.pth", arch)
+    message = str(error.value)
+    assert "/nowhere/weights.pth" in message and "https://github.com/TencentARC/TVTS" in message
+    assert str(REPOSITORY / RELEASED[arch]) in message
+
+
+def test_a_folder_saved_as_pretrained_is_a_checkpoint(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    assert find_checkpoint(str(tmp_path), "TVTSv2_Demo") == tmp_path / "model.safetensors"
+
+
+def failing(main, given: list[str], capsys) -> str:
+    with pytest.raises(SystemExit) as stop:
+        main(given)
+    assert stop.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_missing_data_say_where_they_come_from(tmp_path, checkpoint, capsys):
+    message = failing(retrieval.main, arguments(tmp_path, checkpoint), capsys)
+    assert str(tmp_path / "data") in message and "https://github.com/TencentARC/TVTS" in message
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        (["--set", "prompt=x"], "did you mean 'prompts'?"),
+        (["--set", "data.cut=jsfuson"], "jsfuson"),
+        (["--set", "data.cutt=x"], "cutt"),
+        (["--set", "data.reader=pyav"], "reader cannot be set in data"),
+        (["--set", "data.type=msrvt"], "did you mean 'msrvtt'?"),
+        (["-s", "0"], "at least 1"),
+        (["--set", 'prompts=["a person"]'], "where the class goes"),
+        (["--set", "dsl_temperature=0"], "above 0"),
+        (["--set", "precision=fp16"], "one of fp32, bf16"),
+        (["--config", "x.json"], "not both"),
+        (["--dataset", "msrvt"], "known: demo_hmdb51"),
+        (["--dataset", "hmdb51"], "the task of hmdb51 is recognition"),
+        (["--arch", "TVTSv2_B16"], "did you mean 'TVTSv2_B_16'?"),
+    ],
+)
+def test_mistakes_are_explained(more, expected, world, checkpoint, capsys):
+    assert expected in failing(retrieval.main, [*arguments(world, checkpoint), *more], capsys)
+
+
+def test_windows_are_for_retrieval(tmp_path, checkpoint, capsys):
+    layouts.ssv2(tmp_path / "data", tmp_path / "meta")
+    given = arguments(tmp_path, checkpoint, "-s", "2", dataset="ssv2_mc")
+    assert "retrieval only" in failing(multiple_choice.main, given, capsys)
+
+
+def test_no_data_set_named(capsys):
+    assert "--config FILE or --dataset NAME (demo_" in failing(test_entry.main, [], capsys)
+
+
+def test_all_runs_what_is_there(tmp_path, checkpoint, capsys, monkeypatch):
+    layouts.msrvtt(tmp_path / "msrvtt", tmp_path / "meta")
+    layouts.recognition("hmdb51", tmp_path / "hmdb51", tmp_path / "meta")
+    layouts.ssv2(tmp_path / "SSV2", tmp_path / "meta")
+    names = []
+    for name, folder in (("msrvtt", "msrvtt"), ("lsmdc", "lsmdc"), ("hmdb51", "hmdb51"), ("ssv2_mc", "SSV2")):
+        config = json.loads((REPOSITORY / f"downstream/configs/{name}.json").read_text())
+        config["data"]["root"] = str(tmp_path / folder)
+        (tmp_path / f"{name}.json").write_text(json.dumps(config | {"meta": str(tmp_path / "meta")}))
+        names.append(str(tmp_path / name))
+    monkeypatch.setattr("downstream.evaluation.REPOSITORY", tmp_path)
+    args = test_entry.parse(
+        ["--all", "--arch", "TVTSv2_Demo", "-r", str(checkpoint), "--num-workers", "0", "-d", "cpu"]
+    )
+    assert run_all(args, names, test_entry.TASKS) == 0
+    out = capsys.readouterr().out
+    assert "lsmdc: left out" in out and "Table 2" in out and "Table 3" in out
+    assert "msrvtt †" in out and "hmdb51" in out
+    assert (tmp_path / "results/recognition/hmdb51/TVTSv2_Demo/results.json").exists()
+
+
+def test_all_with_a_data_set_is_refused(capsys):
+    assert "--all takes no" in failing(test_entry.main, ["--all", "--dataset", "msrvtt"], capsys)
+
+
+def test_workers_share_the_cores(monkeypatch):
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "1000")
+    assert default_workers() == 1
+
+
+@pytest.mark.parametrize("module", [test_entry, retrieval, recognition, multiple_choice])
+def test_help(module, capsys):
+    with pytest.raises(SystemExit) as stop:
+        module.main(["--help"])
+    assert stop.value.code == 0
+    shown = capsys.readouterr().out
+    for option in (
+        "--config",
+        "--dataset",
+        "--arch",
+        "--checkpoint",
+        "--sliding_window_stride",
+        "--dsl",
+        "example",
+    ):
+        assert option in shown
+
+
+def launch(command: list[str], cwd: Path) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, *command], cwd=cwd, env=environment, capture_output=True, text=True, timeout=300
+    )
+
+
+def test_two_processes_from_another_folder_give_what_one_gives(world, checkpoint):
+    # An odd number of videos, and one unreadable: the shares of the two processes differ.
+    (world / "data/videos/all/video4.mp4").write_bytes(b"")
+    given = arguments(world, checkpoint, "--allow-missing", "--batch-size", "2")
+    assert retrieval.main(given) == 0
+    given[given.index(str(world / "out"))] = str(world / "two")
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    done = launch([*torchrun, str(REPOSITORY / "downstream/retrieval.py"), *given], cwd=world)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("text to video") == 1
+    one, two = results(world), results(world, "two")
+    for key in ("metrics", "queries", "counts", "failed_files"):
+        assert one[key] == two[key]
+
+
+def test_as_a_module(world, checkpoint):
+    done = launch(["-m", "downstream.retrieval", "--help"], cwd=REPOSITORY)
+    assert done.returncode == 0 and "--dsl" in done.stdout
