@@ -51,6 +51,6 @@ def build(args: argparse.Namespace) -> None:
     rows = zip(names, answers, strict=True)
     write_lines(path, (json.dumps({"clip_name": n, "options": options, "answer": a}) for n, a in rows))
     infer(
-        f"the options of every video are the {len(options)} sentences of labels.json, 'something' standing for "
+        f"the options of every video are the {len(options)} sentences of labels.json, with 'something' for "
         "the objects; the authors' sentences may name them"
     )
