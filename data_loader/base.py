@@ -2,6 +2,7 @@
 file."""
 
 import zlib
+from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from data_loader.video import FrameCache, VideoReadError, read_frames
 
 SPLITS = ("train", "val", "test")
 TRIES = 10  # samples tried in training before giving up: one broken file is chance, ten in a row are not
+
+FrameChoice = Callable[[int, np.random.Generator], list[int]]  # from the number of frames to those wanted
 
 
 class VideoDataset(Dataset):
@@ -106,11 +109,16 @@ class VideoDataset(Dataset):
         """The frames to take from a file of `vlen` frames."""
         return sample_frames(self.num_frames, vlen, "uniform" if self.view == "test" else "rand", rng)
 
-    def read(self, index: int, rng: np.random.Generator, choose=None) -> dict:
-        """The video part of an item."""
-        choose = choose or (lambda vlen: self.choose_frames(vlen, rng))
+    def read(self, index: int, rng: np.random.Generator, choose: FrameChoice | None = None) -> dict:
+        """The video part of an item; `choose` in place of `choose_frames`."""
+        choose = choose or self.choose_frames
+        seed = int(rng.integers(2**63))  # a reader may ask twice and should get the same answer
+
+        def chosen(vlen: int) -> list[int]:
+            return choose(vlen, np.random.default_rng(seed))
+
         with self.video_file(index) as path:
-            frames, _, _ = read_frames(path, choose, self.reader, self.timeout, self.cache)
+            frames, _, _ = read_frames(path, chosen, self.reader, self.timeout, self.cache)
         video, valid = pad_clip(self.transform(frames, rng), self.num_frames)
         item = {"video": video, "valid_frames": valid}
         if self.mask_ratio:
@@ -148,7 +156,8 @@ class VideoDataset(Dataset):
                 return {**self.sample(index, rng), "failures": failures}
             except VideoReadError as error:
                 failures.append((str(error.path), error.reason))
-                index = int(rng.integers(len(self)))
+                step = rng.integers(1, max(2, len(self)))  # to any other sample
+                index = int(index + step) % len(self)
         listed = "\n".join(f"  {path}: {reason}" for path, reason in failures)
         raise RuntimeError(
             f"{TRIES} videos of {self.name} in a row cannot be read; is its root, {self.root}, right?\n"

@@ -65,7 +65,7 @@ class YTTemporal(VideoDataset):
         start, end = draw_segment(transcript.duration, self.num_clips, rng)
         how = "uniform" if self.view == "test" else "rand"
 
-        def choose(vlen: int) -> list[int]:
+        def choose(vlen: int, rng: np.random.Generator) -> list[int]:
             return span_frames(start, end, transcript.duration, self.num_frames, vlen, how, rng)
 
         item = self.read(index, rng, choose)
