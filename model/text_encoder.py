@@ -13,6 +13,8 @@ def cut_to_longest(token_ids: Tensor) -> Tensor:
     Attention is causal, so what stands behind the end changes no embedding and need not be computed. On a GPU
     this waits for the queue to drain: better give the ids on the CPU.
     """
+    if token_ids.is_meta:
+        return token_ids  # shapes without contents
     return token_ids[:, : int(token_ids.argmax(dim=-1).max()) + 1]  # end-of-text has the largest id
 
 

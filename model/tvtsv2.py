@@ -115,7 +115,8 @@ class TVTSv2(nn.Module, PyTorchModelHubMixin, library_name="tvtsv2", tags=["vide
         ValueError for a wrong shape, dtype or id. Works on no more columns than the longest text has.
         """
         check_token_ids(token_ids, self.variant)
-        if not torch.compiler.is_compiling():  # a length that depends on the data would break the graph
+        # Ids of fewer columns have been cut already, and a length that depends on data would break the graph.
+        if token_ids.shape[1] == self.variant.context_length and not torch.compiler.is_compiling():
             token_ids = cut_to_longest(token_ids)
         token_ids = token_ids.to(self.device, non_blocking=True)
 
