@@ -27,7 +27,7 @@ if [ -z "${PYTHON:-}" ]; then
         PYTHON=python3
     fi
 fi
-if ! "$PYTHON" -c 'import torch' 2>/dev/null; then
+if ! seen=$("$PYTHON" -c 'import torch; print(max(1, torch.cuda.device_count()))' 2>/dev/null); then
     echo "error: $PYTHON has no PyTorch. Set the environment up with: bash $root/scripts/demo.sh" \
         "(or activate one that has requirement.txt installed, or name it in PYTHON)" >&2
     exit 1
@@ -38,7 +38,7 @@ for argument in "$@"; do
 done
 
 nodes=${NNODES:-1}
-processes=${GPUS:-$("$PYTHON" -c 'import torch; print(max(1, torch.cuda.device_count()))')}
+processes=${GPUS:-$seen}
 if [ "$nodes" -eq 1 ] && [ "$processes" -le 1 ]; then
     exec "$PYTHON" "$script" "$@"
 fi

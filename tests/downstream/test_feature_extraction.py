@@ -1,0 +1,290 @@
+"""Features against a plain version; killed, resumed, repeated, in every format; broken files and mistakes."""
+
+import json
+import os
+import runpy
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from CLIP import tokenize
+from data_loader.transforms import normalize
+from data_loader.video import read_frames
+from downstream import feature_extraction
+from downstream.feature_extraction import extract_features
+from downstream.feature_files import read_features
+from trainer.config import REPOSITORY
+
+from .layouts import write_video
+
+
+@pytest.fixture
+def videos(tmp_path) -> Path:
+    for i in range(7):
+        write_video(tmp_path / "videos" / f"{i}.mp4", seed=i, frames=20 if i else 5)
+    return tmp_path / "videos"
+
+
+def command(checkpoint: Path, *more: object) -> list[str]:
+    fixed = ["--arch", "TVTSv2_Demo", "--checkpoint", checkpoint, "--num-workers", 0, "--device", "cpu"]
+    return [str(x) for x in [*more, *fixed]]
+
+
+@torch.no_grad()
+def plain_feature(model, path: Path, first: int = 0, end: int | None = None) -> np.ndarray:
+    """One video by the official recipe, step by step."""
+    everything, _, vlen = read_frames(path, lambda n: list(range(n)), reader="pyav")
+    end = vlen if end is None else end
+    indices = [first + int(i) for i in np.linspace(0, end - first - 1, 12)]
+    size = (model.image_size, model.image_size)
+    pictures = [
+        np.asarray(
+            Image.fromarray(everything[i].permute(1, 2, 0).numpy()).resize(size, Image.Resampling.BILINEAR)
+        )
+        for i in indices
+    ]
+    clip = normalize(torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2))
+    return model.encode_video(clip[None])[0][0].numpy()
+
+
+def test_features_of_a_folder(videos, model, checkpoint, tmp_path, capsys):
+    out = tmp_path / "out.safetensors"
+    assert feature_extraction.main(command(checkpoint, videos, "-o", out, "--batch-size", 3)) == 0
+    table = read_features(out)
+    assert table.columns["path"] == [str(videos / f"{i}.mp4") for i in range(7)]
+    assert table.columns["num_frames"].tolist() == [5] + [20] * 6
+    np.testing.assert_allclose(table.columns["duration"], [0.5] + [2.0] * 6)
+    expected = np.stack([plain_feature(model, videos / f"{i}.mp4") for i in range(7)])
+    np.testing.assert_allclose(table.features, expected, atol=2e-5)
+    assert "video features: [7, 128]" in capsys.readouterr().out
+    assert table.facts["arch"] == "TVTSv2_Demo" and len(table.facts["checkpoint_sha256"]) == 64
+    assert not out.with_name("out.safetensors.parts").exists()
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".parquet"])
+def test_other_formats_hold_the_same(suffix, videos, checkpoint, tmp_path):
+    assert feature_extraction.main(command(checkpoint, videos, "-o", tmp_path / "a.safetensors")) == 0
+    assert feature_extraction.main(command(checkpoint, videos, "-o", tmp_path / f"a{suffix}")) == 0
+    one, other = read_features(tmp_path / "a.safetensors"), read_features(tmp_path / f"a{suffix}")
+    np.testing.assert_array_equal(one.features, other.features)
+    assert one.facts == other.facts and one.columns.keys() == other.columns.keys()
+    for name, column in one.columns.items():
+        np.testing.assert_array_equal(column, other.columns[name])
+
+
+def test_the_function_gives_the_features(videos, model, checkpoint):
+    found = extract_features([videos / "3.mp4"], "TVTSv2_Demo", checkpoint, num_workers=0, device="cpu")
+    np.testing.assert_allclose(found.table.features[0], plain_feature(model, videos / "3.mp4"), atol=2e-5)
+    assert found.failed == {} and found.reused == 0
+
+
+def test_windows(videos, model, checkpoint, tmp_path):
+    out = tmp_path / "out.npz"
+    given = command(checkpoint, videos / "1.mp4", videos / "0.mp4", "-o", out, "--window", 0.8)
+    assert feature_extraction.main(given) == 0
+    table = read_features(out)
+    # 2 s are cut at 0.8 and 1.6; the video of half a second is one window.
+    np.testing.assert_allclose(table.columns["start"], [0, 0.8, 1.6, 0])
+    np.testing.assert_allclose(table.columns["end"], [0.8, 1.6, 2.0, 0.5])
+    for row, (first, end) in enumerate([(0, 8), (8, 16), (16, 20)]):
+        expected = plain_feature(model, videos / "1.mp4", first, end)
+        np.testing.assert_allclose(table.features[row], expected, atol=2e-5)
+
+
+def test_tokens(videos, model, checkpoint, tmp_path):
+    out = tmp_path / "out.safetensors"
+    assert feature_extraction.main(command(checkpoint, videos / "1.mp4", "-o", out, "--tokens")) == 0
+    table = read_features(out)
+    assert table.columns["tokens"].shape == (1, 1 + 12 * model.num_patches, 128)
+    np.testing.assert_allclose(table.columns["tokens"][:, 0], table.features, atol=1e-6)
+    with pytest.raises(SystemExit):
+        feature_extraction.main(command(checkpoint, videos, "-o", tmp_path / "out.parquet", "--tokens"))
+
+
+KILLED = """
+import os, signal, sys
+from downstream import feature_extraction
+from downstream.feature_parts import PartStore
+
+add, left = PartStore.add, [2]
+def add_and_die(self, table):
+    if not left[0]:
+        os.kill(os.getpid(), signal.SIGKILL)
+    left[0] -= 1
+    add(self, table)
+PartStore.add = add_and_die
+sys.exit(feature_extraction.main(sys.argv[1:]))
+"""
+
+
+def test_a_killed_run_goes_on_and_does_no_video_twice(videos, checkpoint, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "out.safetensors"
+    given = command(checkpoint, videos, "-o", out, "--batch-size", 2)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, *given], env=environment, capture_output=True, timeout=300, check=False
+    )
+    assert killed.returncode == -signal.SIGKILL
+    assert not out.exists() and out.with_name("out.safetensors.parts").is_dir()
+
+    embedded = []
+    embed_batch = feature_extraction.embed_batch
+
+    def counted(batch, clips, *rest):
+        embedded.extend(Path(clip.path).name for clip in clips)
+        return embed_batch(batch, clips, *rest)
+
+    monkeypatch.setattr(feature_extraction, "embed_batch", counted)
+    assert feature_extraction.main(given) == 0
+    assert embedded == ["4.mp4", "5.mp4", "6.mp4"]
+    assert "(4 were there already)" in capsys.readouterr().out
+    resumed = read_features(out)
+    assert feature_extraction.main(command(checkpoint, videos, "-o", tmp_path / "whole.safetensors")) == 0
+    whole = read_features(tmp_path / "whole.safetensors")
+    assert resumed.columns["path"] == whole.columns["path"]
+    np.testing.assert_allclose(resumed.features, whole.features, atol=1e-6)
+
+    # Again: nothing to do. After a change: the changed video and the new one alone.
+    embedded.clear()
+    assert feature_extraction.main(given) == 0
+    assert embedded == []
+    write_video(videos / "2.mp4", seed=50, frames=11)
+    write_video(videos / "9.mp4", seed=51)
+    assert feature_extraction.main(given) == 0
+    assert embedded == ["2.mp4", "9.mp4"]
+    assert len(read_features(out)) == 8
+
+
+def test_other_settings_do_not_mix(videos, checkpoint, tmp_path, capsys):
+    given = command(checkpoint, videos, "-o", tmp_path / "out.npz")
+    assert feature_extraction.main(given) == 0
+    with pytest.raises(SystemExit):
+        feature_extraction.main([*given, "--precision", "bf16"])
+    message = capsys.readouterr().err
+    assert "precision 'fp32' (now 'bf16')" in message and "--overwrite" in message
+    assert feature_extraction.main([*given, "--precision", "bf16", "--overwrite"]) == 0
+    assert read_features(tmp_path / "out.npz").facts["precision"] == "bf16"
+
+
+def test_unreadable_files_are_reported(videos, checkpoint, tmp_path, capsys):
+    (videos / "2.mp4").write_bytes(b"")
+    out = tmp_path / "out.parquet"
+    given = command(checkpoint, videos, tmp_path / "nowhere.mp4", "-o", out)
+    assert feature_extraction.main(given) == 1
+    assert len(read_features(out)) == 6
+    report = json.loads((tmp_path / "out.parquet.report.json").read_text())
+    reasons = {Path(failure["path"]).name: failure["reason"] for failure in report["failed_files"]}
+    assert reasons == {"2.mp4": "the file is empty", "nowhere.mp4": "no such file"}
+    assert "2 videos cannot be read" in capsys.readouterr().err
+    # Mended and asked again, it is done.
+    write_video(videos / "2.mp4", seed=2)
+    assert feature_extraction.main(given) == 1
+    assert len(read_features(out)) == 7
+
+
+def test_nothing_readable(checkpoint, tmp_path):
+    (tmp_path / "a.mp4").write_bytes(b"")
+    out = tmp_path / "out.npz"
+    assert feature_extraction.main(command(checkpoint, tmp_path / "a.mp4", "-o", out)) == 1
+    assert not out.exists() and not out.with_name("out.npz.parts").exists()
+
+
+def test_texts(model, checkpoint, tmp_path, capsys):
+    (tmp_path / "captions.txt").write_text("a dog runs\n\nthe sea at night\n")
+    out = tmp_path / "texts.npz"
+    assert feature_extraction.main(command(checkpoint, "-o", out, "--text", tmp_path / "captions.txt")) == 0
+    table = read_features(out)
+    assert table.columns["text"] == ["a dog runs", "the sea at night"]
+    with torch.no_grad():
+        expected = model.encode_text(tokenize(table.columns["text"])).numpy()
+    np.testing.assert_allclose(table.features, expected, atol=1e-5)
+    assert "text features: [2, 128]" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["-o", "x.npz"], "no videos given"),
+        (["a.mp4", "-o", "x.pt"], ".safetensors, .npz, .parquet"),
+        (["a.mp4", "b.mp4"], "say where the features go"),
+        (["/nowhere/*.mp4", "-o", "x.npz"], "no file matches"),
+        (["--list", "/nowhere.txt", "-o", "x.npz"], "/nowhere.txt"),
+    ],
+)
+def test_mistakes_are_explained(given, expected, checkpoint, capsys):
+    with pytest.raises(SystemExit) as stop:
+        feature_extraction.main(command(checkpoint, *given))
+    assert stop.value.code == 2
+    assert expected in capsys.readouterr().err
+
+
+def test_help(capsys):
+    with pytest.raises(SystemExit) as stop:
+        feature_extraction.main(["--help"])
+    assert stop.value.code == 0
+    shown = capsys.readouterr().out
+    assert "--window" in shown and "--text" in shown and "Exit status" in shown
+
+
+@pytest.mark.parametrize("variant", ["B_32", "B_16", "H_14"])
+def test_the_official_commands_take_their_model(variant, monkeypatch, capsys):
+    script = REPOSITORY / f"downstream/feature_extraction_TVTSv2_{variant}.py"
+    monkeypatch.setattr(sys, "argv", [str(script), "--help"])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(str(script), run_name="__main__")
+    assert stop.value.code == 0
+    assert f"(default: TVTSv2_{variant})" in capsys.readouterr().out
+
+
+def test_the_official_command(videos, checkpoint, tmp_path):
+    """As named by the official release, from downstream/; a small model in place of theirs."""
+    out = tmp_path / "out.safetensors"
+    given = command(checkpoint, "--video_path", videos / "1.mp4", "--output", out)
+    script = "feature_extraction_TVTSv2_B_32.py"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, script, *given],
+        cwd=REPOSITORY / "downstream",
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "[1, 128]" in done.stdout and str(out) in done.stdout
+    assert len(read_features(out)) == 1
+
+
+def test_one_video_has_a_default_output(videos, checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr(feature_extraction, "REPOSITORY", tmp_path)
+    for _ in range(2):
+        assert feature_extraction.main(command(checkpoint, "--video_path", videos / "1.mp4")) == 0
+    assert len(read_features(tmp_path / "results/features/TVTSv2_Demo/1.mp4.safetensors")) == 1
+
+
+def test_two_processes_give_what_one_gives(videos, checkpoint, tmp_path):
+    (videos / "3.mp4").write_bytes(b"")
+    assert feature_extraction.main(command(checkpoint, videos, "-o", tmp_path / "one.npz")) == 1
+    given = command(checkpoint, videos, "-o", tmp_path / "two.npz")
+    script = REPOSITORY / "downstream/feature_extraction.py"
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, *torchrun, *given],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 1 and "1 videos cannot be read" in done.stderr
+    one, two = read_features(tmp_path / "one.npz"), read_features(tmp_path / "two.npz")
+    assert one.columns["path"] == two.columns["path"]
+    np.testing.assert_allclose(one.features, two.features, atol=1e-6)

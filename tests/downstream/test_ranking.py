@@ -1,0 +1,55 @@
+"""Ranking with ties, several captions a video, and the dual softmax, against loops."""
+
+import math
+
+import pytest
+import torch
+
+from downstream.recognition import label_ranks
+from downstream.retrieval import caption_ranks, dual_softmax, text_to_video, video_to_text
+
+
+def test_dual_softmax_against_loops():
+    sims = torch.rand(4, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for_texts, for_videos = dual_softmax(sims, 0.1)
+    for t in range(4):
+        for v in range(3):
+            texts = sum(math.exp(float(sims[k, v]) / 0.1) for k in range(4))
+            videos = sum(math.exp(float(sims[t, k]) / 0.1) for k in range(3))
+            weight = math.exp(float(sims[t, v]) / 0.1)
+            assert float(for_texts[t, v]) == pytest.approx(float(sims[t, v]) * weight / texts)
+            assert float(for_videos[t, v]) == pytest.approx(float(sims[t, v]) * weight / videos)
+
+
+def test_dual_softmax_repairs_a_video_that_everything_is_near():
+    # Video 0 is near every text, so that it takes text 1 from its own video.
+    sims = torch.tensor([[0.9, 0.1], [0.6, 0.5]])
+    assert caption_ranks(sims, [0, 1]) == [1, 2]
+    assert caption_ranks(dual_softmax(sims, 0.01)[0], [0, 1]) == [1, 1]
+
+
+def test_unequal_numbers_of_captions():
+    # Two captions of video 0, in between one of video 1, three of video 2.
+    owner = [0, 1, 0, 2, 2, 2]
+    sims = torch.rand(6, 3, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    ranks = [1 + sum(float(x) > float(row[owner[i]]) for x in row) for i, row in enumerate(sims)]
+    assert caption_ranks(sims, owner) == ranks
+    metrics = text_to_video(sims, owner)
+    assert metrics["MeanR"] == pytest.approx(sum(ranks) / 6)
+    assert metrics["R1"] == pytest.approx(100 * ranks.count(1) / 6)
+    best = [
+        min(
+            1 + sum(float(sims[k, v]) > float(sims[i, v]) for k in range(6))
+            for i in range(6)
+            if owner[i] == v
+        )
+        for v in range(3)
+    ]
+    assert video_to_text(sims, owner)["MeanR"] == pytest.approx(sum(best) / 3)
+
+
+def test_of_equal_classes_the_first_comes_first():
+    logits = torch.tensor([[1.0, 2.0, 2.0], [3.0, 3.0, 3.0]])
+    assert label_ranks(logits, [1, 2]) == [1, 3]
+    assert label_ranks(logits, [2, 0]) == [2, 1]
+    assert logits.argmax(dim=1).tolist() == [1, 0]
