@@ -1,0 +1,136 @@
+import json
+
+import pytest
+import torch
+from torch.utils.data import Dataset
+
+from data_loader.loader import JointLoader, build_loader
+
+
+class Numbers(Dataset):
+    """Items that tell by which key they were asked for."""
+
+    def __init__(self, size: int):
+        self.size = size
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, key: tuple[int, int]) -> dict:
+        epoch, index = key
+        video = torch.tensor([epoch, index])
+        return {
+            "video": video,
+            "valid_frames": 1,
+            "text": [],
+            "index": index,
+            "id": str(index),
+            "failures": [],
+        }
+
+
+def joint(sizes=(20, 9), batches=(4, 2), workers: int = 0, rank: int = 0, world_size: int = 1) -> JointLoader:
+    common = {"train": True, "num_workers": workers, "rank": rank, "world_size": world_size}
+    loaders = [build_loader(Numbers(n), b, **common) for n, b in zip(sizes, batches, strict=True)]
+    return JointLoader(loaders, ["long", "short"][: len(sizes)])
+
+
+def drawn(loader: JointLoader) -> list[tuple[int, tuple]]:
+    return [(i, tuple(map(tuple, batch["video"].tolist()))) for i, batch in loader]
+
+
+def test_loaders_take_turns_for_as_long_as_the_first_lasts():
+    loader = joint()
+    assert (loader.steps, len(loader)) == (5, 10)
+    batches = drawn(loader)
+    assert [i for i, _ in batches] == [0, 1] * 5
+    assert sorted(index for i, keys in batches if i == 0 for _, index in keys) == list(range(20))
+    assert len(loader) == 0
+
+
+def test_a_shorter_loader_restarts_in_a_new_order():
+    batches = [keys for i, keys in drawn(joint(sizes=(40, 9))) if i == 1]
+    first, second = batches[:5], batches[5:10]  # nine samples in batches of two
+    assert [len(keys) for keys in first] == [2, 2, 2, 2, 1]
+    indices = [[index for keys in part for _, index in keys] for part in (first, second)]
+    assert sorted(indices[0]) == sorted(indices[1]) == list(range(9))
+    assert indices[0] != indices[1]
+    assert len({epoch for keys in first + second for epoch, _ in keys}) == 2
+
+
+def test_a_longer_loader_is_cut_off_and_starts_afresh():
+    loader = joint(sizes=(8, 100))
+    assert len(drawn(loader)) == 4
+    loader.set_epoch(1)
+    keys = [key for i, part in drawn(loader) if i == 1 for key in part]
+    assert {epoch for epoch, _ in keys} == {1}
+
+
+def test_epochs_differ_and_repeat():
+    loader = joint()
+    first = drawn(loader)
+    loader.set_epoch(1)
+    second = drawn(loader)
+    loader.set_epoch(0)
+    assert drawn(loader) == first != second
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_state_continues_with_the_same_batches(workers):
+    whole = joint(workers=workers)
+    whole.set_epoch(2)
+    expected = drawn(whole)
+    for step in range(6):
+        part = joint(workers=workers)
+        part.set_epoch(2)
+        for _, _batch in zip(range(2 * step), part, strict=False):
+            pass
+        state = json.loads(json.dumps(part.state_dict()))
+        assert (state["epoch"], state["step"]) == (2, step)
+        whole.load_state_dict(state)
+        assert (whole.steps, len(whole)) == (5, 10 - 2 * step)
+        assert drawn(whole) == expected[2 * step :]
+
+
+@pytest.mark.parametrize("step", range(6))
+def test_a_step_is_enough_to_continue_on_the_same_ranks(step):
+    loader = joint(sizes=(21, 5), batches=(2, 2), rank=1, world_size=2)
+    loader.set_epoch(3)
+    expected = drawn(loader)
+    assert len(expected) == 10
+    loader.set_epoch(3, step)
+    assert drawn(loader) == expected[2 * step :]
+
+
+@pytest.mark.parametrize(("old", "new"), [(2, 1), (2, 4), (1, 2)])
+def test_another_number_of_ranks_sees_the_rest_of_the_epoch(old, new):
+    seen, states = [], []
+    for rank in range(old):
+        loader = joint(sizes=(48, 40), batches=(4, 2), rank=rank, world_size=old)
+        for _, (i, batch) in zip(range(4), loader, strict=False):
+            seen += [(i, int(index)) for index in batch["index"]]
+        states.append(loader.state_dict())
+    assert all(state == states[0] for state in states)
+    for rank in range(new):
+        loader = joint(sizes=(48, 40), batches=(4, 2), rank=rank, world_size=new)
+        loader.load_state_dict(states[0])
+        seen += [(i, index) for i, keys in drawn(loader) for _, index in keys if i == 0]
+    first = [index for i, index in seen if i == 0]
+    assert sorted(first) == list(range(48))
+
+
+def test_one_loader_alone():
+    assert [i for i, _ in drawn(joint(sizes=(8,), batches=(4,)))] == [0, 0]
+
+
+def test_impossible_joint_loaders():
+    with pytest.raises(ValueError, match="no loaders"):
+        JointLoader([])
+    validation = build_loader(Numbers(4), 2, train=False)
+    with pytest.raises(ValueError, match="loader 0 is for validation"):
+        JointLoader([validation])
+    loader = joint()
+    with pytest.raises(ValueError, match="step 6 of an epoch of 5 steps"):
+        loader.set_epoch(0, 6)
+    with pytest.raises(ValueError, match="a state of 1 loaders does not fit 2"):
+        loader.load_state_dict({"epoch": 0, "step": 0, "passes": [0], "seen": [0]})
