@@ -1,0 +1,201 @@
+import io
+import json
+import tarfile
+
+import pytest
+import torch
+
+from data_loader import JointLoader, build_dataset, build_loader
+from data_loader.prepare.__main__ import main as prepare
+from data_loader.shards import Shards
+from tests.data_loader import worlds
+from tests.data_loader.worlds import options
+
+MASK = {"mask_ratio": 0.5, "num_patches": 4}
+WORLDS = {"webvid": worlds.webvid, "yttemporal": worlds.yttemporal}
+
+
+def make_shards(folder, kind: str, split: str = "train", size: int = 3) -> int:
+    where = ["--root", str(folder / "data"), "--meta", str(folder / "meta_data"), "--workers", "1"]
+    size_of = ["--videos-per-shard", str(size)]
+    return prepare(["shards", kind, str(folder / "shards"), "--split", split, *where, *size_of])
+
+
+@pytest.fixture(scope="module", params=list(WORLDS))
+def world(request, tmp_path_factory):
+    """A data set of files and, in shards, the same."""
+    folder = WORLDS[request.param](tmp_path_factory.mktemp(request.param))
+    assert make_shards(folder, request.param) == make_shards(folder, request.param, "val") == 0
+    return request.param, folder
+
+
+def both(world, split: str = "train"):
+    kind, folder = world
+    files = build_dataset(kind, split, **MASK, **options(folder))
+    in_shards = {**options(folder), "root": folder / "shards"}
+    return files, build_dataset(kind, split, format="webdataset", **MASK, **in_shards)
+
+
+def same(a: dict, b: dict) -> bool:
+    tensors = all(torch.equal(a[key], b[key]) for key in ("video", "keep_ind") if key in a)
+    return a.keys() == b.keys() and tensors and all(a[key] == b[key] for key in ("text", "id", "index"))
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_shards_hold_the_same_samples_as_files(world, split):
+    files, shards = both(world, split)
+    assert len(shards) == len(files)
+    for index in range(len(files)):
+        assert same(files[(1, index)], shards[(1, index)])
+
+
+def test_they_are_plain_webdataset_shards(world):
+    kind, folder = world
+    paths = sorted((folder / "shards").glob("train-*.tar"))
+    assert [path.name for path in paths] == [f"train-{i:06d}.tar" for i in range(len(paths))]
+    assert len(paths) > 1
+    with tarfile.open(paths[0]) as tar:
+        names = tar.getnames()
+        facts = json.load(tar.extractfile(names[1]))
+    assert [name.rpartition(".")[2] for name in names] == ["mp4", "json"] * 3
+    assert [name.partition(".")[0] for name in names[::2]] == [name.partition(".")[0] for name in names[1::2]]
+    assert ("caption" in facts) == (kind == "webvid")
+
+
+def test_the_webdataset_package_reads_them(world):
+    webdataset = pytest.importorskip("webdataset")
+    _, folder = world
+    paths = [str(path) for path in sorted((folder / "shards").glob("train-*.tar"))]
+    files, _ = both(world)
+    samples = list(webdataset.WebDataset(paths, shardshuffle=False, empty_check=False))
+    assert [sample["mp4"] for sample in samples] == [path.read_bytes() for path in files.video_paths]
+
+
+def test_ranks_and_workers_share_them_out(world):
+    files, shards = both(world)
+    seen = []
+    for rank in range(2):
+        loader = build_loader(shards, 2, train=True, num_workers=2, rank=rank, world_size=2)
+        seen.append([i for batch in loader for i in batch["id"]])
+    assert len(seen[0]) == len(seen[1]) == len(files) // 2
+    assert sorted(seen[0] + seen[1]) == sorted(files.video_ids)
+
+
+def test_the_joint_loader_continues_in_shards(world):
+    _, shards = both(world)
+    joint = JointLoader([build_loader(shards, 2, train=True)])
+    expected = [batch["id"] for _, batch in joint]
+    joint.set_epoch(0, 1)
+    assert [batch["id"] for _, batch in joint] == expected[1:]
+
+
+def test_the_index_is_kept_and_renewed(world, tmp_path):
+    folder = worlds.copy_world(world[1], tmp_path) / "shards"
+    stored = folder / "train-index.npz"
+    before, state = len(Shards(folder, "train")), stored.stat()
+    Shards(folder, "train")
+    assert stored.stat().st_mtime_ns == state.st_mtime_ns
+    sorted(folder.glob("train-*.tar"))[-1].unlink()
+    assert len(Shards(folder, "train")) == (before - 1) // 3 * 3
+    stored.write_bytes(b"broken")
+    assert len(Shards(folder, "train")) == (before - 1) // 3 * 3
+
+
+def test_making_them_again_keeps_finished_shards(world, tmp_path, capsys):
+    kind, folder = world
+    folder = worlds.copy_world(folder, tmp_path)
+    first, second = sorted((folder / "shards").glob("train-*.tar"))[:2]
+    first.write_bytes(first.read_bytes())
+    kept = first.stat().st_mtime_ns
+    second.unlink()
+    assert make_shards(folder, kind) == 0
+    assert first.stat().st_mtime_ns == kept
+    assert second.is_file()
+    assert "0 left out" in capsys.readouterr().out
+
+
+def test_what_cannot_be_packed_is_left_out_and_counted(tmp_path, capsys):
+    worlds.yttemporal(tmp_path, train=4)
+    (tmp_path / "data/videos/subset_87/data/train1.mp4").unlink()
+    (tmp_path / "data/videos/subset_87/annotations/train2.json").write_text("{}")
+    assert make_shards(tmp_path, "yttemporal") == 0
+    assert "2 videos in 2 shards, 2 left out" in capsys.readouterr().out
+
+
+def write_tar(path, files: dict[str, bytes]) -> None:
+    path.parent.mkdir(exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+
+
+def open_webvid(tmp_path, **more):
+    return build_dataset("webvid", "train", format="webdataset", **{**options(tmp_path), **more})
+
+
+def test_shards_of_other_programs(tmp_path):
+    """video2dataset writes captions as text files, and its order of files is any."""
+    files = {
+        "a/0.txt": b" a text \n",
+        "a/0.mp4": worlds.template(20),
+        "b.json": b'{"caption": "from json"}',
+        "b.webm": worlds.template(20),
+        "no_video.txt": b"x",
+    }
+    write_tar(tmp_path / "data/train-0.tar", files)
+    dataset = open_webvid(tmp_path)
+    assert len(dataset) == 2
+    assert [dataset[i]["text"] for i in range(2)] == [["a text"], ["from json"]]
+    assert dataset.video_ids == ["a/0", "b"]
+
+
+def test_original_transcripts_are_aligned_when_read(tmp_path):
+    content = json.dumps(worlds.transcript(["one", "two"], 20)).encode()
+    write_tar(tmp_path / "data/train-0.tar", {"x.mp4": worlds.template(30), "x.json": content})
+    item = build_dataset("yttemporal", "train", format="webdataset", **options(tmp_path))[0]
+    assert len(item["text"]) == 4
+    assert item["id"] == "x.mp4"
+
+
+def test_broken_samples_are_replaced_and_named(tmp_path):
+    good = {"good.mp4": worlds.template(20), "good.txt": b"fine"}
+    bad = {
+        "broken.mp4": b"no video" * 20,
+        "broken.txt": b"broken",
+        "silent.mp4": worlds.template(20),
+        "wrong.mp4": worlds.template(20),
+        "wrong.json": b"{",
+    }
+    write_tar(tmp_path / "data/train-0.tar", {**bad, **good})
+    dataset = open_webvid(tmp_path, view="test", allow_missing=True)
+    reasons = [dataset[i].get("missing", "") for i in range(4)]
+    shard = tmp_path / "data/train-0.tar"
+    assert reasons[0].startswith(f"{shard}/broken.mp4: ")
+    assert reasons[1] == f'{shard}/silent.mp4: there is no "caption" beside it'
+    assert reasons[2].startswith(f"{shard}/wrong.mp4: the JSON beside it cannot be read")
+    assert reasons[3] == ""
+    assert open_webvid(tmp_path)[0]["text"] == ["fine"]
+
+
+def test_a_shard_cut_off_after_it_was_indexed(tmp_path):
+    path = tmp_path / "data/train-0.tar"
+    write_tar(path, {"a.mp4": worlds.template(20), "a.txt": b"a"})
+    dataset = open_webvid(tmp_path, view="test", allow_missing=True)
+    path.write_bytes(path.read_bytes()[:900])
+    assert dataset[0]["missing"].endswith("a.mp4: the shard ends in it")
+
+
+def test_what_is_missing_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"the folder .*data is missing"):
+        open_webvid(tmp_path)
+    (tmp_path / "data").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"no shards train-\*\.tar in .*\n.*prepare shards"):
+        open_webvid(tmp_path)
+    (tmp_path / "data/train-0.tar").write_bytes(b"no tar" * 1000)
+    with pytest.raises(ValueError, match=r"train-0\.tar is no whole tar file"):
+        open_webvid(tmp_path)
+    write_tar(tmp_path / "data/train-0.tar", {"a.txt": b"a"})
+    with pytest.raises(ValueError, match="hold no videos"):
+        open_webvid(tmp_path)
