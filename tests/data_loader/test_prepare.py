@@ -1,0 +1,238 @@
+"""Each builder on small files of the official form; what it writes is read back by the data set itself."""
+
+import gzip
+import json
+
+import pytest
+
+from data_loader import build_dataset
+from data_loader.prepare.__main__ import main
+from data_loader.prepare.common import Folder
+from data_loader.prepare.labels import spoken
+from tests.data_loader import worlds
+from tests.data_loader.worlds import CLIPS, options, put_json, put_video
+
+
+@pytest.fixture
+def prepare(tmp_path, capsys):
+    """Run a builder on `tmp_path`; returns what it printed."""
+
+    def run(name: str, *arguments, status: int = 0) -> str:
+        where = ["--meta", str(tmp_path / "meta_data"), "--root", str(tmp_path / "data")]
+        assert main([name, *map(str, arguments), *where]) == status
+        printed = capsys.readouterr()
+        return printed.err if status else printed.out
+
+    (tmp_path / "data").mkdir()
+    return run
+
+
+def put_text(path, text: str):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def test_hmdb51(prepare, tmp_path):
+    splits = tmp_path / "testTrainMulti_7030_splits"
+    put_text(splits / "brush_hair_test_split1.txt", "a.avi 1\nb.avi 2 \nc.avi 0\n")
+    put_text(splits / "wave_test_split1.txt", "d.avi 2 \ne.avi 1\n")
+    put_video(tmp_path / "data/brush_hair/b.avi")
+    printed = prepare("hmdb51", splits)
+    assert "split_1_test_list.tsv: 2 videos, 1 missing below" in printed
+    assert "e.g. wave/d.avi" in printed
+    assert "our inference" in printed
+    test = build_dataset("hmdb51", "test", **options(tmp_path))
+    assert test.class_names == ["brush hair", "wave"]
+    assert list(test.files) == ["brush_hair/b.avi", "wave/d.avi"]
+    assert test.labels.tolist() == [0, 1]
+    assert list(build_dataset("hmdb51", "train", **options(tmp_path)).files) == [
+        "brush_hair/a.avi",
+        "wave/e.avi",
+    ]
+    assert test[0]["label"] == 0
+
+
+def test_ucf101(prepare, tmp_path):
+    splits = tmp_path / "ucfTrainTestlist"
+    put_text(splits / "classInd.txt", "1 ApplyEyeMakeup\n2 YoYo\n")
+    put_text(splits / "testlist01.txt", "YoYo/v_YoYo_g01_c01.avi\nApplyEyeMakeup/v_a.avi\n")
+    put_text(splits / "trainlist01.txt", "ApplyEyeMakeup/v_b.avi 1\n")
+    printed = prepare("ucf101", splits)
+    assert "testlist01_new.tsv: 2 videos, 2 missing" in printed
+    test = build_dataset("ucf101", "test", **options(tmp_path))
+    assert test.class_names == ["apply eye makeup", "yo yo"]
+    assert test.labels.tolist() == [1, 0]
+    assert test.files[0] == "YoYo/v_YoYo_g01_c01.avi"
+    assert len(build_dataset("ucf101", "train", **options(tmp_path))) == 1
+
+
+def test_ucf101_class_names():
+    assert [spoken(n) for n in ("TaiChi", "HandstandPushups")] == ["tai chi", "handstand pushups"]
+
+
+def test_k400(prepare, tmp_path):
+    rows = "label,youtube_id,time_start,time_end,split\nwashing feet,-0XY,5,15,val\nabseiling,b,73,83,val\n"
+    put_video(tmp_path / "data/videos_val/-0XY_000005_000015.mp4")
+    val = put_text(tmp_path / "val.csv", rows)
+    assert "2 videos, 1 missing" in prepare("k400", "--val", val)
+    test = build_dataset("k400", "test", **options(tmp_path))
+    assert test.class_names == ["abseiling", "washing feet"]
+    assert test.labels.tolist() == [1, 0]
+    assert test[0]["text"] == ["a person washing feet"]
+    prepare("k400", "--val", val, "--drop-missing")
+    assert len(build_dataset("k400", "test", **options(tmp_path))) == 1
+
+
+def test_ssv2(prepare, tmp_path):
+    labels = put_json(tmp_path / "labels.json", {"Pushing something": "1", "Approaching something": "0"})
+    records = [
+        {"id": "7", "label": "pushing a box", "template": "Pushing [something]", "placeholders": ["a box"]},
+        {"id": "8", "label": "approaching a door", "template": "Approaching [something]"},
+    ]
+    validation = put_json(tmp_path / "validation.json", records)
+    put_video(tmp_path / "data/videos/8.mp4")
+    put_video(tmp_path / "data/videos/7.webm")
+    printed = prepare("ssv2", labels, validation)
+    assert "2 videos, 0 missing" in printed
+    assert "our inference" in printed
+    dataset = build_dataset("ssv2", "test", **options(tmp_path))
+    assert dataset.options == [["Approaching something", "Pushing something"]] * 2
+    assert dataset.answers.tolist() == [1, 0]
+    assert list(dataset.names) == ["7.webm", "8.mp4"]
+
+
+CHALLENGE = {
+    "videos": [
+        {"video_id": "video0", "split": "train"},
+        {"video_id": "video1", "split": "validate"},
+        {"video_id": "video2", "split": "test"},
+    ],
+    "sentences": [
+        {"video_id": f"video{i}", "caption": f"video {i} text {k}"} for k in range(3) for i in range(3)
+    ],
+}
+TEST_CSV = (
+    "key,vid_key,video_id,sentence\nret0,msr2,video2,video 2  text 1\nret1,msr1,video1,an own sentence\n"
+)
+
+
+def test_msrvtt_from_json_and_csv(prepare, tmp_path):
+    put_video(tmp_path / "data/videos/all/video2.mp4")
+    source = put_json(tmp_path / "MSRVTT_data.json", CHALLENGE)
+    test_csv = put_text(tmp_path / "MSRVTT_JSFUSION_test.csv", TEST_CSV)
+    printed = prepare("msrvtt", "--json", source, "--test-csv", test_csv)
+    assert "val_list_jsfusion.txt: 2 videos, 1 missing" in printed
+    test = build_dataset("msrvtt", "test", **options(tmp_path))
+    assert list(test.names) == ["video1", "video2"]
+    assert list(test.captions) == ["an own sentence", "video 2 text 1"]
+    assert list(build_dataset("msrvtt", "train", **options(tmp_path)).names) == ["video0"]
+    full = build_dataset("msrvtt", "test", cut="full-test", **options(tmp_path))
+    assert list(full.captions) == ["video 2 text 0"]
+    assert list(build_dataset("msrvtt", "test", cut="full-val", **options(tmp_path)).names) == ["video1"]
+
+
+def test_msrvtt_from_the_csv_alone(prepare, tmp_path):
+    put_video(tmp_path / "data/videos/all/video2.mp4")
+    prepare("msrvtt", "--test-csv", put_text(tmp_path / "test.csv", TEST_CSV))
+    test = build_dataset("msrvtt", "test", **options(tmp_path))
+    assert list(test.captions) == ["an own sentence", "video 2  text 1"]
+
+
+def test_didemo_joins_the_descriptions_of_a_video(prepare, tmp_path):
+    records = [
+        {"video": "x@N00_1_2.mov", "description": "first thing. "},
+        {"video": "gone@N00.avi", "description": "alone"},
+        {"video": "x@N00_1_2.mov", "description": "second thing"},
+    ]
+    put_video(tmp_path / "data/videos/x@N00_1_2.mp4")
+    printed = prepare("didemo", "--test", put_json(tmp_path / "test_data.json", records))
+    assert "2 videos, 1 missing" in printed
+    test = build_dataset("didemo", "test", **options(tmp_path))
+    assert list(test.names) == ["videos/x@N00_1_2.mp4", "gone@N00.avi"]
+    assert list(test.captions) == ["first thing. second thing", "alone"]
+    assert test[0]["valid_frames"] == 12
+
+
+@pytest.mark.parametrize("header", ["", "id\tstart\tend\tcaption\n"])
+def test_lsmdc(prepare, tmp_path, header):
+    rows = "".join(f"{clip}\t0\t1\tSOMEONE does {i}.\n" for i, clip in enumerate(CLIPS))
+    source = put_text(tmp_path / "LSMDC16_challenge_1000_publictect.csv", header + rows)
+    put_video(tmp_path / f"data/1001_Flight/{CLIPS[0]}.avi")
+    assert "2 videos, 1 missing" in prepare("lsmdc", source)
+    test = build_dataset("lsmdc", "test", **options(tmp_path))
+    assert list(test.names) == CLIPS
+    assert list(test.captions) == ["SOMEONE does 0.", "SOMEONE does 1."]
+
+
+def test_webvid(prepare, tmp_path):
+    rows = 'videoid,contentUrl,duration,page_dir,name\n21,http,PT5S,000001_000050,"A, b"\n22,http,PT5S,p2,c\n'
+    put_video(tmp_path / "data/train/000001_000050/21.mp4")
+    source = put_text(tmp_path / "results_2M_train.csv", rows)
+    assert "2 videos, 1 missing" in prepare("webvid", "--train", source)
+    assert list(build_dataset("webvid", "train", **options(tmp_path)).names) == ["000001_000050/21", "p2/22"]
+    prepare("webvid", "--train", source, "--drop-missing")
+    [item] = list(build_dataset("webvid", "train", **options(tmp_path)))
+    assert item["text"] == ["A, b"]
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "jsonl.gz"])
+def test_yttemporal(prepare, tmp_path, suffix):
+    records = [
+        {**worlds.transcript(["one", "two"], 20), "info": {"display_id": f"id{i}", "duration": 20}}
+        for i in range(3)
+    ]
+    lines = "\n".join(json.dumps(record) for record in [*records, {"subtitles": []}]).encode()
+    source = tmp_path / f"yt.{suffix}"
+    source.write_bytes(gzip.compress(lines) if suffix.endswith("gz") else lines)
+    for i in range(2):
+        put_video(tmp_path / f"data/videos/subset_87/data/id{i}.mp4")
+    printed = prepare("yttemporal", f"subset_87={source}", "--val-share", "0")
+    assert "1 lines without a video id were left out" in printed
+    assert "yttemporal_train.csv: 3 videos, 1 missing" in printed
+    train = build_dataset("yttemporal", "train", **options(tmp_path))
+    assert list(train.names) == [f"subset_87/data/id{i}.mp4" for i in range(3)]
+    assert len(train[0]["text"]) == 4
+    prepare("yttemporal", f"subset_87={source}", "--val-share", "1", "--drop-missing")
+    assert len(build_dataset("yttemporal", "val", **options(tmp_path))) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["hmdb51", "/nowhere"], "the folder /nowhere is missing: the split lists of HMDB-51"),
+        (["ucf101", "/nowhere"], r"/nowhere/classInd.txt is missing"),
+        (["k400"], "name one of the csv files of Kinetics-400"),
+        (["webvid"], "name an annotation file: --train, --val"),
+        (["msrvtt"], "name --json, --test-csv or both"),
+        (["yttemporal", "file.jsonl"], "names no subset; write e.g. subset_87=file.jsonl"),
+        (["didemo", "--test", "/nowhere.json"], "/nowhere.json is missing"),
+    ],
+)
+def test_what_is_missing_is_named(prepare, arguments, message):
+    assert message in prepare(*arguments, status=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("k400 --val", "a,b\n1,2\n", "has no column 'label'"),
+        ("webvid --train", "a,b\n1,2\n", "has no column 'name'"),
+        ("didemo --test", '["x"]', 'must be a list of {"video", "description"'),
+        ("msrvtt --json", '{"annotations": []}', 'must hold "videos" with "video_id"'),
+        ("yttemporal", "{", "line 1 is not JSON"),
+    ],
+)
+def test_files_of_another_form_are_named(prepare, tmp_path, name, content, message):
+    path = put_text(tmp_path / "source", content)
+    command, *option = name.split()
+    argument = [*option, path] if option else [f"subset_1={path}"]
+    assert message in prepare(command, *argument, status=1)
+
+
+def test_a_folder_is_listed_once(tmp_path, monkeypatch):
+    put_text(tmp_path / "a/b.mp4", "")
+    folder = Folder(tmp_path)
+    assert folder.has("a/b.mp4")
+    monkeypatch.setattr("os.listdir", None)
+    assert not folder.has("a/c.mp4")
