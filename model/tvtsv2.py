@@ -152,6 +152,16 @@ class TVTSv2(nn.Module, PyTorchModelHubMixin, library_name="tvtsv2", tags=["vide
             order_logits = self.pred_model(video_tokens, texts.detach())
         return ModelOutput(texts.mean(dim=1), video_embeds, order_logits)
 
+    def compile_towers(self, **options) -> None:
+        """torch.compile both towers and the sort head in place, with its options; names in state_dict stay.
+
+        Of the text tower the blocks are compiled alone, so texts are still cut to the longest.
+        """
+        self.video_model.compile(**options)
+        self.text_model.compile(**options)
+        if self.pred_model is not None:
+            self.pred_model.compile(**options)
+
     @classmethod
     def _from_pretrained(cls, *, strict: bool = True, **kwargs):
         # The mixin would let missing and left-over weights pass in silence.

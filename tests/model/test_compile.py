@@ -1,0 +1,102 @@
+"""torch.compile without graph breaks, and torch.export, on the demo variant."""
+
+import pytest
+import torch
+
+from model import create_model
+from tests.model.test_text_encoder import random_ids
+
+# Traces forward and backward as every back end needs, then runs them as they are: no C++ compiler is needed.
+BACKEND = "aot_eager"
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    torch.compiler.reset()
+    return create_model("TVTSv2_Demo", trained_text_blocks=2)
+
+
+def inputs(frames=3, kept=8):
+    video = torch.randint(0, 256, (2, frames, 3, 64, 64), dtype=torch.uint8)
+    return video, torch.stack([torch.randperm(16)[:kept] for _ in range(2)])
+
+
+def gradients(model, out):
+    model.zero_grad()
+    out.square().sum().backward()
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def assert_same_gradients(got, want):
+    assert got.keys() == want.keys()
+    for name in want:
+        torch.testing.assert_close(got[name], want[name], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("checkpointing", [0, 1])
+def test_video_tower_is_one_graph(model, checkpointing):
+    model.video_model.checkpoint_every = checkpointing
+    video, keep = inputs()
+    valid = torch.tensor([2, 3])
+    compiled = torch.compile(model.encode_video, fullgraph=True, backend=BACKEND)
+    want = model.encode_video(video, keep, valid)
+    got = compiled(video, keep, valid)
+    for one, other in zip(got, want, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+    assert_same_gradients(gradients(model, got[1]), gradients(model, want[1]))
+
+
+def test_text_tower_is_one_graph(model):
+    ids = random_ids((5, 9))
+    compiled = torch.compile(model.encode_text, fullgraph=True, backend=BACKEND)
+    got, want = compiled(ids), model.encode_text(ids)
+    torch.testing.assert_close(got, want, atol=1e-5, rtol=1e-5)
+    assert_same_gradients(gradients(model, got), gradients(model, want))
+
+
+def test_towers_compiled_in_place_keep_their_names_and_take_texts_of_any_length(model):
+    names = list(model.state_dict())
+    video, keep = inputs()
+    batches = [{"video": video, "keep_ind": keep, "text": random_ids([n] * 8)} for n in (5, 9, 13)]
+    want = [model(batch) for batch in batches]
+    model.compile_towers(fullgraph=True, backend=BACKEND)
+    assert list(model.state_dict()) == names
+    for batch, one in zip(batches, want, strict=True):
+        for got, other in zip(model(batch), one, strict=True):
+            torch.testing.assert_close(got, other, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="the default back end is for GPUs here")
+def test_default_back_end_on_a_gpu(model):
+    model.cuda()
+    video, keep = inputs()
+    batch = {"video": video.cuda(), "keep_ind": keep, "text": random_ids([6] * 8)}
+    want = model(batch)
+    model.compile_towers(fullgraph=True)
+    for got, other in zip(model(batch), want, strict=True):
+        torch.testing.assert_close(got, other, atol=1e-4, rtol=1e-3)
+
+
+def test_exported_evaluation_towers_match_eager(model):
+    model = model.eval().requires_grad_(False)
+    video, _ = inputs()
+    ids = random_ids([5] * 3)
+    batch_size, texts = torch.export.Dim("batch"), torch.export.Dim("texts")
+
+    class Evaluation(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = model
+
+        def forward(self, video, ids):
+            return self.model.encode_video(video)[0], self.model.encode_text(ids)
+
+    program = torch.export.export(
+        Evaluation(), (video, ids), dynamic_shapes={"video": {0: batch_size}, "ids": {0: texts}}
+    )
+    more_video, more_ids = torch.cat([video, video + 1]), torch.cat([ids, random_ids([70] * 2)])
+    for one, other in zip(
+        program.module()(more_video, more_ids), Evaluation()(more_video, more_ids), strict=True
+    ):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
