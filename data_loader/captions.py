@@ -2,6 +2,7 @@
 ("csv")."""
 
 from collections.abc import Sequence
+from itertools import compress, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -50,11 +51,11 @@ class CaptionDataset(VideoDataset):
             raise ValueError(
                 f"{self.name} ({self.split}): its list, below {self.meta} or {self.root}, is empty"
             )
-        names = np.asarray(names, dtype=object)
-        starts = np.flatnonzero(np.append(True, names[1:] != names[:-1]))
-        self.names = Strings(names[starts])
+        changes = np.fromiter((a != b for a, b in pairwise(names)), dtype=bool, count=len(names) - 1)
+        first = np.append(True, changes)  # of its video's captions
+        self.names = Strings(compress(names, first))
         self.captions = Strings(captions)
-        self.caption_start = np.append(starts, len(names))
+        self.caption_start = np.append(np.flatnonzero(first), len(names))
 
     @property
     def caption_video(self) -> np.ndarray:
@@ -123,7 +124,7 @@ class CsvDataset(CaptionDataset):
         captions = need_column(table, self.caption_column, self.list_path())
         # a stable sort by first appearance: captions of a video come together, videos keep their order
         order = np.argsort(pd.factorize(paths)[0], kind="stable")
-        return paths.to_numpy()[order], captions.to_numpy()[order]
+        return paths.iloc[order], captions.iloc[order]
 
     def video_file_name(self, name: str) -> str:
         return name + self.suffix

@@ -50,7 +50,7 @@ class EpochSampler(Sampler):
         if not self.train:
             return ((0, index) for index in range(self.size)[mine])
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
-        order = torch.randperm(self.size, generator=generator)[mine][: len(self)]
+        order = torch.randperm(self.size, generator=generator)[mine][: len(self)].numpy()
         epoch = self.epoch
         return ((epoch, int(index)) for index in order)
 

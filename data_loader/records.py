@@ -2,6 +2,7 @@
 
 import csv
 import json
+from array import array
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -17,9 +18,12 @@ class Strings(Sequence):
     """
 
     def __init__(self, strings: Iterable[str]):
-        encoded = [s.encode() for s in strings]
-        self._bytes = np.frombuffer(b"".join(encoded), dtype=np.uint8)
-        self._ends = np.cumsum([len(e) for e in encoded], dtype=np.int64)
+        content, ends = bytearray(), array("q")
+        for string in strings:
+            content += string.encode()
+            ends.append(len(content))
+        self._bytes = np.frombuffer(bytes(content), dtype=np.uint8)
+        self._ends = np.array(ends, dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self._ends)
