@@ -1,5 +1,6 @@
 """OpenAI's CLIP weights: where they lie, and how its TorchScript archives are read."""
 
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -35,4 +36,6 @@ def is_torchscript(path: str | Path) -> bool:
 
 def read_torchscript(path: str | Path) -> dict[str, Tensor]:
     """The tensors of a TorchScript archive, on the CPU. TorchScript's own reader: no Python pickle is run."""
-    return dict(torch.jit.load(str(path), map_location="cpu").state_dict())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # new models should not be saved so; these have been
+        return dict(torch.jit.load(str(path), map_location="cpu").state_dict())

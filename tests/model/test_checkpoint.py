@@ -141,6 +141,7 @@ def test_config_of_an_unknown_class_is_read_as_data(tmp_path, state, unknown_cla
     assert_filled(model, state)
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol 4")
 @pytest.mark.parametrize("protocol", [2, 4])
 @pytest.mark.parametrize("attack", [RunsCommand, OpensFile, TouchesPath, GetsAttribute])
 def test_what_a_pickle_names_is_never_run(tmp_path, state, attack, protocol):
