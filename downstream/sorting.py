@@ -2,9 +2,10 @@
 
 python downstream/sorting.py --config configs/demo.json --checkpoint results/demo/model_best.pth
 
-The protocol is that of validation during training, on the YT-Temporal validation set of a pre-training config. The
-control gives the head the same texts with the tokens of another video: what it still gets right then it did not
-learn from watching. The paper has no such table; released checkpoints hold no sort head.
+The protocol is that of validation during training, on the YT-Temporal validation set of a
+pre-training config. The control gives the head the same texts with the tokens of another video:
+what it still gets right then, it does not get from watching. The paper has no such table, and
+released checkpoints hold no sort head.
 """
 
 import argparse

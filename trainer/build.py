@@ -2,11 +2,11 @@
 
 import logging
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, Dataset
 
 import CLIP
 import OpenCLIP
@@ -93,33 +93,43 @@ def family(model: nn.Module) -> Any:
 
 def build_loaders(
     config: Config, model: nn.Module, context: DistContext
-) -> tuple[JointLoader, dict[str, torch.utils.data.DataLoader]]:
-    """The joint training loader and one validation loader a set, by the set's type."""
-    data = config["data"]
-    common: dict[str, Any] = {
-        "batch_size": data["batch_size"],
-        "tokenizer": family(model).tokenize,
-        "num_workers": data["num_workers"],
-        "rank": context.rank,
-        "world_size": context.world_size,
-        "seed": config["seed"],
-    }
-    names = [entry["type"] for entry in data["train"]]
+) -> tuple[JointLoader, dict[str, DataLoader]]:
+    """The joint training loader and one validation loader a set, by the set's type.
+
+    Raises:
+        ConfigError: no training set, or two of one type.
+    """
+    names = [entry["type"] for entry in config["data"]["train"]]
     if len(set(names)) < len(names) or not names:
         raise ConfigError(f"data.train needs one or more sets, each type once; it has {names}")
-    train = [
-        build_loader(_dataset(entry, "train", config, model), train=True, **common) for entry in data["train"]
-    ]
-    val = {
-        entry["type"]: build_loader(_dataset(entry, "val", config, model), train=False, **common)
-        for entry in data["val"]
-    }
+    train = [_loader(entry, "train", config, model, context) for entry in config["data"]["train"]]
+    val = {e["type"]: build_val_loader(e, config, model, context) for e in config["data"]["val"]}
     return JointLoader(train, names), val
 
 
-def _dataset(
-    entry: Mapping[str, Any], split: str, config: Config, model: nn.Module
-) -> torch.utils.data.Dataset:
+def build_val_loader(
+    entry: Mapping[str, Any], config: Config, model: nn.Module, context: DistContext
+) -> DataLoader:
+    """Batches of one of `data.val`'s sets, each sample once over all ranks."""
+    return _loader(entry, "val", config, model, context)
+
+
+def _loader(
+    entry: Mapping[str, Any], split: str, config: Config, model: nn.Module, context: DistContext
+) -> DataLoader:
+    return build_loader(
+        _dataset(entry, split, config, model),
+        config["data"]["batch_size"],
+        train=split == "train",
+        tokenizer=family(model).tokenize,
+        num_workers=config["data"]["num_workers"],
+        rank=context.rank,
+        world_size=context.world_size,
+        seed=config["seed"],
+    )
+
+
+def _dataset(entry: Mapping[str, Any], split: str, config: Config, model: nn.Module) -> Dataset:
     data, mask_ratio = config["data"], config["arch"]["mask_ratio"]
     settings = {
         "meta": resolve_path(data["meta"]),
@@ -136,8 +146,3 @@ def _dataset(
     settings["root"] = resolve_path(settings["root"])
     kind = settings.pop("type")
     return build_dataset(kind, split, **settings)
-
-
-def run_dir_of(config: Config) -> Path:
-    """Where a run of this config writes."""
-    return resolve_path(config["trainer"]["save_dir"]) / config["name"]

@@ -1,0 +1,150 @@
+"""The demo: generate its data, pre-train on it, evaluate every task, extract features, print a table.
+
+Each part is one of the repository's own commands, printed before it runs: a list of examples, too.
+"""
+
+import argparse
+import json
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from downstream.report import draw_table, write_json
+from trainer.checkpoints import list_checkpoints
+from trainer.config import REPOSITORY
+from trainer.curves import draw_curves
+
+ARCH = "TVTSv2_Demo"
+EVALUATIONS = ("demo_msrvtt", "demo_hmdb51", "demo_ssv2")
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Where a demo's data and results are, and how it is trained."""
+
+    data: Path
+    results: Path
+    seed: int
+    scale: float
+    overrides: tuple[str, ...]
+
+    def make_data(self) -> None:
+        run("-m", "data_loader.demo", "--root", self.data, "--scale", self.scale)
+
+    def train(self) -> float:
+        """Pre-train, or go on with it, or find it done; the seconds that it took."""
+        begin = time.perf_counter()
+        sets = [("yttemporal", "YTTemporal"), ("webvid", "WebVid")]
+        entries = json.dumps([{"type": kind, "root": str(self.data / folder)} for kind, folder in sets])
+        overrides = [
+            f"name={self.results.name}",
+            f"trainer.save_dir={self.results.parent}",
+            f"seed={self.seed}",
+            f"data.meta={self.data / 'meta_data'}",
+            f"data.train={entries}",
+            f"data.val={entries}",
+            *self.overrides,
+        ]
+        sets_of_options = [part for override in overrides for part in ("--set", override)]
+        run("train.py", "--config", "configs/demo.json", "--resume", "auto", *sets_of_options)
+        return time.perf_counter() - begin
+
+    @property
+    def checkpoint(self) -> Path:
+        return list_checkpoints(self.results)[0]
+
+    def evaluate(self) -> None:
+        for name in EVALUATIONS:
+            folder = {"demo_msrvtt": "msrvtt", "demo_hmdb51": "hmdb51", "demo_ssv2": "SSV2"}[name]
+            run(
+                *("test.py", "--dataset", name, "--arch", ARCH, "--checkpoint", self.checkpoint),
+                *("--set", f"data.root={self.data / folder}", "--set", f"meta={self.data / 'meta_data'}"),
+                *("--output", self.results / "evaluation" / name),
+            )
+        entries = json.dumps([{"type": "yttemporal", "root": str(self.data / "YTTemporal")}])
+        run(
+            *("downstream/sorting.py", "--config", "configs/demo.json", "--checkpoint", self.checkpoint),
+            *("--set", f"data.meta={self.data / 'meta_data'}", "--set", f"data.val={entries}"),
+            *("--output", self.results / "evaluation" / "sorting.json"),
+        )
+
+    def extract_features(self) -> None:
+        run(
+            *("downstream/feature_extraction.py", self.data / "msrvtt" / "videos" / "all"),
+            *("--arch", ARCH, "--checkpoint", self.checkpoint),
+            *("--output", self.results / "features.safetensors"),
+        )
+
+    def summary(self) -> list[dict]:
+        """A row a task: what was measured, and what guessing would give, in percent."""
+        retrieval, motion, choice = (
+            json.loads((self.results / "evaluation" / name / "results.json").read_text())
+            for name in EVALUATIONS
+        )
+        sorting = json.loads((self.results / "evaluation" / "sorting.json").read_text())
+        videos, classes = retrieval["counts"]["videos"], motion["counts"]["classes"]
+        options, transcripts = choice["counts"]["options"], sorting["transcripts"]
+        in_order = sorting["wholly_in_order"]
+        rows = [
+            (f"text to video, R@1 among {videos}", first_metric(retrieval, "R1"), 100 / videos),
+            (f"transcripts wholly in order, {transcripts}", in_order["own video"], sorting["chance"]),
+            ("  … with the tokens of another video", in_order["another video"], sorting["chance"]),
+            (f"motion, top-1 of {classes} classes", first_metric(motion, "top1"), 100 / classes),
+            (f"order of events, top-1 of {options} options", first_metric(choice, "top1"), 100 / options),
+        ]
+        return [{"task": task, "percent": value, "chance": chance} for task, value, chance in rows]
+
+
+def first_metric(result: dict, metric: str) -> float:
+    """A metric of the first direction or kind in a results.json."""
+    return next(iter(result["metrics"].values()))["plain"][metric]
+
+
+def run(*command: object) -> None:
+    """Run one of the repository's Python commands; a failure ends the demo with its exit status."""
+    words = [str(word) for word in command]
+    print(f"\n$ python {shlex.join(words)}", flush=True)
+    status = subprocess.run([sys.executable, *words], cwd=REPOSITORY, check=False).returncode
+    if status:
+        sys.exit(status)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the training (default: 0)")
+    parser.add_argument(
+        "--scale",
+        type=float,
+        default=1.0,
+        help="factor on the amount of data, and so on the training (default: 1)",
+    )
+    parser.add_argument(
+        "--output", type=Path, help="results (default: results/demo, with the seed unless it is 0)"
+    )
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
+    args = parser.parse_args(argv)
+    data = "demo" if args.scale == 1 else f"demo-x{args.scale:g}"
+    name = "demo" if args.seed == 0 else f"demo-seed{args.seed}"
+    results = (args.output or REPOSITORY / "results" / name).resolve()
+    demo = Demo(REPOSITORY / "data" / data, results, args.seed, args.scale, tuple(args.overrides))
+    demo.make_data()
+    seconds = demo.train()
+    demo.evaluate()
+    demo.extract_features()
+    curves = draw_curves(results)
+    rows = demo.summary()
+    write_json(results / "summary.json", rows)
+    table = [(row["task"], [f"{row['percent']:.1f}", f"{row['chance']:.1f}"]) for row in rows]
+    print(f"\n{draw_table(['%', 'chance'], table)}")
+    print(f"\ntraining took {seconds:.0f} s; checkpoint, metrics, features: {results}; curves: {curves}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
