@@ -1,5 +1,4 @@
-"""Captions and paths: WebVid, MSR-VTT, DiDeMo, LSMDC, and any list with a caption and a path column
-("csv")."""
+"""Captions and paths: WebVid, DiDeMo, LSMDC, and any list with a column of each ("csv")."""
 
 from collections.abc import Sequence
 from itertools import compress, pairwise
@@ -26,9 +25,6 @@ class CaptionDataset(VideoDataset):
 
     `names` are the videos' names, `captions` all captions, `caption_video` int64 [captions] the video of
     each. A training item carries one of its video's captions, drawn at random; other items the first.
-
-    With `sliding_window_stride` S > 0 every video is repeated with shifts 0, S, 2S, ...: an item is then one
-    (video, shift), its "index" still that of the video, and `len(dataset)` counts windows.
     """
 
     name = "captions"
@@ -140,13 +136,9 @@ class WebVid(CsvDataset):
 
     def __init__(self, split: str, **common):
         files = {"train": "webvid_train.tsv", "val": "webvid_val.tsv", "test": "webvid_val.tsv"}
+        self.folder = "train" if split == "train" else "val"
         super().__init__(split, files=files, caption_column=0, path_column=1, suffix=".mp4", **common)
-        self.folder()
-
-    def folder(self) -> str:
-        folder = "train" if self.split == "train" else "val"
-        need_folder(self.root / folder, f"the {folder} videos of WebVid, <path>.mp4 each")
-        return folder
+        need_folder(self.root / self.folder, f"the {self.folder} videos of WebVid, <path>.mp4 each")
 
     def table(self) -> pd.DataFrame:
         table = super().table()
@@ -160,12 +152,11 @@ class WebVid(CsvDataset):
         return paths, captions
 
     def video_file_name(self, name: str) -> str:
-        return f"{'train' if self.split == 'train' else 'val'}/{name}.mp4"
+        return f"{self.folder}/{name}{self.suffix}"
 
 
 class DiDeMo(CsvDataset):
-    """`meta`/didemo/DiDeMo_{train,test}.tsv, caption (all descriptions of a video joined) then path below
-    `root`."""
+    """`meta`/didemo/DiDeMo_{train,test}.tsv: caption, all descriptions of a video joined, then path."""
 
     name = "didemo"
 
@@ -179,11 +170,10 @@ class DiDeMo(CsvDataset):
 
 
 class LSMDC(CsvDataset):
-    """`meta`/lsmdc/LSMDC16_challenge_1000_publictect.csv, first column the clip, last the caption; no
-    training list.
+    """`meta`/lsmdc/LSMDC16_challenge_1000_publictect.csv, first column the clip, last the caption.
 
-    The video is `root`/<film>/<clip>.avi. The list may or may not have a header: a clip's name holds its
-    times and so a '.', a header does not.
+    There is no training list. The video is `root`/<film>/<clip>.avi. The list may or may not have a header:
+    a clip's name holds its times and so a '.', a header does not.
     """
 
     name = "lsmdc"

@@ -65,14 +65,16 @@ def build_hmdb51(args: argparse.Namespace) -> None:
     folder = args.meta / "hmdb51/prompt"
     write_classes(folder, [name.replace("_", " ") for name in classes])
     for number in sorted({number for _, number in files}):
-        rows: dict[str, list[tuple[str, int]]] = {"1": [], "2": []}  # 1: training, 2: test, 0: neither
+        rows: dict[str, list[tuple[str, int]]] = {"0": [], "1": [], "2": []}  # neither, training, test
         for label, name in enumerate(classes, start=1):
             lines = read_lines(
                 files.get((name, number), args.splits / f"{name}_test_split{number}.txt"), "a split"
             )
             for line in lines:
-                video, use = line.split()
-                rows.setdefault(use, []).append((f"{name}/{video}", label))
+                video, _, use = line.rpartition(" ")
+                if use not in rows:
+                    raise ValueError(f"{name}_test_split{number}.txt: {line!r} is not '<video> <0, 1 or 2>'")
+                rows[use].append((f"{name}/{video.strip()}", label))
         write_split(folder / f"split_{number}_train_list.tsv", rows["1"], args.root)
         write_split(folder / f"split_{number}_test_list.tsv", rows["2"], args.root)
     infer("class names are the folders' with spaces for '_'; classes in alphabetical order; column names")
@@ -86,6 +88,9 @@ def build_ucf101(args: argparse.Namespace) -> None:
     for use in ("train", "test"):
         for path in sorted(args.splits.glob(f"{use}list0[123].txt")):
             videos = [line.split()[0] for line in read_lines(path, "a split of UCF-101")]
+            unknown = [video for video in videos if video.partition("/")[0] not in numbers]
+            if unknown:
+                raise ValueError(f"{path}: the class of {unknown[0]} is not in classInd.txt")
             rows = [(video, numbers[video.partition("/")[0]]) for video in videos]
             write_split(folder / f"{path.stem}_new.tsv", rows, args.root)
     infer(

@@ -67,6 +67,16 @@ def test_ucf101(prepare, tmp_path):
     assert len(build_dataset("ucf101", "train", **options(tmp_path))) == 1
 
 
+def test_split_lists_of_another_form_are_named(prepare, tmp_path):
+    put_text(tmp_path / "hmdb/wave_test_split1.txt", "a.avi test\n")
+    assert "'a.avi test' is not '<video> <0, 1 or 2>'" in prepare("hmdb51", tmp_path / "hmdb", status=1)
+    put_text(tmp_path / "empty/readme.txt", "")
+    assert "holds no <class>_test_split<n>.txt" in prepare("hmdb51", tmp_path / "empty", status=1)
+    put_text(tmp_path / "ucf/classInd.txt", "1 YoYo\n")
+    put_text(tmp_path / "ucf/testlist01.txt", "TaiChi/v.avi\n")
+    assert "the class of TaiChi/v.avi is not in classInd.txt" in prepare("ucf101", tmp_path / "ucf", status=1)
+
+
 def test_ucf101_class_names():
     assert [spoken(n) for n in ("TaiChi", "HandstandPushups")] == ["tai chi", "handstand pushups"]
 
