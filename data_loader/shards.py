@@ -104,6 +104,7 @@ def load_index(paths: list[Path], cache: Path) -> dict[str, np.ndarray]:
     with suppress(OSError):  # in a folder that cannot be written it is made anew each time
         with tempfile.NamedTemporaryFile(dir=cache.parent, suffix=".npz", delete=False) as file:
             np.savez(file, **index)
+        os.chmod(file.name, 0o644)  # others who read the shards may use it
         os.replace(file.name, cache)  # whole or not at all: several processes may be writing it
     return index
 
