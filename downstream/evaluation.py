@@ -128,16 +128,7 @@ def evaluate_dataset(
     """
     begin = time.perf_counter()
     output = output_folder(args.output, config, trained.arch)
-    embedder = Embedder(
-        trained.model,
-        trained.tokenizer(),
-        context,
-        batch_size=config["batch_size"],
-        num_workers=config["num_workers"],
-        precision=config["precision"],
-        cache_dir=output,
-        fingerprint={"arch": trained.arch, "checkpoint": trained.sha256},
-    )
+    embedder = build_embedder(config, trained, context, output)
     videos = embed_videos(dataset, embedder, config)
     missing = {str(dataset.video_path(i)): reason for i, reason in videos.missing.items()}
     if missing:
@@ -152,11 +143,28 @@ def evaluate_dataset(
     return evaluation
 
 
-def open_dataset(config: Config, image_size: int) -> VideoDataset:
-    """The data set of a config in its evaluation form; items of unreadable files say so."""
+def build_embedder(config: Config, trained: TrainedModel, context: DistContext, cache_dir: Path) -> Embedder:
+    """The model at work as the config says, keeping its embeddings in `cache_dir`."""
+    return Embedder(
+        trained.model,
+        trained.tokenizer(),
+        context,
+        batch_size=config["batch_size"],
+        num_workers=config["num_workers"],
+        precision=config["precision"],
+        cache_dir=cache_dir,
+        fingerprint={"arch": trained.arch, "checkpoint": trained.sha256},
+    )
+
+
+def open_dataset(config: Config, image_size: int, split: str | None = None) -> VideoDataset:
+    """The data set of a config in its evaluation form; items of unreadable files say so.
+
+    `split` other than the config's own ("test" if it has none): the videos of that one, with test clips.
+    """
     data, stride = dict(config["data"]), config["sliding_window_stride"]
-    if stride > 0 and config["task"] != "retrieval":
-        raise ConfigError("sliding_window_stride works for retrieval only: elsewhere each video counts once")
+    if stride > 0 and config["task"] not in ("retrieval", "linear_probe"):
+        raise ConfigError("sliding_window_stride works for retrieval and linear probes only, as officially")
     if not {"type", "root"} <= data.keys():
         raise ConfigError(f"the data of {config['name']} needs a type and a root; it has {', '.join(data)}")
     general = {
@@ -170,9 +178,9 @@ def open_dataset(config: Config, image_size: int) -> VideoDataset:
     misplaced = sorted(general.keys() & data.keys())
     if misplaced:
         raise ConfigError(f"{', '.join(misplaced)} cannot be set in data, only at the top of the config")
-    name, split, root = data.pop("type"), data.pop("split", "test"), resolve_path(data.pop("root"))
+    name, own_split, root = data.pop("type"), data.pop("split", "test"), resolve_path(data.pop("root"))
     try:
-        return build_dataset(name, split, root=root, **general, **data)
+        return build_dataset(name, split or own_split, root=root, view="test", **general, **data)
     except FileNotFoundError as error:
         source = f"\nWhere to get it: {config['source']}" if config["source"] else ""
         raise FileNotFoundError(f"{error}{source}") from error

@@ -29,12 +29,14 @@ class Evaluation:
     queries: for each caption or video its true place and what was ranked first, as plain JSON values.
     counts: how many videos, captions, classes … were evaluated.
     missing: file -> why it could not be read.
+    details: whatever else a task has to tell, as plain JSON values.
     """
 
     metrics: dict[str, dict[str, dict[str, float]]]
     queries: list[dict[str, Any]]
     counts: dict[str, int]
     missing: dict[str, str] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)
 
 
 def published(config: Config, arch: str) -> dict[str, dict[str, float]]:
@@ -163,6 +165,7 @@ def write_results(
         "config": config,
         "seconds": round(seconds, 2),
         "versions": versions(),
+        "details": evaluation.details,
         "queries": evaluation.queries,
     }
     write_json(path, results)

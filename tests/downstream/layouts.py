@@ -18,7 +18,12 @@ QUERIES = [
 
 
 def write_video(
-    path: Path, seed: int, frames: int = 20, size: tuple[int, int] = (48, 64), rate: int = 10
+    path: Path,
+    seed: int,
+    frames: int = 20,
+    size: tuple[int, int] = (48, 64),
+    rate: int = 10,
+    first_frame: int = 0,
 ) -> Path:
     """Coloured squares that change slowly over time: every file and every frame gives another embedding."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -27,7 +32,7 @@ def write_video(
     with av.open(str(path), "w") as container:
         stream = container.add_stream("mpeg4", rate=rate)
         stream.height, stream.width, stream.pix_fmt, stream.bit_rate = *size, "yuv420p", 2_000_000
-        for t in np.linspace(0, 1, frames):
+        for t in np.linspace(0, 1, frames) * (1 - 0.004 * first_frame):
             small = ((1 - t) * first + t * last).astype(np.uint8)
             picture = np.kron(small, np.ones((size[0] // 4, size[1] // 4, 1), dtype=np.uint8))
             container.mux(
@@ -79,6 +84,21 @@ def lsmdc(root: Path, meta: Path) -> None:
 
 
 CLASSES = ["jumps", "swims", "plays chess"]
+
+
+def probe_lists(root: Path, meta: Path, clips: int = 6) -> None:
+    """HMDB-51 with a training list too: two classes, told apart by their colours, `clips` of each."""
+    for split, first, number in (("train", 0, clips), ("test", 100, 3)):
+        rows = ["path\tlabel"]
+        for label, text in enumerate(CLASSES[:2]):
+            for i in range(number):
+                name = f"{text}/{split}_source{i}_0.avi"
+                write_video(root / name, seed=label, first_frame=first + i)
+                rows.append(f"{name}\t{label + 1}")
+        write_text(meta / f"hmdb51/prompt/split_1_{split}_list.tsv", "\n".join(rows) + "\n")
+    write_text(
+        meta / "hmdb51/prompt/label2id.json", json.dumps({text: i for i, text in enumerate(CLASSES[:2])})
+    )
 
 
 def recognition(name: str, root: Path, meta: Path) -> list[int]:

@@ -172,7 +172,7 @@ def test_mistakes_are_explained(more, expected, world, checkpoint, capsys):
 def test_windows_are_for_retrieval(tmp_path, checkpoint, capsys):
     layouts.ssv2(tmp_path / "data", tmp_path / "meta")
     given = arguments(tmp_path, checkpoint, "-s", "2", dataset="ssv2_mc")
-    assert "retrieval only" in failing(multiple_choice.main, given, capsys)
+    assert "retrieval and linear probes only" in failing(multiple_choice.main, given, capsys)
 
 
 def test_no_data_set_named(capsys):
