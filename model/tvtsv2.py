@@ -22,7 +22,13 @@ class ModelOutput(NamedTuple):
     order_logits: Tensor | None  # [B, K, K], row k for text k; None when K is 1 or there is no sort head
 
 
-class TVTSv2(nn.Module, PyTorchModelHubMixin, library_name="tvtsv2", tags=["video-text", "retrieval"]):
+class TVTSv2(
+    nn.Module,
+    PyTorchModelHubMixin,
+    library_name="tvtsv2",
+    paper_url="https://arxiv.org/abs/2305.14173",
+    tags=["video-text-retrieval", "zero-shot-video-classification"],
+):
     """The model of "TVTSv2: Learning Out-of-the-box Spatiotemporal Visual Representations at Scale".
 
     Parameter names are those of the official checkpoints. `create_model` lists the arguments.
