@@ -25,7 +25,9 @@ import numpy as np
 from tqdm import tqdm
 
 from data_loader.readers import VideoReadError
-from data_loader.readers.pyav_reader import open_video, rgb_pixels, scan_packets
+from data_loader.readers.container import open_video
+from data_loader.readers.packets import scan_packets
+from data_loader.readers.pyav_reader import rgb_pixels
 from data_loader.transforms import nearest_index, resized_shape
 
 ENDINGS = {

@@ -13,6 +13,7 @@ import numpy as np
 from . import pyav_reader
 from .errors import VideoReadError
 from .frames import Chooser, Clip
+from .packets import Packets, scan_packets
 
 try:
     import decord
@@ -21,12 +22,10 @@ except (ImportError, OSError):  # no wheel for Arm Linux and Apple silicon
 else:
     decord.logging.set_level(decord.logging.QUIET)
 
-SEEKABLE = ("mov,mp4", "matroska,webm")  # containers that store when each frame is shown
-
 
 def read_guarded(path: str, choose: Chooser) -> Clip:
     """decord where its frames can be relied on, PyAV where not and where decord is not installed."""
-    packets = pyav_reader.scan_packets(path)
+    packets = scan_packets(path)
     if decord is not None and can_seek(packets):
         try:
             clip = _read(path, choose, packets.count)
@@ -49,15 +48,9 @@ def read_unguarded(path: str, choose: Chooser) -> Clip:
         raise VideoReadError(path, f"{_first_line(error)} (decord)") from error
 
 
-def can_seek(packets: pyav_reader.Packets) -> bool:
-    """Whether every frame can be found by its time stamp."""
-    return (
-        packets.container.startswith(SEEKABLE)
-        and bool(packets.times)
-        and packets.starts_with_key
-        and not packets.discarded
-        and not packets.leading
-    )
+def can_seek(packets: Packets) -> bool:
+    """Whether decord finds every frame by its time."""
+    return packets.are_timed() and packets.are_closed() and not any(packets.discarded)
 
 
 def _read(path: str, choose: Chooser, count: int | None = None) -> Clip | None:

@@ -3,6 +3,7 @@
 from . import pyav_reader
 from .errors import VideoReadError
 from .frames import Chooser, Clip
+from .packets import scan_packets
 
 
 def read(path: str, choose: Chooser) -> Clip:
@@ -14,8 +15,8 @@ def read(path: str, choose: Chooser) -> Clip:
             "reader 'torchcodec' needs the package torchcodec and FFmpeg's shared libraries "
             f"(pip install torchcodec; or take reader 'decord' or 'pyav'): {error}"
         ) from error
-    packets = pyav_reader.scan_packets(path)
-    if not packets.times or packets.container.startswith("avi"):
+    packets = scan_packets(path)
+    if not packets.are_timed():
         return pyav_reader.read(path, choose, packets)  # it is off by some frames without time stamps
     try:
         video = VideoDecoder(path, dimension_order="NHWC", num_ffmpeg_threads=1, seek_mode="exact")

@@ -15,7 +15,7 @@ from PIL import Image
 from data_loader.prepare import videos
 from data_loader.prepare.videos import Encoding, encode, main
 from data_loader.readers import VideoReadError, decord_reader
-from data_loader.readers.pyav_reader import scan_packets
+from data_loader.readers.packets import Packets, scan_packets
 from data_loader.transforms import clip_transform
 from data_loader.video import read_clip, read_frames
 from tests.data_loader import video_files as files
@@ -190,7 +190,7 @@ def test_an_interrupt_stops_the_jobs(tree, tmp_path, monkeypatch, capsys):
 
 def test_frames_that_get_lost_are_noticed(tmp_path, monkeypatch):
     source = files.write_video(tmp_path / "video.mp4", 5)
-    monkeypatch.setattr(videos, "scan_packets", lambda path: scan_packets(path)._replace(count=4))
+    monkeypatch.setattr(videos, "scan_packets", lambda path: Packets("mp4", [0] * 4, [True] * 4, [False] * 4))
     with pytest.raises(VideoReadError, match="5 frames came in and 4 went out"):
         encode(source, tmp_path / "new.mp4", Encoding())
 
