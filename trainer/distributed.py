@@ -124,7 +124,7 @@ class _Gather(torch.autograd.Function):
         return grad[ctx.rank * ctx.batch : (ctx.rank + 1) * ctx.batch], None
 
 
-GATHERS = ("official", "true")
+GATHERS = ("official", "exact")
 
 
 def gather_batch(tensors: Sequence[torch.Tensor], mode: str) -> list[torch.Tensor]:
@@ -134,11 +134,11 @@ def gather_batch(tensors: Sequence[torch.Tensor], mode: str) -> list[torch.Tenso
     `mode` says which gradient this rank's slice gets:
         "official": the one of its own copy of the loss, as in the official release. After DDP's averaging the
             contrastive gradient is 1/W of the true one, while the sorting gradient is whole.
-        "true": the sum over all ranks' copies, so that after averaging it is what one process would get on
+        "exact": the sum over all ranks' copies, so that after averaging it is what one process would get on
             the whole batch, at any W.
     """
     if mode not in GATHERS:
         raise ValueError(f"loss.gather is {mode!r}; it must be one of {', '.join(GATHERS)}")
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return list(tensors)
-    return [_Gather.apply(x, mode == "true") for x in tensors]
+    return [_Gather.apply(x, mode == "exact") for x in tensors]

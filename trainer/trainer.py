@@ -82,7 +82,7 @@ class Trainer:
         self.precision = self._choose_precision(config["trainer"]["precision"])
         self.scaler = torch.amp.GradScaler(context.device.type, enabled=self.precision == "fp16")
         self.unreadable = UnreadableCounter(config["data"]["max_unreadable"])
-        self.monitor_mode, self.monitor_name = config["trainer"]["monitor"].split()
+        self.monitor_mode, self.monitor_name = parse_monitor(config["trainer"]["monitor"])
         self.best: float | None = None
         self.epoch = self.global_step = 0
         self._stop_signal: int | None = None
@@ -214,7 +214,7 @@ class Trainer:
 
     def _log(self, meter: StepMeter, bar: tqdm) -> None:
         rows, summary = meter.flush()
-        if self.context.is_main:
+        if self.context.is_main and rows:
             for row in rows:
                 self.run_log.write("step", row.pop("step"), {"epoch": self.epoch, **row})
             bar.set_postfix_str(summary)
@@ -325,6 +325,16 @@ class Trainer:
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
+
+
+def parse_monitor(text: str) -> tuple[str, str]:
+    """ "max webvid_t2v_R1" -> ("max", "webvid_t2v_R1")."""
+    mode, _, name = text.partition(" ")
+    if mode not in ("max", "min") or not name:
+        raise ValueError(
+            f"trainer.monitor is {text!r}; write 'max' or 'min' and a metric, such as 'max webvid_t2v_R1'"
+        )
+    return mode, name
 
 
 def to_device(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:

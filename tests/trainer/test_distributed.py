@@ -28,22 +28,26 @@ def run(processes: int, *arguments: object) -> None:
 def results(tmp_path_factory) -> dict[str, dict]:
     folder = tmp_path_factory.mktemp("gradients")
     (folder / "one").mkdir()
-    run(1, folder / "one", "true")
-    run(2, folder, "true")
+    run(1, folder / "one", "exact")
+    run(2, folder, "exact")
     run(2, folder, "official")
-    paths = {"one": folder / "one/true.pt", "true": folder / "true.pt", "official": folder / "official.pt"}
+    paths = {
+        "one": folder / "one/exact.pt",
+        "exact": folder / "exact.pt",
+        "official": folder / "official.pt",
+    }
     return {name: torch.load(path, weights_only=True) for name, path in paths.items()}
 
 
 def test_losses_do_not_depend_on_the_number_of_processes(results):
-    for name in ("true", "official"):
+    for name in ("exact", "official"):
         for loss in ("contrastive", "sorting"):
             torch.testing.assert_close(results[name][loss], results["one"][loss], rtol=1e-5, atol=1e-6)
 
 
-def test_true_gather_gives_the_gradient_of_one_process(results):
+def test_exact_gather_gives_the_gradient_of_one_process(results):
     for name, expected in results["one"]["grads"].items():
-        torch.testing.assert_close(results["true"]["grads"][name], expected, rtol=2e-4, atol=2e-6, msg=name)
+        torch.testing.assert_close(results["exact"]["grads"][name], expected, rtol=2e-4, atol=2e-6, msg=name)
 
 
 def test_official_gather_halves_the_contrastive_gradient_on_two_processes(results):
@@ -58,7 +62,7 @@ def test_official_gather_halves_the_contrastive_gradient_on_two_processes(result
 
 def test_one_process_gathers_nothing():
     x = torch.ones(2, 3, requires_grad=True)
-    assert gather_batch([x], "true")[0] is x
+    assert gather_batch([x], "exact")[0] is x
     with pytest.raises(ValueError, match=r"loss\.gather is 'both'"):
         gather_batch([x], "both")
 

@@ -54,7 +54,7 @@ def test_a_run_writes_what_people_and_programs_need(undisturbed):
 def test_same_seed_same_losses_and_resuming_changes_nothing(undisturbed, arguments, tmp_path):
     """Stopped in mid-epoch, the run goes on to the losses of the undisturbed one, bit for bit."""
     stopped = tmp_path / "stopped"
-    settings = {"name": "stopped", "trainer__save_every_steps": 2, "lr_scheduler__type": "milestones"}
+    settings = {"name": "stopped", "trainer__save_every_steps": 2, "trainer__keep_last": 10}
     reference = arguments(**{**settings, "name": "reference"})
     assert train.main(reference) == 0
     assert train.main(arguments(**settings)) == 0
@@ -62,7 +62,7 @@ def test_same_seed_same_losses_and_resuming_changes_nothing(undisturbed, argumen
     newest = list_checkpoints(stopped)
     for path in newest[: len(newest) - 1]:  # as if killed just after the oldest one kept was written
         path.unlink()
-    assert "step" in newest[-1].name
+    assert newest[-1].name == "checkpoint-epoch0-step1.pth"
     assert train.main(arguments("--resume", "auto", **settings)) == 0
     assert losses(stopped) == losses(tmp_path / "reference")
 
@@ -97,7 +97,7 @@ def test_a_nan_stops_the_run_and_leaves_the_checkpoint(undisturbed, arguments, m
 def test_too_many_unreadable_videos_stop_the_run(world, arguments, tmp_path):
     broken = tmp_path / "broken"
     shutil.copytree(world / "WebVid", broken)
-    for path in sorted((broken / "train").rglob("*.mp4"))[::2]:
+    for path in sorted((broken / "train").rglob("*.mp4"))[::5]:
         path.write_bytes(b"not a video")
     entries = [{"type": "webvid", "root": str(broken)}]
     settings = {"data__train": entries, "data__val": [], "trainer__epochs": 100}
@@ -151,7 +151,7 @@ def test_sigterm_saves_and_the_run_goes_on_from_there(arguments, tmp_path):
 
 
 def test_two_processes_train_validate_and_resume(arguments, tmp_path):
-    settings = {"name": "two", "trainer__epochs": 1, "loss__gather": "true"}
+    settings = {"name": "two", "trainer__epochs": 1, "loss__gather": "exact"}
     process = start(arguments(**settings), processes=2)
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors[-3000:]
