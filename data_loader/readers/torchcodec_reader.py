@@ -10,11 +10,8 @@ def read(path: str, choose: Chooser) -> Clip:
     """Frames in torchcodec's exact seek mode. Raises ImportError with what to install."""
     try:
         from torchcodec.decoders import VideoDecoder
-    except (ImportError, OSError, RuntimeError) as error:  # RuntimeError: its FFmpeg libraries are not found
-        raise ImportError(
-            "reader 'torchcodec' needs the package torchcodec and FFmpeg's shared libraries "
-            f"(pip install torchcodec; or take reader 'decord' or 'pyav'): {error}"
-        ) from error
+    except (ImportError, OSError, RuntimeError) as error:
+        raise _not_installed(error) from error
     packets = scan_packets(path)
     if not packets.are_timed():
         return pyav_reader.read(path, choose, packets)  # it is off by some frames without time stamps
@@ -25,5 +22,17 @@ def read(path: str, choose: Chooser) -> Clip:
             raise VideoReadError(path, "has no video frames")
         indices = list(choose(vlen))
         return Clip(video.get_frames_at(indices).data.numpy(), indices, vlen)
+    except VideoReadError:
+        raise
     except (RuntimeError, ValueError, IndexError) as error:
-        raise VideoReadError(path, f"{str(error).strip().splitlines()[0]} (torchcodec)") from error
+        if "libtorchcodec" in str(error):  # looked for at the first use only
+            raise _not_installed(error) from error
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise VideoReadError(path, f"{lines[0]} (torchcodec)") from error
+
+
+def _not_installed(error: Exception) -> ImportError:
+    return ImportError(
+        "reader 'torchcodec' needs the package torchcodec and FFmpeg's shared libraries "
+        f"(pip install torchcodec; or take reader 'decord' or 'pyav'): {error}"
+    )

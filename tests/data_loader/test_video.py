@@ -3,7 +3,9 @@
 import gc
 import os
 import pickle
+import sys
 import tracemalloc
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -295,8 +297,20 @@ def test_without_decord_pyav_reads(make, monkeypatch):
 
 
 def test_torchcodec_missing_says_what_to_install(make, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "torchcodec.decoders", None)
+    monkeypatch.setitem(sys.modules, "torchcodec.decoders", None)
     with pytest.raises(ImportError, match="pip install torchcodec"):
+        read_clip(make("h264.mp4"), 12, reader="torchcodec")
+
+
+@pytest.mark.parametrize(
+    "message, kind", [("Could not load libtorchcodec.", ImportError), ("No frames.\nmore", VideoReadError)]
+)
+def test_torchcodec_without_its_libraries_is_no_broken_video(make, monkeypatch, message, kind):
+    def refuse(path, **options):
+        raise RuntimeError(message)
+
+    monkeypatch.setitem(sys.modules, "torchcodec.decoders", SimpleNamespace(VideoDecoder=refuse))
+    with pytest.raises(kind, match=message.partition("\n")[0]):
         read_clip(make("h264.mp4"), 12, reader="torchcodec")
 
 
