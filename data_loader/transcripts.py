@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import os
+import warnings
 import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -81,10 +82,13 @@ def load_transcript(path: str | Path, cache_dir: str | Path | None = None) -> Tr
         return Transcript(**{**content, "problems": tuple(content["problems"])})
     except (OSError, ValueError, zlib.error, TypeError, KeyError):  # not there, or damaged: made anew
         transcript = read_transcript(path)
-    cached.parent.mkdir(parents=True, exist_ok=True)
     temporary = cached.with_name(f"{cached.name}.{os.getpid()}")
-    temporary.write_bytes(zlib.compress(json.dumps(asdict(transcript)).encode()))
-    temporary.replace(cached)
+    try:
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(zlib.compress(json.dumps(asdict(transcript)).encode()))
+        temporary.replace(cached)
+    except OSError as error:  # a full disk costs time, not the training
+        warnings.warn(f"aligned transcripts cannot be kept in {cache_dir}: {error}", stacklevel=2)
     return transcript
 
 

@@ -171,6 +171,11 @@ class TestCache:
             transcript = load_transcript(path, cache)
             assert math.isnan(transcript.times[1]) and transcript.problems == ("words without a time",)
 
+    def test_a_cache_that_cannot_be_written_is_told_and_done_without(self, path, cache):
+        cache.write_text("a file where the folder should be")
+        with pytest.warns(UserWarning, match="cannot be kept in .*cache"):
+            assert load_transcript(path, cache) == read_transcript(path)
+
     @staticmethod
     def files(cache):
         return [p for p in cache.rglob("*") if p.is_file()]
