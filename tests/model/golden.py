@@ -7,6 +7,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
+from model import create_model
+
 GOLDEN = Path(__file__).parents[1] / "golden"
 
 
@@ -26,10 +28,14 @@ def golden_value(name: str, shape: torch.Size) -> torch.Tensor:
     return 1 + 0.1 * r if name.endswith("weight") else 0.02 * r
 
 
-def fill_golden(model: torch.nn.Module) -> torch.nn.Module:
+def golden_model(name: str, **options) -> torch.nn.Module:
+    """create_model with the golden weights; H/14 would take half a minute more to be given random ones first."""
+    with torch.device("meta"):
+        model = create_model(name, **options)
+    model.to_empty(device="cpu")
     with torch.no_grad():
-        for name, tensor in model.state_dict().items():
-            tensor.copy_(golden_value(name, tensor.shape))
+        for parameter_name, tensor in model.state_dict().items():
+            tensor.copy_(golden_value(parameter_name, tensor.shape))
     return model
 
 

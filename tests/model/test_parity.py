@@ -8,11 +8,10 @@ import torch
 import torch.nn.functional as F
 
 from CLIP import tokenize as clip_tokenize
-from model import create_model
 from model.loss import NormSoftmaxLoss, sort_loss
 from model.metric import sim_matrix
 from OpenCLIP import tokenize as openclip_tokenize
-from tests.model.golden import GOLDEN, fill_golden, golden_keep, golden_video, read_golden
+from tests.model.golden import GOLDEN, golden_keep, golden_model, golden_video, read_golden
 
 PARAMETERS = {  # with and without the sort head
     "B_32": (185_962_244, 179_653_376),
@@ -28,11 +27,8 @@ class Case:
         self.seed = self.facts["seed"]
         self.text = self.outputs["token_ids"].long()
         self.model = fill_golden(
-            create_model(f"TVTSv2_{short_name}", trained_text_blocks=self.all_text_blocks())
+            create_model(f"TVTSv2_{short_name}", trained_text_blocks=24 if short_name == "H_14" else 12)
         )
-
-    def all_text_blocks(self) -> int:
-        return 24 if self.name == "H_14" else 12
 
     def train_inputs(self) -> dict:
         keep = golden_keep(self.facts["n_keep"], self.facts["patches_per_frame"], self.seed + 1)
