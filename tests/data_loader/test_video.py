@@ -4,7 +4,6 @@ import gc
 import os
 import pickle
 import sys
-import tracemalloc
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,97 +11,10 @@ import pytest
 import torch
 
 from data_loader.readers import decord_reader, pyav_reader
-from data_loader.readers.packets import Packets, scan_packets
 from data_loader.sampling import sample_frames
 from data_loader.video import READERS, VideoReadError, read_clip, read_frames
 from tests.data_loader import video_files as files
-
-HEVC_OPEN = {"x265-params": "open-gop=1:keyint=8:bframes=3:scenecut=0:log-level=none"}
-H264_OPEN = {"x264-params": "open-gop=1:keyint=8:bframes=3:scenecut=0"}
-VP9 = {"codec": "libvpx-vp9", "options": {"deadline": "realtime", "cpu-used": "8"}}
-UNEVEN = [40 * i + 13 * (i % 3) + (400 if i > 20 else 0) for i in range(40)]
-GOP = {"g": "12"}
-
-
-def avi(path, count=None, **options):
-    files.write_video(path, codec="mpeg4", options=GOP, **options)
-    return path if count is None else files.set_avi_count(path, count)
-
-
-def cut(path, first, b_frames):
-    source = files.write_video(path.with_name(f"whole_{path.stem}.mp4"), 60, options=GOP, b_frames=b_frames)
-    return files.cut_by_copy(source, path, first)
-
-
-def written(path, content):
-    path.write_bytes(content)
-    return path
-
-
-# file name -> (how to make it, the numbers of its frames)
-GOOD = {
-    "h264.mp4": (lambda p: files.write_video(p, options=GOP, b_frames=0), range(40)),
-    "h264_b_frames.mp4": (lambda p: files.write_video(p, options=GOP, b_frames=3), range(40)),
-    "open_gop.mp4": (lambda p: files.write_video(p, options=H264_OPEN), range(40)),
-    "open_gop_hevc.mp4": (lambda p: files.write_video(p, codec="libx265", options=HEVC_OPEN), range(40)),
-    "no_count.mkv": (lambda p: files.write_video(p, b_frames=3), range(40)),
-    "mpeg4.avi": (lambda p: avi(p, b_frames=0), range(40)),
-    "mpeg4_b_frames.avi": (lambda p: avi(p, b_frames=2), range(40)),
-    "count_too_high.avi": (lambda p: avi(p, 400), range(40)),
-    "count_too_low.avi": (lambda p: avi(p, 7), range(40)),
-    "count_zero.avi": (lambda p: avi(p, 0), range(40)),
-    "vp9.webm": (lambda p: files.write_video(p, **VP9), range(40)),
-    "uneven_times.mp4": (lambda p: files.write_video(p, times=UNEVEN), range(40)),
-    "uneven_times.mkv": (lambda p: files.write_video(p, times=UNEVEN), range(40)),
-    "odd_size.webm": (lambda p: files.write_video(p, size=(97, 65), **VP9), range(40)),
-    "odd_size.mkv": (lambda p: files.write_video(p, size=(97, 65), pix_fmt="yuv444p"), range(40)),
-    "odd_size.avi": (lambda p: avi(p, size=(97, 65)), range(40)),
-    "cut.mp4": (lambda p: cut(p, 10, b_frames=3), range(10, 60)),
-    "cut_without_b_frames.mp4": (lambda p: cut(p, 30, b_frames=0), range(30, 60)),
-    "cut.mkv": (lambda p: cut(p, 10, b_frames=3), range(60)),
-    "one_frame.mp4": (lambda p: files.write_video(p, 1), range(1)),
-    "one_frame.webm": (lambda p: files.write_video(p, 1, **VP9), range(1)),
-    "five_frames.mp4": (lambda p: files.write_video(p, 5), range(5)),
-    "grey.mp4": (lambda p: files.write_video(p, pix_fmt="gray"), range(40)),
-    "argb.mov": (lambda p: files.write_video(p, codec="qtrle", pix_fmt="argb"), range(40)),
-    "rgba.mov": (lambda p: files.write_video(p, codec="png", pix_fmt="rgba"), range(40)),
-    "ten_bit.mp4": (lambda p: files.write_video(p, pix_fmt="yuv420p10le"), range(40)),
-    "full_range.mp4": (lambda p: files.write_video(p, full_range=True), range(40)),
-    "full_range.avi": (
-        lambda p: files.write_video(p, codec="mjpeg", pix_fmt="yuvj420p", full_range=True),
-        range(40),
-    ),
-    "program_stream.mpg": (lambda p: files.write_video(p, codec="mpeg2video", b_frames=2), range(40)),
-    "transport_stream.ts": (lambda p: files.write_video(p, b_frames=2), range(40)),
-    "cut_short.mkv": (lambda p: files.truncate(files.write_video(p, b_frames=0), 0.7), None),
-}
-
-# file name -> (how to make it, a word of the reason)
-BAD = {
-    "missing.mp4": (lambda p: p, "no such file"),
-    "folder.mp4": (lambda p: p.mkdir() or p, "not a file"),
-    "empty.mp4": (lambda p: written(p, b""), "empty"),
-    "not_a_video.mp4": (lambda p: written(p, b"<html>404 not found</html>" * 99), "Invalid data"),
-    "sound_only.mp4": (files.write_sound, "no video stream (it holds audio)"),
-    "no_index.mp4": (lambda p: files.truncate(files.write_video(p), 0.6), "cut off"),
-    "no_frames.avi": (
-        lambda p: written(p, avi(p).read_bytes().partition(b"movi")[0] + b"movi"),
-        "no video frames",
-    ),
-}
-
-
-@pytest.fixture(scope="session")
-def make(tmp_path_factory):
-    """make(name) -> path of a file of GOOD or BAD, written once."""
-    folder, made = tmp_path_factory.mktemp("videos"), {}
-
-    def make(name):
-        if name not in made:
-            made[name] = (GOOD | BAD)[name][0](folder / name)
-        return made[name]
-
-    return make
+from tests.data_loader.video_kinds import BAD, GOOD
 
 
 @pytest.fixture(params=["decord", "pyav", "torchcodec"])
@@ -156,89 +68,6 @@ def test_rotation_is_applied(tmp_path, degrees, reader):
     plain = read_clip(files.write_video(tmp_path / "plain.mp4"), 12, reader=reader)[0]
     turned = read_clip(files.turn(files.write_video(tmp_path / "turned.mp4"), degrees), 12, reader=reader)[0]
     assert torch.equal(turned, torch.rot90(plain, -degrees // 90, (2, 3)))
-
-
-def test_pictures_that_cannot_be_decoded_do_not_count(tmp_path):
-    source = files.write_video(tmp_path / "whole.mkv", codec="libx265", options=HEVC_OPEN)
-    path = files.cut_by_copy(source, tmp_path / "cut.mkv", 10, keep_start=False)
-    packets = scan_packets(str(path))
-    for reader in ("decord", "pyav"):
-        frames, _, vlen = read_frames(path, range, reader)
-        assert files.frame_numbers(frames) == list(range(16, 40))  # the first key frame is 16
-        assert vlen == 24 < packets.count
-
-
-@pytest.mark.parametrize("name", GOOD)
-def test_decoding_groups_gives_what_decoding_all_gives(make, name):
-    path = str(make(name))
-    packets, rng = scan_packets(path), np.random.default_rng(0)
-    for size in (1, 3, packets.count):
-        wanted = set(rng.choice(packets.count, min(size, packets.count), replace=False).tolist())
-        some = pyav_reader.decode_groups(path, wanted, packets)
-        if name.endswith((".avi", ".mpg", ".ts")):
-            assert some is None
-        elif some is not None:
-            every, count = pyav_reader.decode_all(path, wanted, [], packets.count)
-            assert count == packets.count
-            assert some.keys() == wanted and all(np.array_equal(some[i], every[i]) for i in wanted)
-
-
-def test_only_the_groups_needed_are_decoded(make, monkeypatch):
-    decoded, plain = [], pyav_reader.frames_of_ranges
-    monkeypatch.setattr(
-        pyav_reader, "frames_of_ranges", lambda *args: [f for f in plain(*args) if not decoded.append(f.pts)]
-    )
-    for name in ("h264_b_frames.mp4", "open_gop.mp4"):  # of 40 frames, key frames at most 12 apart
-        decoded.clear()
-        frames, _, _ = read_frames(make(name), lambda n: [38], "pyav")
-        assert files.frame_numbers(frames) == [38]
-        assert 1 <= len(decoded) <= 16
-
-
-def test_key_frames_built_up_over_several_pictures_are_no_start(tmp_path):
-    options = {"x264-params": "intra-refresh=1:keyint=8:bframes=0:scenecut=0"}
-    path = str(files.write_video(tmp_path / "refresh.mkv", options=options))
-    packets = scan_packets(path)
-    assert packets.start_clean() and sum(packets.keys) > 1
-    assert pyav_reader.decode_groups(path, {30}, packets) is None
-    frames, indices, _ = read_frames(path, lambda n: [30], "pyav")
-    assert files.frame_numbers(frames) == indices
-
-
-def test_ranges_of_packets():
-    # decoded: I0 P3 B1 B2, then an open group: I6 B4 B5 P9 B7 B8, then a closed one: I10 P11
-    times = [0, 3, 1, 2, 6, 4, 5, 9, 7, 8, 10, 11]
-    keys = [t in (0, 6, 10) for t in times]
-    packets = Packets("mov,mp4", times, keys, [False] * 12)
-    assert packets.shown() == list(range(12))
-    assert packets.start_clean() and packets.are_timed() and not packets.are_closed()
-    assert packets.ranges([1]) == [(0, 2)]
-    assert packets.ranges([4]) == [(0, 5)]  # shown before the key frame it follows
-    assert packets.ranges([7]) == [(4, 8)]
-    assert packets.ranges([1, 11, 10]) == [(0, 2), (10, 11)]
-    assert packets.ranges([4, 9]) == [(0, 7)]
-    cut = Packets("mov,mp4", times, keys, [t < 5 for t in times])
-    assert cut.count == 7 and cut.shown() == list(range(5, 12))
-    assert not Packets("mov,mp4", [0, 0], [True, True], [False] * 2).are_timed()
-    assert not Packets("mov,mp4", [0, None], [True, True], [False] * 2).are_timed()
-    assert not Packets("avi", [0, 1], [True, True], [False] * 2).are_timed()
-    assert not Packets("mov,mp4", [1, 0], [True, False], [False] * 2).start_clean()
-    assert not Packets("mov,mp4", [0, 1], [False, True], [False] * 2).start_clean()
-
-
-def test_a_wrong_count_is_chosen_from_again(make):
-    path = str(make("h264.mp4"))
-    packets = Packets("avi", list(range(50)), [True] * 50, [False] * 50)
-    asked = []
-
-    def choose(vlen):
-        asked.append(vlen)
-        return [vlen - 1]
-
-    clip = pyav_reader.read(path, choose, packets)
-    assert asked == [50, 40]
-    assert clip.indices == [39] and clip.vlen == 40
-    assert files.frame_numbers(clip.frames.transpose(0, 3, 1, 2)) == [39]
 
 
 @pytest.mark.skipif(decord_reader.decord is None, reason="decord is not installed")
@@ -372,18 +201,6 @@ def test_three_hundred_opens_leave_nothing_behind(make, name, reader):
     before, after = open_often(20), open_often(300)
     assert after[0] - before[0] < 10 * 2**20
     assert after[1:] == before[1:]
-
-
-def test_pyav_keeps_only_the_frames_wanted(make):
-    path = str(make("h264.mp4"))
-    frame_bytes = 96 * 64 * 3
-    tracemalloc.start()
-    try:
-        read_frames(path, lambda n: [n - 1], "pyav")
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert peak < 10 * frame_bytes
 
 
 def resident_bytes():
