@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from trainer.build import build_trainer
 from trainer.config import load_config
 from trainer.distributed import cleanup, setup
+from trainer.errors import user_errors
 from trainer.trainer import Stopped
 
 
@@ -61,10 +62,13 @@ def overrides_of(args: argparse.Namespace) -> list[str]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Train as the command line says. Returns the exit status: 0 done, 3 stopped by a signal after saving."""
     args = parse_args(argv)
-    config = load_config(args.config, overrides_of(args))
-    context = setup(config["trainer"]["device"])
+    with user_errors():
+        config = load_config(args.config, overrides_of(args))
+        context = setup(config["trainer"]["device"])
     try:
-        build_trainer(config, context, args.resume).train()
+        with user_errors():
+            trainer = build_trainer(config, context, args.resume)
+        trainer.train()
     except Stopped as stopped:
         if context.is_main:
             print(stopped, file=sys.stderr)

@@ -39,9 +39,9 @@ class VideoDataset(Dataset):
     `reader` and `timeout` (seconds a file) are those of `read_frames`; `cache_mb` is memory for decoded small
     videos, in every worker.
 
-    A file that cannot be read is replaced in "train" and "val" by another sample, drawn from the same
-    generator. In "test" it raises VideoReadError, or with `allow_missing` gives {"index", "id", "missing":
-    reason}.
+    A file that cannot be read is replaced in "train" by another sample, drawn from the same generator. In
+    "val" it gives {"index", "id", "missing": reason}, so that no sample counts twice; in "test" it raises
+    VideoReadError, or with `allow_missing` gives the same.
     """
 
     name = "videos"
@@ -139,13 +139,13 @@ class VideoDataset(Dataset):
         if not 0 <= index < len(self):
             raise IndexError(f"sample {index} of {len(self)}")
         rng = np.random.default_rng([self.seed, self.salt, epoch, index])
-        return self.evaluation_item(index, rng) if self.view == "test" else self.training_item(index, rng)
+        return self.training_item(index, rng) if self.view == "train" else self.evaluation_item(index, rng)
 
     def evaluation_item(self, index: int, rng: np.random.Generator) -> dict:
         try:
             return {**self.sample(index, rng), "failures": []}
         except VideoReadError as error:
-            if not self.allow_missing:
+            if self.view == "test" and not self.allow_missing:
                 raise
             return {"index": index, "id": self.video_id(index), "missing": f"{error.path}: {error.reason}"}
 

@@ -21,9 +21,9 @@ import pandas as pd
 from tqdm import tqdm
 
 from data_loader.demo_world import (
-    DIRECTIONS,
     DURATION,
     HELD_OUT,
+    MOTIONS,
     Event,
     draw_events,
     draw_frames,
@@ -44,7 +44,7 @@ MISHEARD = {
     "red": "read",
     "blue": "blew",
     "white": "wide",
-    "circle": "cycle",
+    "ring": "wring",
     "moves": "move's",
     "right": "write",
 }
@@ -152,11 +152,11 @@ def _mishear(rng: np.random.Generator, words: list[str]) -> Iterator[str]:
 
 def _webvid(root: Path, rng: np.random.Generator, count: int, seed: tuple, split: str) -> list[Video]:
     """One to three events a video. Training videos come in families of the same looks, which differ in the
-    order and the directions alone: what must tell them apart is time."""
+    order and the motions alone: what must tell them apart is time."""
     captions, paths, videos = [], [], []
     for i in range(count):
         if split == "val" or i % FAMILY == 0:
-            events = draw_events(rng, int(rng.integers(1, 4)), held_out=split == "val")
+            events = draw_events(rng, int(rng.choice([1, 1, 2, 3])), held_out=split == "val")
         else:
             events = redraw_events(rng, [(event.colour, event.shape) for event in events])
         captions.append(_caption(events))
@@ -192,18 +192,17 @@ def _msrvtt(root: Path, rng: np.random.Generator, count: int, seed: tuple) -> li
 
 
 def _hmdb51(root: Path, rng: np.random.Generator, count: int, seed: tuple) -> list[Video]:
-    """One event a video; the class is its direction, and every class shows the same looks."""
+    """One event a video; the class is its motion, and every class shows the same looks."""
     rows, videos = [], []
     for i in range(count):
-        label = i % len(DIRECTIONS)
-        look = HELD_OUT[i // len(DIRECTIONS) % len(HELD_OUT)]
-        event = Event(*look, list(DIRECTIONS)[label])
-        path = f"move_{event.direction}/clip{i:04d}.mp4"
+        label = i % len(MOTIONS)
+        look = HELD_OUT[i // len(MOTIONS) % len(HELD_OUT)]
+        path = f"{MOTIONS[label].replace(' ', '_')}/clip{i:04d}.mp4"
         rows.append({"path": path, "label": label + 1})
-        videos.append(Video(root / "hmdb51" / path, (event,), (*seed, i)))
+        videos.append(Video(root / "hmdb51" / path, (Event(*look, MOTIONS[label]),), (*seed, i)))
     meta = root / "meta_data/hmdb51/prompt"
     meta.mkdir(parents=True)
-    labels = {f"moves {direction}": i for i, direction in enumerate(DIRECTIONS)}
+    labels = {motion: i for i, motion in enumerate(MOTIONS)}
     (meta / "label2id.json").write_text(json.dumps(labels))
     pd.DataFrame(rows).to_csv(meta / "split_1_test_list.tsv", sep="\t", index=False)
     return videos

@@ -1,9 +1,8 @@
-"""The demo's small world: one coloured shape at a time drifts over a dark ground, in one of four directions.
+"""The demo's small world: coloured shapes that do one thing after the other over a dark ground.
 
-A video is a sequence of events; an event is a colour, a shape and a direction. A shape crosses the
-same part of the picture whichever way it goes, so no single frame tells the direction: time
-matters. Four of the 24 pairs of colour and shape never occur in training; each video of the test
-side shows at least one of them.
+A video is a sequence of events; an event is a colour, a shape and a motion. No single frame tells
+the motion, and nothing but time tells the order of events: time matters. Six of the 24 pairs of
+colour and shape never occur in training; each video of the test side shows at least one of them.
 """
 
 from collections.abc import Sequence
@@ -18,40 +17,38 @@ FPS = 3
 DURATION = 12  # seconds; under 16 s YT-Temporal takes the whole video, with the same four clips each time
 NUM_FRAMES = FPS * DURATION
 RADIUS = 13.0  # pixels, about
-TRAVEL = 0.6 * SIZE  # pixels from the start of an event to its end, about
+TRAVEL = 0.6 * SIZE  # pixels that a moving shape covers during an event, about
 
 COLOURS = {
-    "red": (225, 40, 40),
-    "green": (40, 190, 60),
-    "blue": (60, 90, 240),
-    "yellow": (235, 215, 50),
-    "purple": (170, 60, 200),
-    "white": (240, 240, 240),
+    "red": (220, 30, 30),
+    "green": (20, 150, 40),
+    "blue": (40, 60, 250),
+    "yellow": (240, 220, 40),
+    "purple": (150, 40, 190),
+    "cyan": (40, 220, 230),
+    "orange": (245, 130, 20),
+    "white": (245, 245, 245),
 }
-SHAPES = ("circle", "square", "triangle", "cross")
-DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
+SHAPES = ("square", "ring", "cross")
+MOTIONS = ("stays", "blinks", "moves sideways", "moves up and down")
 
 
 @dataclass(frozen=True)
 class Event:
-    """One coloured shape moving in one direction."""
+    """One coloured shape doing one thing."""
 
     colour: str
     shape: str
-    direction: str
+    motion: str
 
     @property
     def text(self) -> str:
-        return f"a {self.colour} {self.shape} moves {self.direction}"
+        return f"a {self.colour} {self.shape} {self.motion}"
 
 
 LOOKS = tuple((colour, shape) for colour in COLOURS for shape in SHAPES)
-# Four different colours and all four shapes: red circle, white square, purple triangle, yellow cross.
-HELD_OUT = tuple(
-    (colour, shape)
-    for c, colour in enumerate(COLOURS)
-    for s, shape in enumerate(SHAPES)
-    if (c + s) % len(COLOURS) == 0
+HELD_OUT = tuple(  # six of the 24, two of each shape
+    (colour, shape) for c, colour in enumerate(COLOURS) for s, shape in enumerate(SHAPES) if (c + s) % 4 == 0
 )
 
 
@@ -66,12 +63,12 @@ def draw_events(rng: np.random.Generator, number: int, held_out: bool) -> list[E
 
 
 def redraw_events(rng: np.random.Generator, looks: Sequence[tuple[str, str]]) -> list[Event]:
-    """Events of the same looks in a random order, each in a random direction."""
-    directions = rng.choice(list(DIRECTIONS), size=len(looks))
-    return [Event(*looks[i], str(d)) for i, d in zip(rng.permutation(len(looks)), directions, strict=True)]
+    """Events of the same looks in a random order, each with a random motion."""
+    motions = rng.choice(MOTIONS, size=len(looks))
+    return [Event(*looks[i], str(m)) for i, m in zip(rng.permutation(len(looks)), motions, strict=True)]
 
 
-def draw_frames(rng: np.random.Generator, events: list[Event]) -> np.ndarray:
+def draw_frames(rng: np.random.Generator, events: Sequence[Event]) -> np.ndarray:
     """Paint the events one after the other, each for an equal share of the video.
 
     Returns:
@@ -81,14 +78,23 @@ def draw_frames(rng: np.random.Generator, events: list[Event]) -> np.ndarray:
     frames[:] = rng.integers(0, 50, size=3) + rng.integers(0, 12, size=(SIZE, SIZE, 1))
     ends = np.linspace(0, NUM_FRAMES, len(events) + 1).astype(int)
     for event, first, end in zip(events, ends[:-1], ends[1:], strict=True):
-        way = np.array(DIRECTIONS[event.direction])
-        middle = SIZE / 2 + rng.uniform(-0.06, 0.06, size=2) * SIZE
-        middle += (1 - abs(way)) * rng.uniform(-0.2, 0.2, size=2) * SIZE  # sideways there is more room
-        travel, radius = TRAVEL * rng.uniform(0.8, 1.1), RADIUS * rng.uniform(0.85, 1.15)
-        for t in range(first, end):
-            centre = middle + way * travel * ((t - first) / (end - 1 - first) - 0.5)
-            frames[t][_shape_mask(event.shape, centre, radius)] = COLOURS[event.colour]
+        radius = RADIUS * rng.uniform(0.85, 1.15)
+        for t, centre in enumerate(_centres(rng, event.motion, end - first), start=first):
+            if centre is not None:
+                frames[t][_shape_mask(event.shape, centre, radius)] = COLOURS[event.colour]
     return frames
+
+
+def _centres(rng: np.random.Generator, motion: str, number: int) -> list[np.ndarray | None]:
+    """Where a shape is in each of `number` frames, (x, y) in pixels; None where it does not show."""
+    way = {"moves sideways": np.array([1, 0]), "moves up and down": np.array([0, 1])}.get(motion, np.zeros(2))
+    middle = SIZE / 2 + rng.uniform(-0.06, 0.06, size=2) * SIZE
+    middle += (1 - way) * rng.uniform(-0.2, 0.2, size=2) * SIZE  # where it does not move there is more room
+    path = rng.choice([-1, 1]) * TRAVEL * rng.uniform(0.8, 1.1) * np.linspace(-0.5, 0.5, number)
+    shows = np.ones(number, dtype=bool)
+    if motion == "blinks":
+        shows = (np.arange(number) + rng.integers(2)) // 2 % 2 == 0  # two frames on, two frames off
+    return [middle + way * step if show else None for step, show in zip(path, shows, strict=True)]
 
 
 def _shape_mask(shape: str, centre: np.ndarray, radius: float) -> np.ndarray:
@@ -96,14 +102,12 @@ def _shape_mask(shape: str, centre: np.ndarray, radius: float) -> np.ndarray:
     x, y = ((np.arange(SIZE) - c) / radius for c in centre)
     x, y = x[None, :], y[:, None]
     match shape:
-        case "circle":
-            return x**2 + y**2 <= 1
         case "square":
-            return np.maximum(abs(x), abs(y)) <= 0.9
-        case "triangle":
-            return (y <= 0.8) & (y >= 2 * abs(x) - 1.1)
+            return np.maximum(abs(x), abs(y)) <= 1
+        case "ring":
+            return abs(np.hypot(x, y) - 0.9) <= 0.15
         case "cross":
-            return (np.minimum(abs(x), abs(y)) <= 0.35) & (np.maximum(abs(x), abs(y)) <= 1.1)
+            return (np.minimum(abs(x), abs(y)) <= 0.15) & (np.maximum(abs(x), abs(y)) <= 1.1)
     raise ValueError(f"no such shape: {shape!r}; there are {', '.join(SHAPES)}")
 
 

@@ -13,7 +13,7 @@ from data_loader import build_dataset
 from data_loader.base import VideoDataset
 from downstream.cache import sha256_of_file
 from downstream.embedder import Embedder, VideoEmbeddings
-from downstream.options import choose_device, find_checkpoint, read_config, user_errors
+from downstream.options import choose_device, find_checkpoint, read_config
 from downstream.report import (
     Evaluation,
     evaluation_table,
@@ -27,6 +27,7 @@ from model import create_model, load_checkpoint
 from OpenCLIP import tokenize as openclip_tokenize
 from trainer.config import REPOSITORY, Config, ConfigError, resolve_path
 from trainer.distributed import DistContext, cleanup, setup
+from trainer.errors import user_errors
 
 Evaluate = Callable[[VideoDataset, VideoEmbeddings, Embedder, Config], Evaluation]
 

@@ -31,11 +31,11 @@ from downstream.options import (
     choose_device,
     default_workers,
     positive_seconds,
-    user_errors,
 )
 from downstream.report import failed_files, versions, write_json
 from trainer.config import REPOSITORY, resolve_path
 from trainer.distributed import DistContext, cleanup, setup
+from trainer.errors import user_errors
 
 
 @dataclass

@@ -35,11 +35,12 @@ from downstream.evaluation import (
     output_folder,
     report_missing,
 )
-from downstream.options import choose_device, evaluation_parser, read_config, user_errors
+from downstream.options import choose_device, evaluation_parser, read_config
 from downstream.recognition import label_ranks
 from downstream.report import Evaluation, draw_table, evaluation_table, write_results
 from trainer.config import Config, ConfigError
 from trainer.distributed import DistContext, cleanup, setup
+from trainer.errors import user_errors
 
 PENALTIES = tuple(10.0**-k for k in (0, 1, 2, 3, 4, 5, 6))
 HELD_OUT = 0.1

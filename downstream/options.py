@@ -2,9 +2,6 @@
 
 import argparse
 import os
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from downstream.embedder import PRECISIONS
@@ -202,14 +199,3 @@ def find_checkpoint(checkpoint: str | None, arch: str) -> Path:
         f"official release (https://github.com/TencentARC/TVTS) and put them at {REPOSITORY / released}, "
         "or name another file with --checkpoint FILE."
     )
-
-
-@contextmanager
-def user_errors() -> Iterator[None]:
-    """While a run is prepared, mistakes in files, options and configs end it with their message alone."""
-    try:
-        yield
-    except (ValueError, FileNotFoundError) as error:
-        rank = os.environ.get("RANK", "0")
-        print(f"error{'' if rank == '0' else f' (process {rank})'}: {error}", file=sys.stderr)
-        raise SystemExit(2) from error

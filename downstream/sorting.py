@@ -21,12 +21,12 @@ import math
 import torch
 from tqdm import tqdm
 
-from downstream.options import user_errors
 from downstream.report import draw_table, write_json
 from model import load_checkpoint
 from trainer.build import build_model, build_val_loader
 from trainer.config import ConfigError, load_config, resolve_path
 from trainer.distributed import DistContext, setup
+from trainer.errors import user_errors
 
 
 @torch.inference_mode()

@@ -33,7 +33,10 @@ class Variant:
     sort_tokens: str  # what it sees: "all_normed" or "patches_raw", see VideoTransformer
     mask_ratio: float
     temporal_attention_init: str  # "zero" (official: starts as adding nothing) or "random"
-    temporal_embedding_std: float | None  # None: video_width ** -0.5
+    temporal_embedding_std: float | None  # None: video_width ** -0.5, as official
+    positional_embedding_std: (
+        float | None
+    )  # of the video tower's patches; None: video_width ** -0.5, as CLIP's
     clip_family: str | None  # whose weights it starts from: "CLIP", "OpenCLIP" or nobody's
     clip_model: str | None  # and which of them
 

@@ -63,8 +63,9 @@ class VideoTransformer(nn.Module):
     def init_weights(self) -> None:
         """Fresh values: CLIP's, and the variant's own for what CLIP does not have (see Variant)."""
         std = self.variant.video_width**-0.5
-        for parameter in (self.class_embedding, self.positional_embedding, self.proj):
+        for parameter in (self.class_embedding, self.proj):
             nn.init.normal_(parameter, std=std)
+        nn.init.normal_(self.positional_embedding, std=self.variant.positional_embedding_std or std)
         nn.init.normal_(self.temporal_embedding, std=self.variant.temporal_embedding_std or std)
         for block in self.transformer.resblocks:
             init_attention(block.attn.qkv, block.attn.proj, self.variant.video_layers)

@@ -127,6 +127,12 @@ class _Gather(torch.autograd.Function):
 GATHERS = ("official", "exact")
 
 
+def check_gather(mode: str) -> None:
+    """ValueError unless `mode` is one of GATHERS."""
+    if mode not in GATHERS:
+        raise ValueError(f"loss.gather is {mode!r}; it must be one of {', '.join(GATHERS)}")
+
+
 def gather_batch(tensors: Sequence[torch.Tensor], mode: str) -> list[torch.Tensor]:
     """Concatenate each [B, …] tensor over the W ranks to [W·B, …], with gradients. Ranks need equal B.
 
@@ -137,8 +143,7 @@ def gather_batch(tensors: Sequence[torch.Tensor], mode: str) -> list[torch.Tenso
         "exact": the sum over all ranks' copies, so that after averaging it is what one process would get on
             the whole batch, at any W.
     """
-    if mode not in GATHERS:
-        raise ValueError(f"loss.gather is {mode!r}; it must be one of {', '.join(GATHERS)}")
+    check_gather(mode)
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return list(tensors)
     return [_Gather.apply(x, mode == "exact") for x in tensors]

@@ -58,6 +58,7 @@ class StepMeter:
             num_frames=batch["video"].shape[1],
             kept_patches=batch["keep_ind"].shape[1] if "keep_ind" in batch else self.model.num_patches,
             texts=texts // videos,
+            text_len=batch["text"].shape[1],
         )
 
     def flush(self) -> tuple[list[dict[str, Any]], str]:

@@ -18,6 +18,7 @@ from data_loader.loader import JointLoader
 from model import is_new_parameter, load_checkpoint
 from model.loss import NormSoftmaxLoss, sort_loss
 from model.metric import sim_matrix
+from model.text_encoder import cut_to_longest
 from trainer.checkpoints import (
     BEST_NAME,
     checkpoint_path,
@@ -26,7 +27,7 @@ from trainer.checkpoints import (
     remove_old,
     save_atomically,
 )
-from trainer.distributed import DistContext, gather_batch
+from trainer.distributed import DistContext, check_gather, gather_batch
 from trainer.meter import StepMeter
 from trainer.optim import build_optimizer, build_scheduler, describe_groups, parameter_groups
 from trainer.run_log import RunLog, write_settings
@@ -79,6 +80,7 @@ class Trainer:
         self.scheduler = build_scheduler(
             self.optimizer, config["lr_scheduler"], self.steps_per_epoch, self.total_steps
         )
+        check_gather(config["loss"]["gather"])
         self.precision = self._choose_precision(config["trainer"]["precision"])
         self.scaler = torch.amp.GradScaler(context.device.type, enabled=self.precision == "fp16")
         self.unreadable = UnreadableCounter(config["data"]["max_unreadable"])
@@ -132,6 +134,7 @@ class Trainer:
         with bar, logging_redirect_tqdm():
             for i, batch in meter.timed(self.train_loader):
                 self.unreadable.update(batch)
+                batch = to_device(batch, self.context.device)
                 losses, grad_norm = self._step(batch)
                 self.global_step += 1
                 rates = self.scheduler.get_last_lr()
@@ -160,7 +163,6 @@ class Trainer:
 
     def _step(self, batch: Mapping[str, Any]) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
         """One forward, backward and optimiser step. Returns the detached losses and the gradient norm."""
-        batch = to_device(batch, self.context.device)
         with self.autocast():
             output = self.forward(batch)
         losses = self._losses(output)
@@ -307,7 +309,7 @@ class Trainer:
 
     def _wrap(self, model: nn.Module) -> nn.Module:
         if self.config["arch"]["compile"]:
-            model.compile()
+            model.compile_towers()
         if self.context.world_size == 1:
             return model
         devices = [self.context.device] if self.context.device.type == "cuda" else None
@@ -338,5 +340,7 @@ def parse_monitor(text: str) -> tuple[str, str]:
 
 
 def to_device(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
-    """A batch with its tensors on `device`."""
+    """A batch with its tensors on `device`, the texts cut to the longest first: on a GPU that would wait."""
+    if "text" in batch:
+        batch = {**batch, "text": cut_to_longest(batch["text"])}
     return {k: v.to(device, non_blocking=True) if torch.is_tensor(v) else v for k, v in batch.items()}

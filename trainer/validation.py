@@ -1,5 +1,6 @@
 """Validation between epochs: retrieval both ways on every set, and transcripts put in their right order."""
 
+import logging
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
@@ -11,6 +12,8 @@ from tqdm import tqdm
 
 from model.metric import sim_matrix, t2v_metrics, v2t_metrics
 from trainer.distributed import DistContext
+
+logger = logging.getLogger(__name__)
 
 REPORTED = ("R1", "R5", "R10", "MedR")
 
@@ -24,6 +27,8 @@ def validate(
 ) -> dict[str, float]:
     """Evaluate on each loader, every sample once, however many ranks share the work.
 
+    Unreadable videos are left out and named in a warning.
+
     Returns:
         "<set>_t2v_R1" and the like in percent; where samples have several texts also "<set>_order_accuracy",
         in percent: the share of transcripts whose texts are all put in their right places. The same
@@ -34,11 +39,18 @@ def validate(
     metrics: dict[str, float] = {}
     for name, loader in loaders.items():
         samples: list[tuple[int, np.ndarray, np.ndarray, bool | None]] = []
+        missing: list[str] = []
         for batch in tqdm(
             loader, desc=f"validation, {name}", disable=None if context.is_main else True, leave=False
         ):
-            samples += _embed(model, batch, context.device, autocast)
+            missing += [reason for _, reason in batch["missing"]]
+            if "video" in batch:
+                samples += _embed(model, batch, context.device, autocast)
+        if missing:
+            logger.warning("validation, %s: left out %d unreadable videos: %s", name, len(missing), missing)
         gathered = [sample for part in context.gather_objects(samples) for sample in part]
+        if not gathered:
+            raise ValueError(f"validation, {name}: none of its videos can be read")
         metrics |= {f"{name}_{key}": value for key, value in _metrics(gathered).items()}
     model.train(was_training)
     return metrics

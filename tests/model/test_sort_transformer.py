@@ -25,14 +25,14 @@ def plain_sort(head, video_tokens, texts):
 
 
 def test_reading_the_texts_alone_changes_nothing(head):
-    video_tokens, texts = torch.randn(2, 9, 128), torch.randn(2, 4, 128)
+    video_tokens, texts = torch.randn(2, 9, 96), torch.randn(2, 4, 96)
     got = head(video_tokens, texts)
     assert got.shape == (2, 4, 4)
     torch.testing.assert_close(got, plain_sort(head, video_tokens, texts), atol=1e-5, rtol=1e-5)
 
 
 def test_permuting_the_texts_permutes_the_rows(head):
-    video_tokens, texts, order = torch.randn(2, 9, 128), torch.randn(2, 4, 128), torch.tensor([2, 0, 3, 1])
+    video_tokens, texts, order = torch.randn(2, 9, 96), torch.randn(2, 4, 96), torch.tensor([2, 0, 3, 1])
     got = head(video_tokens, texts[:, order])
     torch.testing.assert_close(got, head(video_tokens, texts)[:, order], atol=1e-5, rtol=1e-5)
 

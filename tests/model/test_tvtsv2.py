@@ -41,7 +41,7 @@ def test_video_alone(model):
     out = model(batch)
     assert out.text_embeds is None
     assert out.order_logits is None
-    assert out.video_embeds.shape == (2, 128)
+    assert out.video_embeds.shape == (2, 96)
 
 
 def test_sorting_never_reaches_the_text_tower():
@@ -108,13 +108,14 @@ def test_initial_values():
     block = official.video_model.transformer.resblocks[0]
     assert not block.timeattn.qkv.weight.any()
     assert not block.timeattn.qkv.bias.any()
-    assert torch.equal(block.timeattn.proj.weight, torch.ones(128, 128))
-    assert official.video_model.temporal_embedding.shape == (64, 128)
-    assert official.video_model.temporal_embedding.std().item() == pytest.approx(128**-0.5, rel=0.05)
-    assert torch.equal(block.ln_3.weight, torch.ones(128))
+    assert torch.equal(block.timeattn.proj.weight, torch.ones(96, 96))
+    assert official.video_model.temporal_embedding.shape == (64, 96)
+    assert official.video_model.temporal_embedding.std().item() == pytest.approx(96**-0.5, rel=0.05)
+    assert torch.equal(block.ln_3.weight, torch.ones(96))
     demo = create_model("TVTSv2_Demo")
     assert demo.video_model.transformer.resblocks[0].timeattn.qkv.weight.any()
-    assert demo.video_model.temporal_embedding.std().item() == pytest.approx(0.5, rel=0.1)
+    assert demo.video_model.temporal_embedding.std().item() == pytest.approx(2.0, rel=0.1)
+    assert demo.video_model.positional_embedding.std().item() == pytest.approx(2.0, rel=0.1)
 
 
 def test_new_and_clip_parameters():
