@@ -14,7 +14,7 @@ class UnreadableCounter:
     """Counts the failures of the batches of one epoch, logs each file once, and stops a run above a limit.
 
     `max_fraction` of the videos tried may be unreadable; judged once `min_tried` have been, as the first
-    broken file of a run says little.
+    broken file of a run says little, and when an epoch ends.
     """
 
     def __init__(self, max_fraction: float = 0.01, min_tried: int = 300):
@@ -40,7 +40,17 @@ class UnreadableCounter:
             if path not in self.files:
                 self.files[path] = reason
                 logger.warning("unreadable, another sample takes its place: %s (%s)", path, reason)
-        if self.read + self.failed >= self.min_tried and self.fraction > self.max_fraction:
+        if self.read + self.failed >= self.min_tried:
+            self.check()
+
+    def end_epoch(self) -> None:
+        """Judge the epoch, however short, and count anew. Raises TooManyUnreadable above the limit."""
+        self.check()
+        self.start_epoch()
+
+    def check(self) -> None:
+        """Raises TooManyUnreadable above the limit, naming the last files."""
+        if self.fraction > self.max_fraction:
             listed = "\n".join(f"  {path}: {reason}" for path, reason in list(self.files.items())[-5:])
             raise TooManyUnreadable(
                 f"{self.summary()}; more than max_unreadable, {self.max_fraction:.2%}. The last ones:\n"

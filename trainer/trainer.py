@@ -196,7 +196,6 @@ class Trainer:
 
     def _end_epoch(self) -> dict[str, float]:
         logger.info("epoch %d: %s", self.epoch + 1, self.unreadable.summary())
-        self.unreadable.start_epoch()
         if len(self.train_loader) == 0:
             self.epoch += 1
             self.train_loader.set_epoch(self.epoch)
@@ -205,6 +204,7 @@ class Trainer:
         if last or self.epoch % self.config["trainer"]["validate_every"] == 0:
             metrics = self._validate()
         self._save(metrics)
+        self.unreadable.end_epoch()
         return metrics
 
     def _validate(self) -> dict[str, float]:

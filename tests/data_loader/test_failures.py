@@ -50,3 +50,10 @@ def test_the_summary_names_what_was_mended():
     counter = UnreadableCounter()
     counter.update(batch(3, problems=["times out of order", "words without a time", "times out of order"]))
     assert counter.summary().endswith("; transcripts mended: 2 times out of order, 1 words without a time")
+
+
+def test_a_short_epoch_is_judged_when_it_ends():
+    counter = UnreadableCounter(max_fraction=0.01, min_tried=100)
+    counter.update({"index": [0] * 9, "failures": [("a.mp4", "empty")]})
+    with pytest.raises(TooManyUnreadable, match=r"1 of 10 videos.*\n  a\.mp4: empty"):
+        counter.end_epoch()

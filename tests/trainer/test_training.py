@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import train
+from data_loader.failures import TooManyUnreadable
 from trainer.checkpoints import list_checkpoints
 from trainer.config import REPOSITORY
 from trainer.trainer import Trainer
@@ -101,9 +102,10 @@ def test_too_many_unreadable_videos_stop_the_run(world, arguments, tmp_path):
     for path in sorted((broken / "train").rglob("*.mp4"))[::5]:
         path.write_bytes(b"not a video")
     entries = [{"type": "webvid", "root": str(broken)}]
-    settings = {"data__train": entries, "data__val": [], "trainer__epochs": 100}
-    with pytest.raises(RuntimeError, match="could not be read"):
+    settings = {"data__train": entries, "data__val": [], "trainer__epochs": 2}
+    with pytest.raises(TooManyUnreadable, match="could not be read"):
         train.main(arguments(name="spoilt", **settings))
+    assert [path.name for path in list_checkpoints(tmp_path / "spoilt")] == ["checkpoint-epoch1.pth"]
 
 
 @pytest.mark.parametrize(
