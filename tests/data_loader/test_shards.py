@@ -4,6 +4,7 @@ import tarfile
 
 import pytest
 import torch
+import webdataset
 
 from data_loader import JointLoader, build_dataset, build_loader
 from data_loader.prepare.__main__ import main as prepare
@@ -63,7 +64,6 @@ def test_they_are_plain_webdataset_shards(world):
 
 
 def test_the_webdataset_package_reads_them(world):
-    webdataset = pytest.importorskip("webdataset")
     _, folder = world
     paths = [str(path) for path in sorted((folder / "shards").glob("train-*.tar"))]
     files, _ = both(world)
