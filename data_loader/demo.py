@@ -10,7 +10,7 @@ import itertools
 import json
 import pickle
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -49,7 +49,7 @@ MISHEARD = {
     "right": "write",
 }
 FILLERS = ("um", "so", "&gt;&gt;", "uh", "like")
-FAMILY = 8  # WebVid training videos that show the same looks
+FAMILY = 16  # WebVid training videos that show the same looks
 CLIP_SECONDS, GAP_SECONDS = 2, 1  # of the four clips that a 12-second YT-Temporal video is cut into
 
 
@@ -109,7 +109,11 @@ def _draw(video: Video) -> None:
 
 
 def _caption(events: Sequence[Event]) -> str:
-    return " then ".join(event.text for event in events)
+    return _join(event.text for event in events)
+
+
+def _join(texts: Iterable[str]) -> str:
+    return " then ".join(texts)
 
 
 def _yttemporal(root: Path, rng: np.random.Generator, count: int, seed: tuple, split: str) -> list[Video]:
@@ -152,14 +156,15 @@ def _mishear(rng: np.random.Generator, words: list[str]) -> Iterator[str]:
 
 def _webvid(root: Path, rng: np.random.Generator, count: int, seed: tuple, split: str) -> list[Video]:
     """One to three events a video. Training videos come in families of the same looks, which differ in the
-    order and the motions alone: what must tell them apart is time."""
+    order and the motions alone: what must tell them apart is time. Some captions tell the motions only."""
     captions, paths, videos = [], [], []
     for i in range(count):
         if split == "val" or i % FAMILY == 0:
-            events = draw_events(rng, int(rng.choice([1, 1, 2, 3])), held_out=split == "val")
+            events = draw_events(rng, int(rng.integers(1, 4)), held_out=split == "val")
         else:
             events = redraw_events(rng, [(event.colour, event.shape) for event in events])
-        captions.append(_caption(events))
+        vague = split == "train" and rng.random() < (0.3 if len(events) == 1 else 0.1)
+        captions.append(_join(f"something {e.motion}" for e in events) if vague else _caption(events))
         paths.append(f"{i // 1000:03d}/{i:06d}")
         videos.append(Video(root / "WebVid" / split / f"{paths[-1]}.mp4", tuple(events), (*seed, i)))
     table = pd.DataFrame({"caption": captions, "path": paths})

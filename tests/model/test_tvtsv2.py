@@ -114,8 +114,8 @@ def test_initial_values():
     assert torch.equal(block.ln_3.weight, torch.ones(96))
     demo = create_model("TVTSv2_Demo")
     assert demo.video_model.transformer.resblocks[0].timeattn.qkv.weight.any()
-    assert demo.video_model.temporal_embedding.std().item() == pytest.approx(2.0, rel=0.1)
-    assert demo.video_model.positional_embedding.std().item() == pytest.approx(2.0, rel=0.1)
+    assert demo.video_model.temporal_embedding.std().item() == pytest.approx(1.0, rel=0.1)
+    assert demo.video_model.positional_embedding.std().item() == pytest.approx(1.0, rel=0.1)
 
 
 def test_new_and_clip_parameters():
