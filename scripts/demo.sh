@@ -15,6 +15,9 @@ case " $* " in *" --help "* | *" -h "*)
     exit 0
     ;;
 esac
+# Threads that spin while they wait would slow each other down tenfold on a machine that is busy with other work.
+export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE}
+
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 cd "$root"
 exec "$python" -m downstream.demo "$@"
