@@ -78,11 +78,13 @@ def generate(root: Path, seed: int = 0, scale: float = 1.0, workers: int = 2) ->
     done, settings = root / "demo.json", {"seed": seed, "scale": scale, "sizes": SIZES}
     if done.is_file() and json.loads(done.read_text()) == settings:
         return False
-    if root.exists():
-        if any(root.iterdir()) and not (root / "meta_data").is_dir():
+    marker = root / ".demo-data"  # no folder without it is ever emptied
+    if root.exists() and any(root.iterdir()):
+        if not marker.is_file():
             raise ValueError(f"{root} exists and holds something other than demo data; name another folder")
         shutil.rmtree(root)
     (root / "meta_data").mkdir(parents=True)
+    marker.touch()
     makers: dict[str, Callable[..., list[Video]]] = {
         "yttemporal_train": partial(_yttemporal, split="train"),
         "yttemporal_val": partial(_yttemporal, split="val"),

@@ -1,5 +1,6 @@
 """Which rank sees which sample when, and loading them; an epoch and a count are all the state there is."""
 
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 
@@ -85,7 +86,7 @@ def build_loader(
             "persistent_workers": True,
             "prefetch_factor": prefetch_factor,
             "multiprocessing_context": context,
-            "worker_init_fn": one_thread,
+            "worker_init_fn": start_worker,
         }
     return DataLoader(
         dataset,
@@ -99,9 +100,10 @@ def build_loader(
     )
 
 
-def one_thread(worker: int) -> None:
-    """Keep a worker to its core."""
+def start_worker(worker: int) -> None:
+    """Keep a worker to its core, and deaf to Ctrl-C: the run answers it, and needs its batches until then."""
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class JointLoader:

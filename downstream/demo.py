@@ -41,7 +41,7 @@ class Demo:
         sets = [("yttemporal", "YTTemporal"), ("webvid", "WebVid")]
         entries = json.dumps([{"type": kind, "root": str(self.data / folder)} for kind, folder in sets])
         overrides = [
-            f"name={self.results.name}",
+            f"name={json.dumps(self.results.name)}",
             f"trainer.save_dir={self.results.parent}",
             f"seed={self.seed}",
             f"data.meta={self.data / 'meta_data'}",
@@ -108,7 +108,11 @@ def run(*command: object) -> None:
     """Run one of the repository's Python commands; a failure ends the demo with its exit status."""
     words = [str(word) for word in command]
     print(f"\n$ python {shlex.join(words)}", flush=True)
-    status = subprocess.run([sys.executable, *words], cwd=REPOSITORY, check=False).returncode
+    process = subprocess.Popen([sys.executable, *words], cwd=REPOSITORY)
+    try:
+        status = process.wait()
+    except KeyboardInterrupt:  # the terminal told the command, too; training saves before it ends
+        status = process.wait() or 130
     if status:
         sys.exit(status)
 
@@ -125,12 +129,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="factor on the amount of data, and so on the training (default: 1)",
     )
     parser.add_argument(
-        "--output", type=Path, help="results (default: results/demo, with the seed unless it is 0)"
+        "--output",
+        type=Path,
+        help="results (default: results/demo, with the scale unless it is 1 and the seed unless it is 0)",
     )
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
     args = parser.parse_args(argv)
     data = "demo" if args.scale == 1 else f"demo-x{args.scale:g}"
-    name = "demo" if args.seed == 0 else f"demo-seed{args.seed}"
+    name = data if args.seed == 0 else f"{data}-seed{args.seed}"
     results = (args.output or REPOSITORY / "results" / name).resolve()
     demo = Demo(REPOSITORY / "data" / data, results, args.seed, args.scale, tuple(args.overrides))
     demo.make_data()

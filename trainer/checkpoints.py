@@ -41,9 +41,9 @@ def save_atomically(state: Mapping[str, Any], path: Path) -> None:
         ) from error
 
 
-def remove_old(run_dir: Path, keep: int) -> None:
-    """Delete all but the `keep` newest checkpoints; the best one has a file of its own and stays."""
-    for path in list_checkpoints(run_dir)[keep:]:
+def remove_old(run_dir: Path, keep: int | None) -> None:
+    """Delete all but the `keep` newest checkpoints (None: keep all); the best one has a file of its own."""
+    for path in list_checkpoints(run_dir)[keep:] if keep is not None else []:
         path.unlink(missing_ok=True)
 
 

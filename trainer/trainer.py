@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 import signal
 import time
 from collections.abc import Iterator, Mapping
@@ -221,14 +222,15 @@ class Trainer:
                 self.run_log.write("step", row.pop("step"), {"epoch": self.epoch, **row})
             bar.set_postfix_str(summary)
             logger.info("step %d/%d  %s", self.global_step, self.total_steps, summary)
-        bad = [row for row in rows if row["loss"] != row["loss"] or abs(row["loss"]) == float("inf")]
-        if bad and self.scaler.is_enabled():
+        bad = [row for row in rows if not math.isfinite(row["loss"] + row["grad_norm"])]
+        if bad and self.scaler.is_enabled() and len(bad) < len(rows):
             return  # a loss scaler skips such a step and lowers its scale
         if bad:
             raise FloatingPointError(
-                f"the loss became {bad[0]['loss']} by step {self.global_step}; the last checkpoint in "
-                f"{self.run_dir} is intact: lower the learning rate, clip gradients "
-                "(optimizer.max_grad_norm) or use trainer.precision=fp32, and --resume auto"
+                f"loss {bad[0]['loss']}, gradient norm {bad[0]['grad_norm']} by step "
+                f"{self.global_step}; the last checkpoint in {self.run_dir} is intact: lower the "
+                "learning rate, clip gradients (optimizer.max_grad_norm) or use trainer.precision=fp32, and "
+                "--resume auto"
             )
 
     # ------------------------------------------------------------------ checkpoints
@@ -240,6 +242,7 @@ class Trainer:
             "epoch": self.epoch,
             "loader": self.train_loader.state_dict(),
             "global_step": self.global_step,
+            "steps_per_epoch": self.steps_per_epoch,
             "state_dict": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
@@ -268,8 +271,20 @@ class Trainer:
         self.best = state["monitor_best"]
         self.train_loader.load_state_dict(state["loader"])
         self.epoch, self.global_step = state["epoch"], state["global_step"]
+        if state["steps_per_epoch"] != self.steps_per_epoch:
+            self._adapt_schedule()
         logger.info("resumed from %s: epoch %d, step %d", path, self.epoch, self.global_step)
         return path
+
+    def _adapt_schedule(self) -> None:
+        """Another number of ranks, or another batch size, makes epochs of other lengths: let learning rate and end
+        of the run follow from the epochs done, not from the steps."""
+        done = (self.epoch + 1) * self.steps_per_epoch - len(self.train_loader)
+        self.scheduler.last_epoch = done - 1
+        self.scheduler.step()
+        self.total_steps = self.global_step + self.epochs * self.steps_per_epoch - done
+        if self.config["trainer"]["max_steps"] is not None:
+            self.total_steps = min(self.total_steps, self.config["trainer"]["max_steps"])
 
     def _save(self, metrics: Mapping[str, float] | None = None) -> None:
         """Write a checkpoint on rank 0, and a copy as the best if the monitored metric improved."""

@@ -31,7 +31,8 @@ def gradients(model, out):
 def assert_same_gradients(got, want):
     assert got.keys() == want.keys()
     for name in want:
-        torch.testing.assert_close(got[name], want[name], atol=1e-4, rtol=1e-4)
+        scale = want[name].abs().max().item()  # rounding grows with what is summed, not with the one result
+        torch.testing.assert_close(got[name], want[name], atol=1e-4 * scale, rtol=0, msg=name)
 
 
 @pytest.mark.parametrize("checkpointing", [0, 1])

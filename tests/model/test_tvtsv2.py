@@ -90,7 +90,7 @@ def test_unknown_names_and_settings_are_refused_with_those_there_are():
     for bad in (
         {"activation": "relu"},
         {"trained_text_blocks": 4},
-        {"video_heads": 3},
+        {"video_heads": 5},
         {"num_frames": 0},
         {"mask_ratio": 1.0},
         {"image_size": 65},

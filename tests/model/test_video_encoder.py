@@ -77,7 +77,7 @@ def test_shapes_for_any_frames_and_patches(model, frames, kept):
     keep = torch.arange(kept).repeat(2, 1)
     embeds, tokens = model.encode_video(random_video(frames=frames), keep)
     assert embeds.shape == (2, 96)
-    assert tokens.shape == (2, 1 + frames * kept, 128)
+    assert tokens.shape == (2, 1 + frames * kept, 96)
     assert torch.equal(tokens[:, 0], embeds)
 
 

@@ -175,4 +175,6 @@ def test_two_processes_train_validate_and_resume(arguments, tmp_path):
         arguments("--resume", "auto", **{**settings, "trainer__epochs": 2})
     )  # on one process
     assert resumed == 0
-    assert rows(run_dir, "step")[-1]["step"] == 10
+    steps = rows(run_dir, "step")
+    assert steps[-1]["step"] == 10  # 4 as before, then a whole epoch of 3 joint steps
+    assert steps[-1]["lr"] < 1e-4  # the cosine's end, though two whole epochs of one process are 12 steps
