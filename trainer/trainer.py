@@ -277,8 +277,10 @@ class Trainer:
         return path
 
     def _adapt_schedule(self) -> None:
-        """Another number of ranks, or another batch size, makes epochs of other lengths: let learning rate and end
-        of the run follow from the epochs done, not from the steps."""
+        """Let learning rate and end of the run follow from the epochs done, not from the steps.
+
+        Another number of ranks, or another batch size, makes epochs of other lengths.
+        """
         done = (self.epoch + 1) * self.steps_per_epoch - len(self.train_loader)
         self.scheduler.last_epoch = done - 1
         self.scheduler.step()

@@ -62,7 +62,7 @@ def test_features_of_a_folder(videos, model, checkpoint, tmp_path, capsys):
     np.testing.assert_allclose(table.columns["duration"], [0.5] + [2.0] * 6)
     expected = np.stack([plain_feature(model, videos / f"{i}.mp4") for i in range(7)])
     np.testing.assert_allclose(table.features, expected, atol=2e-5)
-    assert "video features: [7, 128]" in capsys.readouterr().out
+    assert "video features: [7, 96]" in capsys.readouterr().out
     assert table.facts["arch"] == "TVTSv2_Demo" and len(table.facts["checkpoint_sha256"]) == 64
     assert not out.with_name("out.safetensors.parts").exists()
 
@@ -101,7 +101,7 @@ def test_tokens(videos, model, checkpoint, tmp_path):
     out = tmp_path / "out.safetensors"
     assert feature_extraction.main(command(checkpoint, videos / "1.mp4", "-o", out, "--tokens")) == 0
     table = read_features(out)
-    assert table.columns["tokens"].shape == (1, 1 + 12 * model.num_patches, 128)
+    assert table.columns["tokens"].shape == (1, 1 + 12 * model.num_patches, 96)
     np.testing.assert_allclose(table.columns["tokens"][:, 0], table.features, atol=1e-6)
     with pytest.raises(SystemExit):
         feature_extraction.main(command(checkpoint, videos, "-o", tmp_path / "out.parquet", "--tokens"))
@@ -204,7 +204,7 @@ def test_texts(model, checkpoint, tmp_path, capsys):
     with torch.no_grad():
         expected = model.encode_text(tokenize(table.columns["text"])).numpy()
     np.testing.assert_allclose(table.features, expected, atol=1e-5)
-    assert "text features: [2, 128]" in capsys.readouterr().out
+    assert "text features: [2, 96]" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -258,7 +258,7 @@ def test_the_official_command(videos, checkpoint, tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert "[1, 128]" in done.stdout and str(out) in done.stdout
+    assert "[1, 96]" in done.stdout and str(out) in done.stdout
     assert len(read_features(out)) == 1
 
 

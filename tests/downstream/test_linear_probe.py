@@ -79,7 +79,7 @@ def test_a_whole_run(checkpoint, tmp_path, capsys):
     assert results["counts"] == {"training videos": 12, "test videos": 6, "classes": 2}
     assert results["metrics"]["accuracy"]["plain"]["top1"] == 100.0
     assert "held-out" in capsys.readouterr().out
-    assert load_file(tmp_path / "out/probe.safetensors")["weight"].shape == (2, 128)
+    assert load_file(tmp_path / "out/probe.safetensors")["weight"].shape == (2, 96)
     assert run(tmp_path, checkpoint, "-s", "1") == 0
 
 
