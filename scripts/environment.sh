@@ -1,7 +1,6 @@
 # Sourced by the other scripts: sets `root`, and `python`, an interpreter that has requirement.txt installed.
 #
-# Without an active virtual environment it makes .venv in the repository and installs into it, once for each state of
-# requirement.txt. pip's own settings (another index, a proxy) are respected. From the environment:
+# It makes .venv in the repository and installs into it, once for each state of requirement.txt. pip's own settings (another index, a proxy) are respected. From the environment:
 #   PYTHON  interpreter that makes .venv (default: python3)
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
