@@ -1,6 +1,7 @@
 """What all video data sets share: from a key to frames, crop, mask and text; what becomes of a broken
 file."""
 
+import logging
 import zlib
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -15,10 +16,23 @@ from data_loader.sampling import sample_frames
 from data_loader.transforms import clip_transform, pad_clip
 from data_loader.video import FrameCache, VideoReadError, read_frames
 
+logger = logging.getLogger(__name__)
+
 SPLITS = ("train", "val", "test")
 TRIES = 10  # samples tried in training before giving up: one broken file is chance, ten in a row are not
 
 FrameChoice = Callable[[int, np.random.Generator], list[int]]  # from the number of frames to those wanted
+
+
+def known_reader(reader: str) -> str:
+    """The reader to use for a config's: "cv2", the release's for YT-Temporal alone, becomes the default.
+
+    OpenCV's frames are short or repeated on damaged and cut files, without a word; its seeks are slow.
+    """
+    if reader == "cv2":
+        logger.warning("reader cv2 is read as decord: OpenCV repeats or drops frames of some files silently")
+        return "decord"
+    return reader
 
 
 class VideoDataset(Dataset):
@@ -74,7 +88,7 @@ class VideoDataset(Dataset):
         self.num_frames, self.image_size = num_frames, image_size
         self.mask_ratio = mask_ratio if view != "test" else None
         self.num_patches = num_patches
-        self.reader, self.timeout = reader, timeout
+        self.reader, self.timeout = known_reader(reader), timeout
         self.cache = FrameCache(int(cache_mb * 2**20)) if cache_mb else None
         self.seed, self.salt = seed, zlib.crc32(self.name.encode())
         self.allow_missing = allow_missing

@@ -40,6 +40,8 @@ def sorting_accuracy(model: torch.nn.Module, loader: Any, device: torch.device) 
     right = {"own video": 0, "another video": 0}
     total = 0
     for batch in tqdm(loader, desc="sorting", unit="batch", disable=None):
+        if len(batch["index"]) < 2:  # there is no other video to take the tokens of
+            continue
         batch = {key: value.to(device) if torch.is_tensor(value) else value for key, value in batch.items()}
         B = batch["video"].shape[0]
         _, tokens = model.encode_video(batch["video"], batch.get("keep_ind"), batch["valid_frames"])

@@ -143,6 +143,8 @@ def _dataset(entry: Mapping[str, Any], split: str, config: Config, model: nn.Mod
         "seed": config["seed"],
         **entry,
     }
-    settings["root"] = resolve_path(settings["root"])
+    for folder in ("root", "transcript_cache"):
+        if settings.get(folder):
+            settings[folder] = resolve_path(settings[folder])
     kind = settings.pop("type")
     return build_dataset(kind, split, **settings)

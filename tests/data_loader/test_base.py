@@ -115,3 +115,9 @@ def test_unknown_names_and_options_say_what_there_is(world):
         build_dataset("webvid", "train", format="tar", **options(world))
     with pytest.raises(ValueError, match="needs num_patches"):
         build_dataset("webvid", "train", mask_ratio=0.5, **options(world))
+
+
+def test_the_release_s_reader_for_yt_temporal_becomes_the_default_with_a_note(world, caplog):
+    dataset = build_dataset("webvid", "train", **MASK, **{**options(world), "reader": "cv2"})
+    assert dataset.reader == "decord"
+    assert "reader cv2 is read as decord" in caplog.text
