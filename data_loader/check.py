@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from data_loader import build_dataset
-from data_loader.loader import one_thread
+from data_loader.loader import start_worker
 from data_loader.records import read_json
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -85,7 +85,7 @@ def check(entry: dict[str, Any], args: argparse.Namespace) -> Iterator[tuple[str
         batch_size=8,
         num_workers=args.workers,
         collate_fn=missing_of,
-        worker_init_fn=one_thread,
+        worker_init_fn=start_worker,
         prefetch_factor=2 if args.workers else None,
     )
     with tqdm(total=len(dataset), desc=f"{kind} {split}", unit="video") as bar:
