@@ -32,7 +32,7 @@ class UnreadableCounter:
         return self.failed / max(1, self.read + self.failed)
 
     def update(self, batch: dict) -> None:
-        """Count a batch of `Collate`. Raises TooManyUnreadable above the limit."""
+        """Count a batch of `Collate`, and name the files that failed for the first time."""
         self.read += len(batch["index"])
         self.failed += len(batch["failures"])
         self.problems.update(batch.get("problems", ()))
@@ -40,22 +40,22 @@ class UnreadableCounter:
             if path not in self.files:
                 self.files[path] = reason
                 logger.warning("unreadable, another sample takes its place: %s (%s)", path, reason)
-        if self.read + self.failed >= self.min_tried:
-            self.check()
 
-    def end_epoch(self) -> None:
-        """Judge the epoch, however short, and count anew. Raises TooManyUnreadable above the limit."""
-        self.check()
-        self.start_epoch()
+    def judge(self, read: int, failed: int, epoch_over: bool = False) -> None:
+        """Stop the run if too many of the videos tried so far in this epoch, on all ranks, failed.
 
-    def check(self) -> None:
-        """Raises TooManyUnreadable above the limit, naming the last files."""
-        if self.fraction > self.max_fraction:
-            listed = "\n".join(f"  {path}: {reason}" for path, reason in list(self.files.items())[-5:])
-            raise TooManyUnreadable(
-                f"{self.summary()}; more than max_unreadable, {self.max_fraction:.2%}. The last ones:\n"
-                f"{listed}\nList them all with: python -m data_loader.check CONFIG"
-            )
+        Every rank is to call this with the same counts, the sums of the ranks' `read` and `failed`, so that all
+        of them stop at the same step. Raises TooManyUnreadable, which names this rank's last files.
+        """
+        tried = read + failed
+        if (tried < self.min_tried and not epoch_over) or failed <= self.max_fraction * tried:
+            return
+        listed = "\n".join(f"  {path}: {reason}" for path, reason in list(self.files.items())[-5:])
+        raise TooManyUnreadable(
+            f"{failed} of {tried} videos tried could not be read ({failed / tried:.2%}), more than "
+            f"max_unreadable, {self.max_fraction:.2%}. The last ones:\n{listed}\n"
+            "List them all with: python -m data_loader.check CONFIG"
+        )
 
     def summary(self) -> str:
         """A line for the end of an epoch."""

@@ -97,11 +97,13 @@ def build_loaders(
     """The joint training loader and one validation loader a set, by the set's type.
 
     Raises:
-        ConfigError: no training set, or two of one type.
+        ConfigError: no training set, a set without a type, or two of one type.
     """
+    for split in ("train", "val"):
+        names = [entry.get("type") for entry in config["data"][split]]
+        if len(set(names)) < len(names) or None in names or (split == "train" and not names):
+            raise ConfigError(f"data.{split} needs sets that each name a type of their own; it has {names}")
     names = [entry["type"] for entry in config["data"]["train"]]
-    if len(set(names)) < len(names) or not names:
-        raise ConfigError(f"data.train needs one or more sets, each type once; it has {names}")
     train = [_loader(entry, "train", config, model, context) for entry in config["data"]["train"]]
     val = {e["type"]: build_val_loader(e, config, model, context) for e in config["data"]["val"]}
     return JointLoader(train, names), val

@@ -39,13 +39,13 @@ class DistContext:
         dist.broadcast_object_list(holder, src=0)
         return holder[0]
 
-    def any(self, flag: bool) -> bool:
-        """Whether `flag` is true on at least one rank."""
+    def sum(self, counts: Sequence[int]) -> list[int]:
+        """Whole numbers, each added up over the ranks, on every rank."""
         if self.world_size == 1:
-            return flag
-        total = torch.tensor(int(flag), device=self.device)
-        dist.all_reduce(total, op=dist.ReduceOp.MAX)
-        return bool(total.item())
+            return list(counts)
+        total = torch.tensor(counts, dtype=torch.int64, device=self.device)
+        dist.all_reduce(total)
+        return total.tolist()
 
     def mean(self, values: torch.Tensor) -> torch.Tensor:
         """`values` averaged over the ranks."""

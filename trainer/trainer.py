@@ -152,7 +152,9 @@ class Trainer:
         """Save if it is time to, stop if a signal came. Returns whether the run has all its steps."""
         if self.global_step >= self.total_steps:
             return True
-        stop = self.context.any(self._stop_signal is not None)
+        counter = self.unreadable
+        stop, *pooled = self.context.sum([self._stop_signal is not None, counter.read, counter.failed])
+        counter.judge(*pooled)
         every = self.config["trainer"]["save_every_steps"]
         passed = every and self.global_step % every < len(self.train_loader.loaders)
         if stop or (passed and len(self.train_loader) > 0):
@@ -196,6 +198,7 @@ class Trainer:
     # ------------------------------------------------------------------ between epochs
 
     def _end_epoch(self) -> dict[str, float]:
+        read, failed = self.context.sum([self.unreadable.read, self.unreadable.failed])
         logger.info("epoch %d: %s", self.epoch + 1, self.unreadable.summary())
         if len(self.train_loader) == 0:
             self.epoch += 1
@@ -205,7 +208,8 @@ class Trainer:
         if last or self.epoch % self.config["trainer"]["validate_every"] == 0:
             metrics = self._validate()
         self._save(metrics)
-        self.unreadable.end_epoch()
+        self.unreadable.judge(read, failed, epoch_over=True)
+        self.unreadable.start_epoch()
         return metrics
 
     def _validate(self) -> dict[str, float]:
@@ -291,6 +295,12 @@ class Trainer:
     def _save(self, metrics: Mapping[str, float] | None = None) -> None:
         """Write a checkpoint on rank 0, and a copy as the best if the monitored metric improved."""
         value = (metrics or {}).get(self.monitor_name)
+        if metrics and value is None and self.context.is_main:
+            logger.warning(
+                "no best checkpoint: validation has no metric %r (trainer.monitor); it has %s",
+                self.monitor_name,
+                ", ".join(metrics),
+            )
         improved = value is not None and (
             self.best is None or (value > self.best if self.monitor_mode == "max" else value < self.best)
         )

@@ -116,6 +116,8 @@ def test_too_many_unreadable_videos_stop_the_run(world, arguments, tmp_path):
         ("arch__start_from", "/nowhere.pth", "nowhere"),
         ("loss__gather", "some", "gather"),
         ("trainer__monitor", "val_loss", "monitor"),
+        ("data__train", [], "data.train needs sets"),
+        ("data__val", [{"root": "x"}], "data.val needs sets that each name a type"),
     ],
 )
 def test_values_that_cannot_be_used_are_named_before_training(
