@@ -44,8 +44,8 @@ class UnreadableCounter:
     def judge(self, read: int, failed: int, epoch_over: bool = False) -> None:
         """Stop the run if too many of the videos tried so far in this epoch, on all ranks, failed.
 
-        Every rank is to call this with the same counts, the sums of the ranks' `read` and `failed`, so that all
-        of them stop at the same step. Raises TooManyUnreadable, which names this rank's last files.
+        Every rank is to call this with the same counts, the sums of the ranks' `read` and `failed`, so that
+        all of them stop at the same step. Raises TooManyUnreadable, which names this rank's last files.
         """
         tried = read + failed
         if (tried < self.min_tried and not epoch_over) or failed <= self.max_fraction * tried:
