@@ -5,16 +5,22 @@ from torch import Tensor, nn
 
 from model.layers import attend
 
+try:
+    from model import triton_attention
+except ImportError:  # Triton comes with PyTorch for NVIDIA's GPUs, not everywhere else
+    triton_attention = None
+
 
 class DividedAttention(nn.Module):
     """Self-attention in which a patch sees the class token and the other members of its group.
 
     over="space": a group is a frame, its members the n patches kept of it.
     over="time":  a group is a patch position, its members that patch in each of the T frames.
-    The class token sees every token.
+    The class token sees every token. The backend "auto" takes the Triton kernels where they run and pay: on a
+    GPU in half precision.
     """
 
-    def __init__(self, width: int, heads: int, over: str, backend: str = "sdpa"):
+    def __init__(self, width: int, heads: int, over: str, backend: str = "auto"):
         super().__init__()
         self.heads = heads
         self.over = over
@@ -24,9 +30,22 @@ class DividedAttention(nn.Module):
 
     def forward(self, x: Tensor, num_frames: int) -> Tensor:
         """x [B, 1 + T·n, width] -> the same shape; num_frames is T."""
-        B, L, D = x.shape
-        T, n = num_frames, (L - 1) // num_frames
-        q, k, v = self.qkv(x).view(B, L, 3, self.heads, D // self.heads).unbind(2)  # [B, L, heads, size] each
+        qkv = self.qkv(x)
+        if (
+            self.backend == "auto"
+            and triton_attention is not None
+            and triton_attention.supports(qkv, num_frames, self.heads, self.over)
+        ):
+            x = triton_attention.triton_divided_attention(qkv, num_frames, self.heads, self.over)
+        else:
+            x = self._attend(qkv, num_frames)
+        return self.proj(x)
+
+    def _attend(self, qkv: Tensor, T: int) -> Tensor:
+        """The same by PyTorch's attention: [B, 1 + T·n, 3·width] -> [B, 1 + T·n, width]."""
+        B, L, _ = qkv.shape
+        n = (L - 1) // T
+        q, k, v = qkv.view(B, L, 3, self.heads, -1).unbind(2)  # [B, L, heads, size] each
         (class_q, q), (class_k, patch_k), (class_v, patch_v) = (u.split([1, T * n], dim=1) for u in (q, k, v))
 
         class_out = attend(class_q, k, v, self.backend)  # [B, 1, heads, size]
@@ -41,7 +60,7 @@ class DividedAttention(nn.Module):
         if self.over == "time":
             out = out.transpose(1, 2)  # [B, T, n, heads, size]
 
-        return self.proj(torch.cat([class_out, out.flatten(1, 2)], dim=1).flatten(2))
+        return torch.cat([class_out, out.flatten(1, 2)], dim=1).flatten(2)
 
     def _group(self, u: Tensor, T: int) -> Tensor:
         """[B, T·n, heads, size] -> [B, T, n, heads, size] over space, [B, n, T, heads, size] over time."""

@@ -8,8 +8,10 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
-# "sdpa" lets PyTorch choose the fastest kernel that fits; the others insist on one.
+# "sdpa" lets PyTorch choose the fastest kernel that fits; the others insist on one. "auto" is the same, but for
+# the divided attention of the video tower (model/attention.py).
 ATTENTION_BACKENDS = {
+    "auto": None,
     "sdpa": None,
     "flash": SDPBackend.FLASH_ATTENTION,
     "efficient": SDPBackend.EFFICIENT_ATTENTION,
@@ -18,7 +20,7 @@ ATTENTION_BACKENDS = {
 }
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, backend: str = "sdpa", causal: bool = False) -> Tensor:
+def attend(q: Tensor, k: Tensor, v: Tensor, backend: str = "auto", causal: bool = False) -> Tensor:
     """softmax(q kᵀ / √size) v of q [B, Lq, heads, size] and k, v [B, Lk, heads, size], shaped as q."""
     kernel = ATTENTION_BACKENDS[backend]
     with nullcontext() if kernel is None else sdpa_kernel(kernel):

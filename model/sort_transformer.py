@@ -55,7 +55,7 @@ class Block(nn.Module):
 class SortTransformer(nn.Module):
     """Video tokens and K text embeddings in, for each text the logits of its K places in time out."""
 
-    def __init__(self, variant: Variant, backend: str = "sdpa"):
+    def __init__(self, variant: Variant, backend: str = "auto"):
         super().__init__()
         width = variant.embed_dim
         self.type_embed = nn.Parameter(torch.zeros(1, 2, width))  # 0: video, 1: text

@@ -55,7 +55,7 @@ class Block(nn.Module):
 class TextTransformer(nn.Module):
     """The stack of blocks, [M, L, width] -> [M, L, width]."""
 
-    def __init__(self, variant: Variant, backend: str = "sdpa", checkpoint_every: int = 0):
+    def __init__(self, variant: Variant, backend: str = "auto", checkpoint_every: int = 0):
         super().__init__()
         self.checkpoint_every = checkpoint_every
         self.resblocks = nn.ModuleList(

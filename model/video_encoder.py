@@ -38,7 +38,7 @@ class VideoTransformer(nn.Module):
     `proj`; "patches_raw" is the patches alone, after `proj` without `ln_post` (the official H/14).
     """
 
-    def __init__(self, variant: Variant, backend: str = "sdpa", checkpoint_every: int = 0):
+    def __init__(self, variant: Variant, backend: str = "auto", checkpoint_every: int = 0):
         super().__init__()
         self.variant = variant
         self.checkpoint_every = checkpoint_every
@@ -82,13 +82,25 @@ class VideoTransformer(nn.Module):
             video = video[:, None]  # an image is a clip of one frame
         check_video(video, self.variant)
         B, T = video.shape[:2]
+        if keep_ind is not None:
+            check_keep_ind(keep_ind, B, self.variant.num_patches)
+            keep_ind = keep_ind.to(video.device)
+        if valid_frames is not None:
+            check_valid_frames(valid_frames, B)
+            valid_frames = valid_frames.to(video.device)
 
+        x = self.embed(video, keep_ind, valid_frames)
+        x = run_blocks(self.transformer.resblocks, x, T, checkpoint_every=self.checkpoint_every)
+        return self.read_out(x)
+
+    def embed(self, video: Tensor, keep_ind: Tensor | None, valid_frames: Tensor | None) -> Tensor:
+        """video [B, T, 3, S, S] -> tokens with their positions, [B, 1 + T·n, width]."""
+        B, T = video.shape[:2]
         patches = self.cut_patches(video, keep_ind)  # [B, T, n, 3, patch²]
         if video.dtype == torch.uint8:
             patches = (patches - self.pixel_mean) / self.pixel_std
         if valid_frames is not None:
-            check_valid_frames(valid_frames, B)
-            padding = torch.arange(T, device=video.device) >= valid_frames.to(video.device)[:, None]  # [B, T]
+            padding = torch.arange(T, device=video.device) >= valid_frames[:, None]  # [B, T]
             patches = patches.masked_fill(padding[:, :, None, None, None], 0)
         x = F.linear(
             patches.flatten(3).to(self.conv1.weight.dtype), self.conv1.weight.flatten(1)
@@ -99,8 +111,13 @@ class VideoTransformer(nn.Module):
         x = torch.cat([class_token.to(x.dtype), x.flatten(1, 2)], dim=1)  # [B, 1 + T·n, width]
 
         x = self.ln_pre(x)
-        x = run_blocks(self.transformer.resblocks, x, T, checkpoint_every=self.checkpoint_every)
+        # Under autocast the sum that runs through the blocks is in half precision, too: it is read and written
+        # many times a block, and the products round what they read of it anyway.
+        kind = x.device.type
+        return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
 
+    def read_out(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens after the last block -> video embeddings [B, D], and the tokens for the sort head."""
         if self.variant.sort_tokens == "all_normed":
             tokens = self.ln_post(x) @ self.proj
             return tokens[:, 0], tokens
@@ -117,8 +134,7 @@ class VideoTransformer(nn.Module):
         grid = grid.permute(0, 1, 3, 5, 2, 4, 6)  # [B, T, row, column, 3, p, p], still a view
         if keep_ind is None:
             return grid.flatten(5).flatten(2, 3)
-        check_keep_ind(keep_ind, B, self.variant.num_patches)
-        keep = keep_ind.to(video.device)[:, None]  # [B, 1, n]
+        keep = keep_ind[:, None]  # [B, 1, n]
         sample = torch.arange(B, device=video.device)[:, None, None]
         frame = torch.arange(T, device=video.device)[:, None]
         return grid[sample, frame, keep // g, keep % g].flatten(4)
@@ -128,4 +144,11 @@ class VideoTransformer(nn.Module):
         positions = self.positional_embedding[1:]
         if keep_ind is None:
             return positions
-        return F.embedding(keep_ind.to(positions.device), positions)[:, None]
+        return F.embedding(keep_ind, positions)[:, None]
+
+    def compile_regions(self, **options) -> None:
+        """torch.compile what lies before the blocks, a block, and what lies after them, in place."""
+        self.embed = torch.compile(self.embed, **options)
+        self.read_out = torch.compile(self.read_out, **options)
+        for block in self.transformer.resblocks:
+            block.compile(**options)

@@ -43,7 +43,7 @@ def test_backend_is_chosen_by_name():
     video = torch.randn(1, 3, 3, 64, 64)
     outputs = [model.encode_video(video)[0] for model in models.values()]
     torch.testing.assert_close(*outputs, atol=1e-5, rtol=1e-5)
-    with pytest.raises(ValueError, match="unknown attention 'fast'; there are sdpa"):
+    with pytest.raises(ValueError, match="unknown attention 'fast'; there are auto, sdpa"):
         create_model("TVTSv2_Demo", attention="fast")
 
 

@@ -1,0 +1,260 @@
+"""Divided space-time attention as Triton kernels, straight from the packed queries, keys and values.
+
+PyTorch's attention would need the class token's key copied in front of every group, which reads and
+writes all keys and values once more. Here a program takes one tile of one head: a frame (space), or
+a few patch positions with all their frames (time), and the class token as one more row and column.
+Rows and columns of a tile are numbered alike: 0 .. members - 1 are patches, `members` is the class
+token. Its own output gathers from all tiles, so each tile gives a part of it.
+
+    space: member r of tile f          is patch r of frame f
+    time:  member r of tile j, r = pT+t, is patch jP+p of frame t, P = positions a tile
+
+Softmax is computed in base 2; `lse` is log2 of its denominator, kept for backward.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from torch.library import triton_op, wrap_triton
+
+LOG2E = 1.4426950408889634
+LARGEST_HEAD = 128
+LONGEST_BACKWARD = 255  # patches a frame: backward holds all keys of a tile at once
+TIME_TILE = 64
+
+
+def supports(qkv: Tensor, num_frames: int, heads: int, over: str) -> bool:
+    """Whether the kernels can take this packed [B, 1 + T·n, 3·width] and are the faster way."""
+    if not qkv.is_cuda or qkv.dtype not in (torch.bfloat16, torch.float16):
+        return False
+    patches = (qkv.shape[1] - 1) // num_frames
+    fits = num_frames < TIME_TILE if over == "time" else patches <= LONGEST_BACKWARD or not qkv.requires_grad
+    return fits and qkv.shape[2] // (3 * heads) <= LARGEST_HEAD
+
+
+def triton_divided_attention(qkv: Tensor, num_frames: int, heads: int, over: str) -> Tensor:
+    """qkv [B, 1 + T·n, 3·width], for each token its query, key and value -> [B, 1 + T·n, width].
+
+    A patch sees the class token and its group, the class token sees all, as in DividedAttention.
+    """
+    return divided_attention_forward(qkv, num_frames, heads, over == "time")[0]
+
+
+# ------------------------------------------------------------------ kernels
+
+
+@triton.jit
+def _token(r, tile, n, members, T: tl.constexpr, TIME: tl.constexpr):
+    """Token that row r of a tile stands for, its group within the tile, and whether it is a patch."""
+    if TIME:
+        group = r // T
+        position = tile * (members // T) + group
+        token = 1 + (r % T) * n + position
+        patch = (r < members) & (position < n)
+    else:
+        group = r * 0
+        token = 1 + tile * n + r
+        patch = r < members
+    return tl.where(r == members, 0, token), group, patch
+
+
+@triton.jit
+def _load(start, token, row_stride, dim, SIZE: tl.constexpr, mask):
+    """[rows, PAD]: the head's numbers of some tokens, zeros where masked."""
+    return tl.load(
+        start + token[:, None] * row_stride + dim[None, :],
+        mask=mask[:, None] & (dim[None, :] < SIZE),
+        other=0.0,
+    )
+
+
+@triton.jit
+def _forward_kernel(
+    qkv, out, lse, class_out, class_lse, n, L, members, tiles, scale,
+    T: tl.constexpr, TIME: tl.constexpr, HEADS: tl.constexpr, SIZE: tl.constexpr, PAD: tl.constexpr,
+    ROWS: tl.constexpr, KEYS: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    head = tl.program_id(0)
+    tile, first = tl.program_id(1) % tiles, tl.program_id(1) // tiles * ROWS
+    b = tl.program_id(2).to(tl.int64)
+    width = HEADS * SIZE
+    stride = 3 * width
+    dim = tl.arange(0, PAD)
+    here = qkv + b * L * stride + head * SIZE
+
+    r = first + tl.arange(0, ROWS)
+    token, group, patch = _token(r, tile, n, members, T, TIME)
+    is_class = r == members
+    q = _load(here, token, stride, dim, SIZE, patch | is_class)
+
+    # The class key comes first: the state of the running softmax after it. The class query takes it once.
+    class_k = tl.load(here + width + dim, mask=dim < SIZE, other=0.0).to(tl.float32)
+    class_v = tl.load(here + 2 * width + dim, mask=dim < SIZE, other=0.0).to(tl.float32)
+    score = tl.sum(q.to(tl.float32) * class_k[None, :], axis=1) * scale
+    high = score
+    total = tl.where(is_class & (tile > 0), 0.0, 1.0)
+    acc = total[:, None] * class_v[None, :]
+
+    for start in range(0, members, KEYS):
+        c = start + tl.arange(0, KEYS)
+        key_token, key_group, key_patch = _token(c, tile, n, members, T, TIME)
+        k = _load(here + width, key_token, stride, dim, SIZE, key_patch)
+        v = _load(here + 2 * width, key_token, stride, dim, SIZE, key_patch)
+        s = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale
+        seen = key_patch[None, :]
+        if TIME:
+            seen = seen & ((group[:, None] == key_group[None, :]) | is_class[:, None])
+        s = tl.where(seen, s, float("-inf"))
+        new_high = tl.maximum(high, tl.max(s, axis=1))
+        p = tl.exp2(s - new_high[:, None])
+        fade = tl.exp2(high - new_high)
+        total = total * fade + tl.sum(p, axis=1)
+        acc = acc * fade[:, None] + tl.dot(p.to(v.dtype), v, input_precision=PRECISION)
+        high = new_high
+
+    acc = acc / total[:, None]
+    log_total = high + tl.log2(total)
+    to = out + (b * L + token[:, None]) * width + head * SIZE + dim[None, :]
+    tl.store(to, acc.to(q.dtype), mask=patch[:, None] & (dim[None, :] < SIZE))
+    tl.store(lse + (b * HEADS + head) * L + token, log_total, mask=patch)
+    part = (b * tiles + tile) * HEADS + head
+    to = class_out + part * SIZE + dim[None, :] + 0 * r[:, None]
+    tl.store(to, acc, mask=is_class[:, None] & (dim[None, :] < SIZE))
+    tl.store(class_lse + part + 0 * r, log_total, mask=is_class)
+
+
+@triton.jit
+def _backward_kernel(
+    qkv, out, lse, grad_out, grad_qkv, class_grad, n, L, members, tiles, scale,
+    T: tl.constexpr, TIME: tl.constexpr, HEADS: tl.constexpr, SIZE: tl.constexpr, PAD: tl.constexpr,
+    ROWS: tl.constexpr, KEYS: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    head, tile = tl.program_id(0), tl.program_id(1)
+    b = tl.program_id(2).to(tl.int64)
+    width = HEADS * SIZE
+    stride = 3 * width
+    dim = tl.arange(0, PAD)
+    in_head = dim[None, :] < SIZE
+    here = qkv + b * L * stride + head * SIZE
+    grad_here = grad_qkv + b * L * stride + head * SIZE
+    # Where the class token's parts go: [B, tiles, 3, heads, size].
+    part = class_grad + (b * tiles + tile) * stride + head * SIZE + dim[None, :]
+
+    c = tl.arange(0, KEYS)
+    key_token, key_group, key_patch = _token(c, tile, n, members, T, TIME)
+    key_class = c == members
+    k = _load(here + width, key_token, stride, dim, SIZE, key_patch | key_class)
+    v = _load(here + 2 * width, key_token, stride, dim, SIZE, key_patch | key_class)
+    grad_k = tl.zeros((KEYS, PAD), tl.float32)
+    grad_v = tl.zeros((KEYS, PAD), tl.float32)
+
+    for start in range(0, members + 1, ROWS):
+        r = start + tl.arange(0, ROWS)
+        token, group, patch = _token(r, tile, n, members, T, TIME)
+        is_class = r == members
+        real = patch | is_class
+        q = _load(here, token, stride, dim, SIZE, real)
+        there = b * L * width + head * SIZE
+        o = _load(out + there, token, width, dim, SIZE, real)
+        do = _load(grad_out + there, token, width, dim, SIZE, real)
+        delta = tl.sum(o.to(tl.float32) * do.to(tl.float32), axis=1)
+        log_total = tl.load(lse + (b * HEADS + head) * L + token, mask=real, other=0.0)
+
+        seen = key_patch[None, :]
+        if TIME:
+            seen = seen & ((group[:, None] == key_group[None, :]) | is_class[:, None])
+        seen = seen | (key_class[None, :] & (patch[:, None] | (tile == 0)))
+        seen = seen & real[:, None]
+        s = tl.dot(q, tl.trans(k), input_precision=PRECISION) * (scale * 1.4426950408889634)
+        p = tl.where(seen, tl.exp2(s - log_total[:, None]), 0.0)
+        grad_v += tl.dot(tl.trans(p.to(do.dtype)), do, input_precision=PRECISION)
+        grad_p = tl.dot(do, tl.trans(v), input_precision=PRECISION)
+        grad_s = (p * (grad_p - delta[:, None]) * scale).to(q.dtype)
+        grad_k += tl.dot(tl.trans(grad_s), q, input_precision=PRECISION)
+        grad_q = tl.dot(grad_s, k, input_precision=PRECISION)
+        to = grad_here + token[:, None] * stride + dim[None, :]
+        tl.store(to, grad_q.to(q.dtype), mask=patch[:, None] & in_head)
+        tl.store(part + 0 * r[:, None], grad_q, mask=is_class[:, None] & in_head)
+
+    to = grad_here + key_token[:, None] * stride + dim[None, :]
+    tl.store(to + width, grad_k.to(k.dtype), mask=key_patch[:, None] & in_head)
+    tl.store(to + 2 * width, grad_v.to(k.dtype), mask=key_patch[:, None] & in_head)
+    tl.store(part + width + 0 * c[:, None], grad_k, mask=key_class[:, None] & in_head)
+    tl.store(part + 2 * width + 0 * c[:, None], grad_v, mask=key_class[:, None] & in_head)
+
+
+# ------------------------------------------------------------------ launches
+
+
+def _geometry(qkv: Tensor, num_frames: int, heads: int, over_time: bool) -> tuple[int, int, int, int]:
+    """(head size, patches a frame, members of a tile, tiles)."""
+    n = (qkv.shape[1] - 1) // num_frames
+    size = qkv.shape[2] // (3 * heads)
+    if not over_time:
+        return size, n, n, num_frames
+    positions = min((TIME_TILE - 1) // num_frames, n)
+    return size, n, positions * num_frames, triton.cdiv(n, positions)
+
+
+def _precision(x: Tensor) -> str:
+    return "ieee" if x.dtype == torch.float32 else "tf32"  # of no matter to half precision
+
+
+@triton_op("tvtsv2::divided_attention_forward", mutates_args=())
+def divided_attention_forward(
+    qkv: Tensor, num_frames: int, heads: int, over_time: bool
+) -> tuple[Tensor, Tensor]:
+    """qkv [B, L, 3·width] -> out [B, L, width], lse [B, heads, L]."""
+    qkv = qkv.contiguous()
+    B, L, _ = qkv.shape
+    size, n, members, tiles = _geometry(qkv, num_frames, heads, over_time)
+    out = qkv.new_empty(B, L, heads * size)
+    lse = qkv.new_empty(B, heads, L, dtype=torch.float32)
+    class_out = qkv.new_empty(B, tiles, heads, size, dtype=torch.float32)
+    class_lse = qkv.new_empty(B, tiles, heads, dtype=torch.float32)
+    rows = 64 if members < 64 else 128
+    row_blocks = triton.cdiv(members + 1, rows)
+    wrap_triton(_forward_kernel)[(heads, tiles * row_blocks, B)](
+        qkv, out, lse, class_out, class_lse, n, L, members, tiles, size**-0.5 * LOG2E,
+        T=num_frames, TIME=over_time, HEADS=heads, SIZE=size, PAD=triton.next_power_of_2(max(size, 16)),
+        ROWS=rows, KEYS=64, PRECISION=_precision(qkv), num_warps=4 if rows == 64 else 8, num_stages=2,
+    )  # fmt: skip
+    total = torch.logsumexp(class_lse / LOG2E, dim=1, keepdim=True)  # [B, 1, heads]
+    shares = torch.exp(class_lse / LOG2E - total)
+    out[:, 0] = (shares[..., None] * class_out).sum(1).flatten(1).to(out.dtype)
+    lse[:, :, 0] = total[:, 0] * LOG2E
+    return out, lse
+
+
+@triton_op("tvtsv2::divided_attention_backward", mutates_args=())
+def divided_attention_backward(
+    grad_out: Tensor, qkv: Tensor, out: Tensor, lse: Tensor, num_frames: int, heads: int, over_time: bool
+) -> Tensor:
+    """Gradient of qkv, [B, L, 3·width]."""
+    qkv, grad_out = qkv.contiguous(), grad_out.contiguous()
+    B, L, _ = qkv.shape
+    size, n, members, tiles = _geometry(qkv, num_frames, heads, over_time)
+    grad_qkv = torch.empty_like(qkv)
+    class_grad = qkv.new_empty(B, tiles, 3 * heads * size, dtype=torch.float32)
+    keys = max(16, triton.next_power_of_2(members + 1))
+    wrap_triton(_backward_kernel)[(heads, tiles, B)](
+        qkv, out, lse, grad_out, grad_qkv, class_grad, n, L, members, tiles, size**-0.5,
+        T=num_frames, TIME=over_time, HEADS=heads, SIZE=size, PAD=triton.next_power_of_2(max(size, 16)),
+        ROWS=min(keys, 64), KEYS=keys, PRECISION=_precision(qkv), num_warps=4 if keys <= 64 else 8,
+        num_stages=1,
+    )  # fmt: skip
+    grad_qkv[:, 0] = class_grad.sum(1).to(qkv.dtype)
+    return grad_qkv
+
+
+def _setup_context(ctx, inputs, output):
+    qkv, *ctx.shape = inputs
+    ctx.save_for_backward(qkv, *output)
+
+
+def _backward(ctx, grad_out, _grad_lse):
+    return divided_attention_backward(grad_out, *ctx.saved_tensors, *ctx.shape), None, None, None
+
+
+divided_attention_forward.register_autograd(_backward, setup_context=_setup_context)

@@ -1,0 +1,30 @@
+"""The benchmarks of whole steps in a tiny form: they run, and their figures fit together."""
+
+import json
+
+import pytest
+
+from benchmarks import inference, train_step
+
+TINY = ["--arch", "TVTSv2_Demo", "--batch-size", "2", "--frames", "3", "--rounds", "2", "--steps", "1"]
+
+
+@pytest.mark.parametrize("benchmark", [train_step, inference])
+def test_figures_of_a_tiny_run(benchmark, tmp_path, capsys):
+    file = tmp_path / "figures.json"
+    assert benchmark.main([*TINY, "--device", "cpu", "--precision", "fp32", "--json", str(file)]) == 0
+    figures = json.loads(file.read_text())
+    ours, plain = figures["rows"]
+    assert figures["ratio"] == pytest.approx(ours["clips_per_s"] / plain["clips_per_s"], rel=1e-2)
+    for row in (ours, plain):
+        assert row["clips_per_s"] == pytest.approx(2e3 / row["ms_per_step"], rel=1e-2)
+    printed = capsys.readouterr().out
+    assert "times as fast as plain eager" in printed
+
+
+def test_reference_can_be_left_out(tmp_path):
+    file = tmp_path / "figures.json"
+    assert train_step.main([*TINY, "--device", "cpu", "--no-reference", "--json", str(file)]) == 0
+    figures = json.loads(file.read_text())
+    assert [row["name"] for row in figures["rows"]] == ["ours"]
+    assert "ratio" not in figures

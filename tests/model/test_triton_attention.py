@@ -1,0 +1,95 @@
+"""The Triton kernels against attention written out; on a CPU through Triton's interpreter."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from model import create_model
+from model.attention import DividedAttention
+from tests.model.reference import allowed_pairs, plain_attention
+
+triton_attention = pytest.importorskip("model.triton_attention", reason="Triton is for NVIDIA's GPUs")
+ON_GPU = torch.cuda.is_available()
+REPOSITORY = Path(__file__).parents[2]
+
+# frames, patches a frame, heads, head size: one tile and several, a last tile half full, keys in several
+# blocks, images, head sizes that are no power of two.
+CASES = [(3, 5, 2, 16), (12, 9, 1, 16), (12, 11, 1, 20), (1, 7, 2, 16), (2, 70, 1, 16), (1, 130, 1, 16)]
+
+
+def compare(over, frames, patches, heads, size, device, dtype):
+    """Relative errors of output and gradient, over all tokens and of the class token alone."""
+    torch.manual_seed(0)
+    shape = (2, 1 + frames * patches, 3 * heads * size)
+    qkv = torch.randn(shape, device=device).to(dtype).requires_grad_()
+    got = triton_attention.triton_divided_attention(qkv, frames, heads, over)
+    exact = qkv.detach().double().requires_grad_()
+    q, k, v = exact.view(*shape[:2], 3, heads, size).unbind(2)
+    want = plain_attention(q, k, v, allowed_pairs(frames, patches, over).to(device)).flatten(2)
+    weights = torch.randn_like(got)
+    (got_grad,) = torch.autograd.grad(got, qkv, weights)
+    (want_grad,) = torch.autograd.grad(want, exact, weights.double())
+    pairs = [(got, want), (got_grad, want_grad)]
+    return [relative_error(a, b) for one, other in pairs for a, b in ((one, other), (one[:, 0], other[:, 0]))]
+
+
+def relative_error(got, want):
+    return ((got.double() - want).norm() / want.norm()).item()
+
+
+def interpreted_cases():
+    """Run in a process of its own: the interpreter has to be chosen before Triton is imported."""
+    for over in ("space", "time"):
+        for case in CASES:
+            worst = max(compare(over, *case, "cpu", torch.float32))
+            print(over, *case, f"{worst:.1e}")
+            assert worst < 1e-5, (over, case, worst)
+
+
+def test_kernels_equal_plain_attention_in_the_interpreter():
+    run = subprocess.run(
+        [sys.executable, "-c", f"import {__name__} as tests; tests.interpreted_cases()"],
+        cwd=REPOSITORY,
+        env={**os.environ, "TRITON_INTERPRET": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    assert len(run.stdout.splitlines()) == 2 * len(CASES)
+
+
+@pytest.mark.skipif(not ON_GPU, reason="compiled kernels need a GPU")
+@pytest.mark.parametrize("over", ["space", "time"])
+@pytest.mark.parametrize("case", [*CASES, (12, 98, 12, 64), (12, 49, 12, 64), (12, 76, 16, 80)])
+def test_compiled_kernels_equal_plain_attention(over, case):
+    assert max(compare(over, *case, "cuda", torch.bfloat16)) < 1e-2
+    assert max(compare(over, *case, "cuda", torch.float32)) < 1e-5
+
+
+def test_cpu_and_float32_take_pytorchs_attention():
+    assert not triton_attention.supports(torch.zeros(2, 13, 96, dtype=torch.bfloat16), 3, 2, "time")
+    module = DividedAttention(16, 2, "space")
+    module(torch.zeros(2, 13, 16), 3)  # would raise in a kernel: there is no GPU or it is float32
+
+
+@pytest.mark.skipif(not ON_GPU, reason="compiled kernels need a GPU")
+@pytest.mark.parametrize("compiled", [False, True])
+def test_model_with_kernels_equals_the_model_without(compiled):
+    torch.manual_seed(0)
+    models = [create_model("TVTSv2_Demo", attention=kind).cuda() for kind in ("auto", "sdpa")]
+    models[1].load_state_dict(models[0].state_dict())
+    if compiled:
+        models[0].compile_towers()
+    video = torch.randint(0, 256, (2, 5, 3, 64, 64), dtype=torch.uint8).cuda()
+    gradients = []
+    for model in models:
+        with torch.autocast("cuda", torch.bfloat16):
+            embeds, tokens = model.encode_video(video)
+        (embeds.float().square().sum() + tokens.float().square().sum()).backward()
+        gradients.append({n: p.grad for n, p in model.video_model.named_parameters()})
+    for name, want in gradients[1].items():
+        assert relative_error(gradients[0][name], want.double()) < 3e-2, name
