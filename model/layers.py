@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
-# "sdpa" lets PyTorch choose the fastest kernel that fits; the others insist on one. "auto" is the same, but for
-# the divided attention of the video tower (model/attention.py).
+# "sdpa" lets PyTorch choose the fastest kernel that fits; the others insist on one. "auto" is the same, but
+# for the divided attention of the video tower (model/attention.py).
 ATTENTION_BACKENDS = {
     "auto": None,
     "sdpa": None,

@@ -161,8 +161,8 @@ class TVTSv2(
     def compile_towers(self, **options) -> None:
         """torch.compile both towers and the sort head in place, with its options; names in state_dict stay.
 
-        By region: a tower's blocks share one compiled block, so that the start takes seconds, not minutes, and
-        texts are still cut to the longest.
+        By region: a tower's blocks share one compiled block, so that the start takes seconds, not minutes,
+        and texts are still cut to the longest.
         """
         self.video_model.compile_regions(**options)
         for block in self.text_model.resblocks:

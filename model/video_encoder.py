@@ -111,8 +111,8 @@ class VideoTransformer(nn.Module):
         x = torch.cat([class_token.to(x.dtype), x.flatten(1, 2)], dim=1)  # [B, 1 + T·n, width]
 
         x = self.ln_pre(x)
-        # Under autocast the sum that runs through the blocks is in half precision, too: it is read and written
-        # many times a block, and the products round what they read of it anyway.
+        # Under autocast the sum that runs through the blocks is in half precision, too: it is read and
+        # written many times a block, and the products round what they read of it anyway.
         kind = x.device.type
         return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
 
