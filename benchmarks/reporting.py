@@ -27,9 +27,8 @@ def report(title: str, args: argparse.Namespace, runners: Sequence[Runner], fail
     rate = matrix_rate(device, DTYPES[args.precision]) if on_gpu else None
     rows = [runner.row(device, rate) for runner in runners]
     card = torch.cuda.get_device_name(device) if on_gpu else "CPU"
-    print(
-        f"{title}, {args.arch}, batch {args.batch_size}, {args.precision}: {card}, PyTorch {torch.__version__}"
-    )
+    print(f"{title}, {args.arch}, batch {args.batch_size}, {args.precision}")
+    print(f"{card}, PyTorch {torch.__version__}")
     if rate:
         print(f"an 8192×8192 matrix product runs at {rate:.0f} TFLOP/s here")
     print("".join(f"{head:>16}" for head in ["", *COLUMNS.values()]))

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.library import triton_op, wrap_triton
 
 LOG2E = 1.4426950408889634
+LN2 = tl.constexpr(0.6931471805599453)
 LARGEST_HEAD = 128
 LONGEST_BACKWARD = 255  # patches a frame: backward holds all keys of a tile at once
 TIME_TILE = 64
@@ -71,9 +72,9 @@ def _load(start, token, row_stride, dim, SIZE: tl.constexpr, mask):
 
 @triton.jit
 def _forward_kernel(
-    qkv, out, lse, class_out, class_lse, n, L, members, tiles, scale,
-    T: tl.constexpr, TIME: tl.constexpr, HEADS: tl.constexpr, SIZE: tl.constexpr, PAD: tl.constexpr,
-    ROWS: tl.constexpr, KEYS: tl.constexpr, PRECISION: tl.constexpr,
+    qkv, out, lse, class_out, class_lse, n, L, members, tiles,
+    SCALE: tl.constexpr, T: tl.constexpr, TIME: tl.constexpr, HEADS: tl.constexpr, SIZE: tl.constexpr,
+    PAD: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     head = tl.program_id(0)
     tile, first = tl.program_id(1) % tiles, tl.program_id(1) // tiles * ROWS
@@ -91,7 +92,7 @@ def _forward_kernel(
     # The class key comes first: the state of the running softmax after it. The class query takes it once.
     class_k = tl.load(here + width + dim, mask=dim < SIZE, other=0.0).to(tl.float32)
     class_v = tl.load(here + 2 * width + dim, mask=dim < SIZE, other=0.0).to(tl.float32)
-    score = tl.sum(q.to(tl.float32) * class_k[None, :], axis=1) * scale
+    score = tl.sum(q.to(tl.float32) * class_k[None, :], axis=1) * SCALE
     high = score
     total = tl.where(is_class & (tile > 0), 0.0, 1.0)
     acc = total[:, None] * class_v[None, :]
@@ -101,7 +102,7 @@ def _forward_kernel(
         key_token, key_group, key_patch = _token(c, tile, n, members, T, TIME)
         k = _load(here + width, key_token, stride, dim, SIZE, key_patch)
         v = _load(here + 2 * width, key_token, stride, dim, SIZE, key_patch)
-        s = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale
+        s = tl.dot(q, tl.trans(k), input_precision=PRECISION) * SCALE
         seen = key_patch[None, :]
         if TIME:
             seen = seen & ((group[:, None] == key_group[None, :]) | is_class[:, None])
@@ -126,9 +127,9 @@ def _forward_kernel(
 
 @triton.jit
 def _backward_kernel(
-    qkv, out, lse, grad_out, grad_qkv, class_grad, n, L, members, tiles, scale,
-    T: tl.constexpr, TIME: tl.constexpr, HEADS: tl.constexpr, SIZE: tl.constexpr, PAD: tl.constexpr,
-    ROWS: tl.constexpr, KEYS: tl.constexpr, PRECISION: tl.constexpr,
+    qkv, out, lse, grad_out, grad_qkv, class_grad, n, L, members, tiles,
+    SCALE: tl.constexpr, T: tl.constexpr, TIME: tl.constexpr, HEADS: tl.constexpr, SIZE: tl.constexpr,
+    PAD: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     head, tile = tl.program_id(0), tl.program_id(1)
     b = tl.program_id(2).to(tl.int64)
@@ -166,22 +167,57 @@ def _backward_kernel(
             seen = seen & ((group[:, None] == key_group[None, :]) | is_class[:, None])
         seen = seen | (key_class[None, :] & (patch[:, None] | (tile == 0)))
         seen = seen & real[:, None]
-        s = tl.dot(q, tl.trans(k), input_precision=PRECISION) * (scale * 1.4426950408889634)
+        s = tl.dot(q, tl.trans(k), input_precision=PRECISION) * SCALE
         p = tl.where(seen, tl.exp2(s - log_total[:, None]), 0.0)
         grad_v += tl.dot(tl.trans(p.to(do.dtype)), do, input_precision=PRECISION)
         grad_p = tl.dot(do, tl.trans(v), input_precision=PRECISION)
-        grad_s = (p * (grad_p - delta[:, None]) * scale).to(q.dtype)
+        grad_s = (p * (grad_p - delta[:, None])).to(q.dtype)
         grad_k += tl.dot(tl.trans(grad_s), q, input_precision=PRECISION)
-        grad_q = tl.dot(grad_s, k, input_precision=PRECISION)
+        grad_q = tl.dot(grad_s, k, input_precision=PRECISION) * (SCALE * LN2)
         to = grad_here + token[:, None] * stride + dim[None, :]
         tl.store(to, grad_q.to(q.dtype), mask=patch[:, None] & in_head)
         tl.store(part + 0 * r[:, None], grad_q, mask=is_class[:, None] & in_head)
 
+    grad_k *= SCALE * LN2
     to = grad_here + key_token[:, None] * stride + dim[None, :]
     tl.store(to + width, grad_k.to(k.dtype), mask=key_patch[:, None] & in_head)
     tl.store(to + 2 * width, grad_v.to(k.dtype), mask=key_patch[:, None] & in_head)
     tl.store(part + width + 0 * c[:, None], grad_k, mask=key_class[:, None] & in_head)
     tl.store(part + 2 * width + 0 * c[:, None], grad_v, mask=key_class[:, None] & in_head)
+
+
+@triton.jit
+def _combine_kernel(
+    class_out, class_lse, out, lse, L, tiles,
+    HEADS: tl.constexpr, SIZE: tl.constexpr, PAD: tl.constexpr, TILES: tl.constexpr,
+):  # fmt: skip
+    """The class token's output from its parts, each the softmax over one tile's keys."""
+    head, b = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    tile, dim = tl.arange(0, TILES), tl.arange(0, PAD)
+    real = tile < tiles
+    part = (b * tiles + tile) * HEADS + head
+    log_part = tl.load(class_lse + part, mask=real, other=float("-inf"))
+    high = tl.max(log_part, axis=0)
+    log_total = high + tl.log2(tl.sum(tl.exp2(log_part - high), axis=0))
+    share = tl.exp2(log_part - log_total)
+    mask = real[:, None] & (dim[None, :] < SIZE)
+    parts = tl.load(class_out + part[:, None] * SIZE + dim[None, :], mask=mask, other=0.0)
+    total = tl.sum(share[:, None] * parts, axis=0)
+    to = out + b * L * HEADS * SIZE + head * SIZE + dim
+    tl.store(to, total.to(out.dtype.element_ty), mask=dim < SIZE)
+    tl.store(lse + (b * HEADS + head) * L, log_total)
+
+
+@triton.jit
+def _combine_grad_kernel(class_grad, grad_qkv, L, tiles, WIDTH: tl.constexpr, COLUMNS: tl.constexpr):
+    """The class token's row of the gradient of qkv: the sum of its parts."""
+    column, b = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS), tl.program_id(1).to(tl.int64)
+    total = tl.zeros((COLUMNS,), tl.float32)
+    for tile in range(tiles):
+        part = class_grad + (b * tiles + tile) * WIDTH + column
+        total += tl.load(part, mask=column < WIDTH, other=0.0)
+    to = grad_qkv + b * L * WIDTH + column
+    tl.store(to, total.to(grad_qkv.dtype.element_ty), mask=column < WIDTH)
 
 
 # ------------------------------------------------------------------ launches
@@ -197,8 +233,28 @@ def _geometry(qkv: Tensor, num_frames: int, heads: int, over_time: bool) -> tupl
     return size, n, positions * num_frames, triton.cdiv(n, positions)
 
 
-def _precision(x: Tensor) -> str:
-    return "ieee" if x.dtype == torch.float32 else "tf32"  # of no matter to half precision
+def _constants(qkv: Tensor, size: int, num_frames: int, heads: int, over_time: bool) -> dict[str, object]:
+    return {
+        "SCALE": size**-0.5 * LOG2E,
+        "T": num_frames,
+        "TIME": over_time,
+        "HEADS": heads,
+        "SIZE": size,
+        "PAD": max(16, triton.next_power_of_2(size)),
+        "PRECISION": "ieee" if qkv.dtype == torch.float32 else "tf32",  # of no matter to half precision
+    }
+
+
+def forward_blocks(members: int) -> dict[str, int]:
+    """Rows and keys that a program of the forward kernel holds at a time, its warps: as measured fastest."""
+    rows = 64 if members < 64 else 128
+    return {"ROWS": rows, "KEYS": 64, "num_warps": 4 if rows == 64 else 8, "num_stages": 2}
+
+
+def backward_blocks(members: int) -> dict[str, int]:
+    """The same for the backward kernel, whose programs hold all keys of a tile."""
+    keys = max(16, triton.next_power_of_2(members + 1))
+    return {"ROWS": min(keys, 64), "KEYS": keys, "num_warps": 4 if keys <= 64 else 8, "num_stages": 1}
 
 
 @triton_op("tvtsv2::divided_attention_forward", mutates_args=())
@@ -209,21 +265,20 @@ def divided_attention_forward(
     qkv = qkv.contiguous()
     B, L, _ = qkv.shape
     size, n, members, tiles = _geometry(qkv, num_frames, heads, over_time)
+    constants = _constants(qkv, size, num_frames, heads, over_time)
+    blocks = forward_blocks(members)
     out = qkv.new_empty(B, L, heads * size)
     lse = qkv.new_empty(B, heads, L, dtype=torch.float32)
     class_out = qkv.new_empty(B, tiles, heads, size, dtype=torch.float32)
     class_lse = qkv.new_empty(B, tiles, heads, dtype=torch.float32)
-    rows = 64 if members < 64 else 128
-    row_blocks = triton.cdiv(members + 1, rows)
+    row_blocks = triton.cdiv(members + 1, blocks["ROWS"])
     wrap_triton(_forward_kernel)[(heads, tiles * row_blocks, B)](
-        qkv, out, lse, class_out, class_lse, n, L, members, tiles, size**-0.5 * LOG2E,
-        T=num_frames, TIME=over_time, HEADS=heads, SIZE=size, PAD=triton.next_power_of_2(max(size, 16)),
-        ROWS=rows, KEYS=64, PRECISION=_precision(qkv), num_warps=4 if rows == 64 else 8, num_stages=2,
+        qkv, out, lse, class_out, class_lse, n, L, members, tiles, **constants, **blocks
+    )
+    wrap_triton(_combine_kernel)[(heads, B)](
+        class_out, class_lse, out, lse, L, tiles,
+        HEADS=heads, SIZE=size, PAD=constants["PAD"], TILES=triton.next_power_of_2(tiles),
     )  # fmt: skip
-    total = torch.logsumexp(class_lse / LOG2E, dim=1, keepdim=True)  # [B, 1, heads]
-    shares = torch.exp(class_lse / LOG2E - total)
-    out[:, 0] = (shares[..., None] * class_out).sum(1).flatten(1).to(out.dtype)
-    lse[:, :, 0] = total[:, 0] * LOG2E
     return out, lse
 
 
@@ -233,18 +288,18 @@ def divided_attention_backward(
 ) -> Tensor:
     """Gradient of qkv, [B, L, 3·width]."""
     qkv, grad_out = qkv.contiguous(), grad_out.contiguous()
-    B, L, _ = qkv.shape
+    B, L, packed = qkv.shape
     size, n, members, tiles = _geometry(qkv, num_frames, heads, over_time)
+    constants = _constants(qkv, size, num_frames, heads, over_time)
     grad_qkv = torch.empty_like(qkv)
-    class_grad = qkv.new_empty(B, tiles, 3 * heads * size, dtype=torch.float32)
-    keys = max(16, triton.next_power_of_2(members + 1))
+    class_grad = qkv.new_empty(B, tiles, packed, dtype=torch.float32)
     wrap_triton(_backward_kernel)[(heads, tiles, B)](
-        qkv, out, lse, grad_out, grad_qkv, class_grad, n, L, members, tiles, size**-0.5,
-        T=num_frames, TIME=over_time, HEADS=heads, SIZE=size, PAD=triton.next_power_of_2(max(size, 16)),
-        ROWS=min(keys, 64), KEYS=keys, PRECISION=_precision(qkv), num_warps=4 if keys <= 64 else 8,
-        num_stages=1,
+        qkv, out, lse, grad_out, grad_qkv, class_grad, n, L, members, tiles,
+        **constants, **backward_blocks(members),
     )  # fmt: skip
-    grad_qkv[:, 0] = class_grad.sum(1).to(qkv.dtype)
+    wrap_triton(_combine_grad_kernel)[(triton.cdiv(packed, 256), B)](
+        class_grad, grad_qkv, L, tiles, WIDTH=packed, COLUMNS=256
+    )
     return grad_qkv
 
 

@@ -118,11 +118,11 @@ class TVTSv2(
     def encode_text(self, token_ids: Tensor) -> Tensor:
         """Token ids [M, L], as `tokenize` gives them -> embeddings [M, D], not normalised.
 
-        ValueError for a wrong shape, dtype or id. Works on no more columns than the longest text has.
+        ValueError for a wrong shape, dtype or id. Ids on the CPU are cut to the longest text first.
         """
         check_token_ids(token_ids, self.variant)
-        # Ids of fewer columns have been cut already, and a length that depends on data would break the graph.
-        if token_ids.shape[1] == self.variant.context_length and not torch.compiler.is_compiling():
+        # On a GPU cutting would wait for what is queued there; a length that depends on data breaks a graph.
+        if token_ids.device.type == "cpu" and not torch.compiler.is_compiling():
             token_ids = cut_to_longest(token_ids)
         token_ids = token_ids.to(self.device, non_blocking=True)
 
