@@ -90,7 +90,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="tokens of the batch's longest text (default: 77, the most)",
     )
     parser.add_argument(
-        "--activation-checkpointing", type=int, default=0, help="recompute every k-th block (0: none)"
+        "--activation-checkpointing",
+        type=lambda text: text if text == "mlp" else int(text),
+        default=0,
+        help="recompute every k-th block, or the activations in all MLPs (mlp); default: 0, nothing",
     )
     args = parser.parse_args(argv)
     builders = {

@@ -8,6 +8,11 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
+try:
+    from model import triton_norm
+except ImportError:  # Triton comes with PyTorch for NVIDIA's GPUs, not everywhere else
+    triton_norm = None
+
 # "sdpa" lets PyTorch choose the fastest kernel that fits; the others insist on one. "auto" is the same, but
 # for the divided attention of the video tower (model/attention.py).
 ATTENTION_BACKENDS = {
@@ -30,6 +35,22 @@ def attend(q: Tensor, k: Tensor, v: Tensor, backend: str = "auto", causal: bool 
     return x.transpose(1, 2)
 
 
+class LayerNorm(nn.LayerNorm):
+    """nn.LayerNorm that can take the residual sum before it along, and on a GPU in half precision does."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if triton_norm is not None and triton_norm.supports(x):
+            return triton_norm.add_layer_norm(x, None, self.weight, self.bias, self.eps)[1]
+        return super().forward(x)
+
+    def after_sum(self, x: Tensor, branch: Tensor) -> tuple[Tensor, Tensor]:
+        """x + branch, and its LayerNorm."""
+        if triton_norm is not None and triton_norm.supports(x) and branch.dtype == x.dtype:
+            return triton_norm.add_layer_norm(x, branch, self.weight, self.bias, self.eps)[:2]
+        x = x + branch
+        return x, super().forward(x)
+
+
 def quick_gelu(x: Tensor) -> Tensor:
     """OpenAI CLIP's x · sigmoid(1.702 x), written so that backward needs one stored tensor, not three."""
     return F.silu(1.702 * x) / 1.702
@@ -39,7 +60,13 @@ ACTIVATIONS = {"quick_gelu": quick_gelu, "gelu": F.gelu}
 
 
 class Mlp(nn.Module):
-    """The feed-forward half of a CLIP block, hidden size 4 · width."""
+    """The feed-forward half of a CLIP block, hidden size 4 · width.
+
+    With `recompute` set, backward computes the activation again instead of keeping it: a sixth of what a block
+    keeps, for one pass over it.
+    """
+
+    recompute = False
 
     def __init__(self, width: int, activation: str):
         super().__init__()
@@ -48,7 +75,13 @@ class Mlp(nn.Module):
         self.activation = ACTIVATIONS[activation]
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.c_proj(self.activation(self.c_fc(x)))
+        hidden = self.c_fc(x)
+        if self.recompute and hidden.requires_grad:
+            return checkpoint(self._project, hidden, use_reentrant=False, preserve_rng_state=False)
+        return self._project(hidden)
+
+    def _project(self, hidden: Tensor) -> Tensor:
+        return self.c_proj(self.activation(hidden))
 
 
 def run_blocks(blocks: nn.ModuleList, x: Tensor, *args, checkpoint_every: int = 0) -> Tensor:

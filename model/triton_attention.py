@@ -16,10 +16,9 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.library import triton_op, wrap_triton
+from torch.library import custom_op
 
 LOG2E = 1.4426950408889634
-LN2 = tl.constexpr(0.6931471805599453)
 LARGEST_HEAD = 128
 LONGEST_BACKWARD = 255  # patches a frame: backward holds all keys of a tile at once
 TIME_TILE = 64
@@ -173,12 +172,12 @@ def _backward_kernel(
         grad_p = tl.dot(do, tl.trans(v), input_precision=PRECISION)
         grad_s = (p * (grad_p - delta[:, None])).to(q.dtype)
         grad_k += tl.dot(tl.trans(grad_s), q, input_precision=PRECISION)
-        grad_q = tl.dot(grad_s, k, input_precision=PRECISION) * (SCALE * LN2)
+        grad_q = tl.dot(grad_s, k, input_precision=PRECISION) * (SCALE * 0.6931471805599453)
         to = grad_here + token[:, None] * stride + dim[None, :]
         tl.store(to, grad_q.to(q.dtype), mask=patch[:, None] & in_head)
         tl.store(part + 0 * r[:, None], grad_q, mask=is_class[:, None] & in_head)
 
-    grad_k *= SCALE * LN2
+    grad_k *= SCALE * 0.6931471805599453
     to = grad_here + key_token[:, None] * stride + dim[None, :]
     tl.store(to + width, grad_k.to(k.dtype), mask=key_patch[:, None] & in_head)
     tl.store(to + 2 * width, grad_v.to(k.dtype), mask=key_patch[:, None] & in_head)
@@ -245,19 +244,20 @@ def _constants(qkv: Tensor, size: int, num_frames: int, heads: int, over_time: b
     }
 
 
-def forward_blocks(members: int) -> dict[str, int]:
+def forward_blocks(pad: int) -> dict[str, int]:
     """Rows and keys that a program of the forward kernel holds at a time, its warps: as measured fastest."""
-    rows = 64 if members < 64 else 128
-    return {"ROWS": rows, "KEYS": 64, "num_warps": 4 if rows == 64 else 8, "num_stages": 2}
+    return {"ROWS": 64, "KEYS": 64, "num_warps": 4, "num_stages": 2 if pad <= 64 else 1}
 
 
-def backward_blocks(members: int) -> dict[str, int]:
+def backward_blocks(members: int, pad: int) -> dict[str, int]:
     """The same for the backward kernel, whose programs hold all keys of a tile."""
     keys = max(16, triton.next_power_of_2(members + 1))
-    return {"ROWS": min(keys, 64), "KEYS": keys, "num_warps": 4 if keys <= 64 else 8, "num_stages": 1}
+    rows = 64 if keys <= 64 and pad <= 64 else 32
+    warps = 4 if keys * pad <= 128 * 64 else 8
+    return {"ROWS": min(rows, keys), "KEYS": keys, "num_warps": warps, "num_stages": 1}
 
 
-@triton_op("tvtsv2::divided_attention_forward", mutates_args=())
+@custom_op("tvtsv2::divided_attention_forward", mutates_args=())
 def divided_attention_forward(
     qkv: Tensor, num_frames: int, heads: int, over_time: bool
 ) -> tuple[Tensor, Tensor]:
@@ -266,23 +266,23 @@ def divided_attention_forward(
     B, L, _ = qkv.shape
     size, n, members, tiles = _geometry(qkv, num_frames, heads, over_time)
     constants = _constants(qkv, size, num_frames, heads, over_time)
-    blocks = forward_blocks(members)
+    blocks = forward_blocks(constants["PAD"])
     out = qkv.new_empty(B, L, heads * size)
     lse = qkv.new_empty(B, heads, L, dtype=torch.float32)
     class_out = qkv.new_empty(B, tiles, heads, size, dtype=torch.float32)
     class_lse = qkv.new_empty(B, tiles, heads, dtype=torch.float32)
     row_blocks = triton.cdiv(members + 1, blocks["ROWS"])
-    wrap_triton(_forward_kernel)[(heads, tiles * row_blocks, B)](
+    _forward_kernel[(heads, tiles * row_blocks, B)](
         qkv, out, lse, class_out, class_lse, n, L, members, tiles, **constants, **blocks
     )
-    wrap_triton(_combine_kernel)[(heads, B)](
+    _combine_kernel[(heads, B)](
         class_out, class_lse, out, lse, L, tiles,
         HEADS=heads, SIZE=size, PAD=constants["PAD"], TILES=triton.next_power_of_2(tiles),
     )  # fmt: skip
     return out, lse
 
 
-@triton_op("tvtsv2::divided_attention_backward", mutates_args=())
+@custom_op("tvtsv2::divided_attention_backward", mutates_args=())
 def divided_attention_backward(
     grad_out: Tensor, qkv: Tensor, out: Tensor, lse: Tensor, num_frames: int, heads: int, over_time: bool
 ) -> Tensor:
@@ -293,18 +293,30 @@ def divided_attention_backward(
     constants = _constants(qkv, size, num_frames, heads, over_time)
     grad_qkv = torch.empty_like(qkv)
     class_grad = qkv.new_empty(B, tiles, packed, dtype=torch.float32)
-    wrap_triton(_backward_kernel)[(heads, tiles, B)](
+    _backward_kernel[(heads, tiles, B)](
         qkv, out, lse, grad_out, grad_qkv, class_grad, n, L, members, tiles,
-        **constants, **backward_blocks(members),
+        **constants, **backward_blocks(members, constants["PAD"]),
     )  # fmt: skip
-    wrap_triton(_combine_grad_kernel)[(triton.cdiv(packed, 256), B)](
+    _combine_grad_kernel[(triton.cdiv(packed, 256), B)](
         class_grad, grad_qkv, L, tiles, WIDTH=packed, COLUMNS=256
     )
     return grad_qkv
 
 
+@divided_attention_forward.register_fake
+def _forward_shapes(qkv, num_frames, heads, over_time):
+    B, L, packed = qkv.shape
+    return qkv.new_empty(B, L, packed // 3), qkv.new_empty(B, heads, L, dtype=torch.float32)
+
+
+@divided_attention_backward.register_fake
+def _backward_shapes(grad_out, qkv, out, lse, num_frames, heads, over_time):
+    return torch.empty_like(qkv)
+
+
 def _setup_context(ctx, inputs, output):
     qkv, *ctx.shape = inputs
+    ctx.set_materialize_grads(False)  # there is none of lse
     ctx.save_for_backward(qkv, *output)
 
 

@@ -7,7 +7,7 @@ from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
 from model.checks import check_token_ids
-from model.layers import ATTENTION_BACKENDS
+from model.layers import ATTENTION_BACKENDS, Mlp
 from model.sort_transformer import SortTransformer
 from model.text_encoder import TextTransformer, cut_to_longest
 from model.variants import get_variant
@@ -40,28 +40,34 @@ class TVTSv2(
         sort_head: bool = True,
         num_frames: int | None = None,
         attention: str = "auto",
-        activation_checkpointing: int = 0,
+        activation_checkpointing: int | str = 0,
         freeze_text_embeddings: bool = False,
         **overrides,
     ):
         super().__init__()
         if attention not in ATTENTION_BACKENDS:
             raise ValueError(f"unknown attention {attention!r}; there are {', '.join(ATTENTION_BACKENDS)}")
-        if activation_checkpointing < 0:
+        recompute_mlps = activation_checkpointing == "mlp"
+        checkpoint_every = 0 if recompute_mlps else activation_checkpointing
+        if not isinstance(checkpoint_every, int) or checkpoint_every < 0:
             raise ValueError(
-                f"activation_checkpointing={activation_checkpointing}, expected 0 (off) or every k-th"
+                f"activation_checkpointing={activation_checkpointing!r}, expected 0 (off), k (every k-th block) "
+                "or 'mlp'"
             )
         if num_frames is not None:
             overrides["num_frames"] = num_frames
         v = self.variant = get_variant(variant).but_with(**overrides)
 
-        self.video_model = VideoTransformer(v, attention, activation_checkpointing)
+        self.video_model = VideoTransformer(v, attention, checkpoint_every)
         self.text_token_embedding = nn.Embedding(v.vocab_size, v.text_width)
         self.text_positional_embedding = nn.Parameter(torch.empty(v.context_length, v.text_width))
-        self.text_model = TextTransformer(v, attention, activation_checkpointing)
+        self.text_model = TextTransformer(v, attention, checkpoint_every)
         self.text_ln_final = nn.LayerNorm(v.text_width)
         self.text_projection = nn.Parameter(torch.empty(v.text_width, v.embed_dim))
         self.pred_model = SortTransformer(v, attention) if sort_head else None
+        for module in self.modules():
+            if isinstance(module, Mlp):
+                module.recompute = recompute_mlps
 
         nn.init.normal_(self.text_token_embedding.weight, std=0.02)
         nn.init.normal_(self.text_positional_embedding, std=0.01)
@@ -184,7 +190,7 @@ def create_model(name: str, sort_head: bool = True, num_frames: int | None = Non
         sort_head: whether to have the sort head (`pred_model`), which only pre-training needs.
         num_frames: the most frames a clip may have; None is the variant's (12).
         overrides: `attention` (a backend of model.layers), `activation_checkpointing` (0: off, k: every k-th
-            block of both towers is recomputed in backward), `freeze_text_embeddings` (False, as official),
+            block of both towers is recomputed in backward, "mlp": the activations in all MLPs are), `freeze_text_embeddings` (False, as official),
             `trained_text_blocks`, `temporal_attention_init`, or any other field of Variant.
 
     Raises:

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from model.attention import DividedAttention
 from model.checks import check_keep_ind, check_valid_frames, check_video
-from model.layers import Mlp, init_attention, init_mlp, run_blocks
+from model.layers import LayerNorm, Mlp, init_attention, init_mlp, run_blocks
 from model.variants import Variant
 
 IMAGE_MEAN = (0.485, 0.456, 0.406)
@@ -18,17 +18,17 @@ class Block(nn.Module):
 
     def __init__(self, width: int, heads: int, activation: str, backend: str):
         super().__init__()
-        self.ln_3 = nn.LayerNorm(width)
+        self.ln_3 = LayerNorm(width)
         self.timeattn = DividedAttention(width, heads, "time", backend)
-        self.ln_1 = nn.LayerNorm(width)
+        self.ln_1 = LayerNorm(width)
         self.attn = DividedAttention(width, heads, "space", backend)
-        self.ln_2 = nn.LayerNorm(width)
+        self.ln_2 = LayerNorm(width)
         self.mlp = Mlp(width, activation)
 
     def forward(self, x: Tensor, num_frames: int) -> Tensor:
-        r = x + self.timeattn(self.ln_3(x), num_frames)
-        x = x + self.attn(self.ln_1(r), num_frames)  # the residual is x: r feeds the spatial attention only
-        return x + self.mlp(self.ln_2(x))
+        _, r = self.ln_1.after_sum(x, self.timeattn(self.ln_3(x), num_frames))
+        x, y = self.ln_2.after_sum(x, self.attn(r, num_frames))  # the sum over time feeds this attention only
+        return x + self.mlp(y)
 
 
 class VideoTransformer(nn.Module):

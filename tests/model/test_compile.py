@@ -35,9 +35,9 @@ def assert_same_gradients(got, want):
         torch.testing.assert_close(got[name], want[name], atol=1e-4 * scale, rtol=0, msg=name)
 
 
-@pytest.mark.parametrize("checkpointing", [0, 1])
+@pytest.mark.parametrize("checkpointing", [0, 1, "mlp"])
 def test_video_tower_is_one_graph(model, checkpointing):
-    model.video_model.checkpoint_every = checkpointing
+    model = create_model("TVTSv2_Demo", activation_checkpointing=checkpointing)
     video, keep = inputs()
     valid = torch.tensor([2, 3])
     compiled = torch.compile(model.encode_video, fullgraph=True, backend=BACKEND)

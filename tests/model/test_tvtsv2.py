@@ -60,7 +60,7 @@ def test_texts_that_do_not_fit_the_videos_are_refused(model):
         model({**batch, "text": batch["text"][:6]})
 
 
-@pytest.mark.parametrize("every", [1, 2])
+@pytest.mark.parametrize("every", [1, 2, "mlp"])
 def test_activation_checkpointing_changes_nothing_and_keeps_less(model, every):
     torch.manual_seed(0)
     plain = create_model("TVTSv2_Demo")
@@ -77,7 +77,7 @@ def test_activation_checkpointing_changes_nothing_and_keeps_less(model, every):
         elements.append(sum(kept))
         (out.video_embeds.square().sum() + out.text_embeds.square().sum()).backward()
         gradients.append({name: p.grad for name, p in each.named_parameters() if p.grad is not None})
-    assert elements[1] < 0.8 * elements[0]
+    assert elements[1] < 0.85 * elements[0]
     for name, gradient in gradients[0].items():
         torch.testing.assert_close(gradients[1][name], gradient, atol=1e-4, rtol=1e-4)
 
@@ -95,6 +95,7 @@ def test_unknown_names_and_settings_are_refused_with_those_there_are():
         {"mask_ratio": 1.0},
         {"image_size": 65},
         {"activation_checkpointing": -1},
+        {"activation_checkpointing": "all"},
     ):
         with pytest.raises(ValueError, match=next(iter(bad))):
             create_model("TVTSv2_Demo", **bad)
