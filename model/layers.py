@@ -62,8 +62,8 @@ ACTIVATIONS = {"quick_gelu": quick_gelu, "gelu": F.gelu}
 class Mlp(nn.Module):
     """The feed-forward half of a CLIP block, hidden size 4 · width.
 
-    With `recompute` set, backward computes the activation again instead of keeping it: a sixth of what a block
-    keeps, for one pass over it.
+    With `recompute` set, backward computes the activation again instead of keeping it: a sixth of what a
+    block keeps, for one pass over it.
     """
 
     recompute = False

@@ -16,7 +16,7 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.library import custom_op
+from torch.library import triton_op, wrap_triton
 
 LOG2E = 1.4426950408889634
 LARGEST_HEAD = 128
@@ -257,7 +257,7 @@ def backward_blocks(members: int, pad: int) -> dict[str, int]:
     return {"ROWS": min(rows, keys), "KEYS": keys, "num_warps": warps, "num_stages": 1}
 
 
-@custom_op("tvtsv2::divided_attention_forward", mutates_args=())
+@triton_op("tvtsv2::divided_attention_forward", mutates_args=())
 def divided_attention_forward(
     qkv: Tensor, num_frames: int, heads: int, over_time: bool
 ) -> tuple[Tensor, Tensor]:
@@ -272,17 +272,17 @@ def divided_attention_forward(
     class_out = qkv.new_empty(B, tiles, heads, size, dtype=torch.float32)
     class_lse = qkv.new_empty(B, tiles, heads, dtype=torch.float32)
     row_blocks = triton.cdiv(members + 1, blocks["ROWS"])
-    _forward_kernel[(heads, tiles * row_blocks, B)](
+    wrap_triton(_forward_kernel)[(heads, tiles * row_blocks, B)](
         qkv, out, lse, class_out, class_lse, n, L, members, tiles, **constants, **blocks
     )
-    _combine_kernel[(heads, B)](
+    wrap_triton(_combine_kernel)[(heads, B)](
         class_out, class_lse, out, lse, L, tiles,
         HEADS=heads, SIZE=size, PAD=constants["PAD"], TILES=triton.next_power_of_2(tiles),
     )  # fmt: skip
     return out, lse
 
 
-@custom_op("tvtsv2::divided_attention_backward", mutates_args=())
+@triton_op("tvtsv2::divided_attention_backward", mutates_args=())
 def divided_attention_backward(
     grad_out: Tensor, qkv: Tensor, out: Tensor, lse: Tensor, num_frames: int, heads: int, over_time: bool
 ) -> Tensor:
@@ -293,25 +293,14 @@ def divided_attention_backward(
     constants = _constants(qkv, size, num_frames, heads, over_time)
     grad_qkv = torch.empty_like(qkv)
     class_grad = qkv.new_empty(B, tiles, packed, dtype=torch.float32)
-    _backward_kernel[(heads, tiles, B)](
+    wrap_triton(_backward_kernel)[(heads, tiles, B)](
         qkv, out, lse, grad_out, grad_qkv, class_grad, n, L, members, tiles,
         **constants, **backward_blocks(members, constants["PAD"]),
     )  # fmt: skip
-    _combine_grad_kernel[(triton.cdiv(packed, 256), B)](
+    wrap_triton(_combine_grad_kernel)[(triton.cdiv(packed, 256), B)](
         class_grad, grad_qkv, L, tiles, WIDTH=packed, COLUMNS=256
     )
     return grad_qkv
-
-
-@divided_attention_forward.register_fake
-def _forward_shapes(qkv, num_frames, heads, over_time):
-    B, L, packed = qkv.shape
-    return qkv.new_empty(B, L, packed // 3), qkv.new_empty(B, heads, L, dtype=torch.float32)
-
-
-@divided_attention_backward.register_fake
-def _backward_shapes(grad_out, qkv, out, lse, num_frames, heads, over_time):
-    return torch.empty_like(qkv)
 
 
 def _setup_context(ctx, inputs, output):

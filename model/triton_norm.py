@@ -7,7 +7,7 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.library import custom_op
+from torch.library import triton_op, wrap_triton
 
 WIDEST = 4096
 
@@ -19,8 +19,8 @@ def supports(x: Tensor) -> bool:
 
 @triton.jit
 def _kernel(
-    x, branch, weight, bias, total, normed, mean, rstd, rows, width, eps,
-    HAS_BRANCH: tl.constexpr, ROWS: tl.constexpr, PAD: tl.constexpr,
+    x, branch, weight, bias, total, normed, mean, rstd, rows, width,
+    EPS: tl.constexpr, HAS_BRANCH: tl.constexpr, ROWS: tl.constexpr, PAD: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     column = tl.arange(0, PAD)
@@ -34,7 +34,7 @@ def _kernel(
     s = s.to(tl.float32)
     m = tl.sum(s, axis=1) / width
     centred = tl.where(mask, s - m[:, None], 0.0)
-    r = 1 / tl.sqrt(tl.sum(centred * centred, axis=1) / width + eps)
+    r = 1 / tl.sqrt(tl.sum(centred * centred, axis=1) / width + EPS)
     w = tl.load(weight + column, mask=column < width, other=0.0)
     b = tl.load(bias + column, mask=column < width, other=0.0)
     n = centred * r[:, None] * w[None, :] + b[None, :]
@@ -43,15 +43,15 @@ def _kernel(
     tl.store(rstd + row, r, mask=row < rows)
 
 
-@custom_op("tvtsv2::add_layer_norm", mutates_args=())
+@triton_op("tvtsv2::add_layer_norm", mutates_args=())
 def add_layer_norm(
     x: Tensor, branch: Tensor | None, weight: Tensor, bias: Tensor, eps: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """x, branch [..., width]; weight, bias [width] float32.
 
     Returns:
-        x + branch and its LayerNorm in x's dtype, mean and 1 / standard deviation [..., 1] in float32. Without
-        a branch the first is empty: it would be x.
+        x + branch and its LayerNorm in x's dtype, mean and 1 / standard deviation [..., 1] in float32.
+        Without a branch the first is empty: it would be x.
     """
     x = x.contiguous()
     width = x.shape[-1]
@@ -60,19 +60,12 @@ def add_layer_norm(
     normed = torch.empty_like(x)
     mean, rstd = (x.new_empty(*x.shape[:-1], 1, dtype=torch.float32) for _ in range(2))
     block = 4 if width <= 1024 else 2
-    _kernel[(triton.cdiv(rows, block),)](
+    wrap_triton(_kernel)[(triton.cdiv(rows, block),)](
         x, x if branch is None else branch.contiguous(), weight, bias, total, normed, mean, rstd,
-        rows, width, eps,
-        HAS_BRANCH=branch is not None, ROWS=block, PAD=triton.next_power_of_2(width), num_warps=8,
+        rows, width, EPS=eps, HAS_BRANCH=branch is not None, ROWS=block,
+        PAD=triton.next_power_of_2(width), num_warps=8,
     )  # fmt: skip
     return total, normed, mean, rstd
-
-
-@add_layer_norm.register_fake
-def _shapes(x, branch, weight, bias, eps):
-    total = torch.empty_like(x) if branch is not None else x.new_empty(0)
-    mean, rstd = (x.new_empty(*x.shape[:-1], 1, dtype=torch.float32) for _ in range(2))
-    return total, torch.empty_like(x), mean, rstd
 
 
 def _setup_context(ctx, inputs, output):

@@ -51,8 +51,8 @@ class TVTSv2(
         checkpoint_every = 0 if recompute_mlps else activation_checkpointing
         if not isinstance(checkpoint_every, int) or checkpoint_every < 0:
             raise ValueError(
-                f"activation_checkpointing={activation_checkpointing!r}, expected 0 (off), k (every k-th block) "
-                "or 'mlp'"
+                f"activation_checkpointing={activation_checkpointing!r}, expected 0 (off), k (every "
+                "k-th block) or 'mlp'"
             )
         if num_frames is not None:
             overrides["num_frames"] = num_frames
@@ -170,6 +170,9 @@ class TVTSv2(
         By region: a tower's blocks share one compiled block, so that the start takes seconds, not minutes,
         and texts are still cut to the longest.
         """
+        if not options.keys() & {"backend", "mode", "options"}:
+            # PyTorch 2.11 crashes when it puts our kernels with its static launchers into its cache on disk.
+            options["options"] = {"use_static_cuda_launcher": False}
         self.video_model.compile_regions(**options)
         for block in self.text_model.resblocks:
             block.compile(**options)
@@ -190,7 +193,8 @@ def create_model(name: str, sort_head: bool = True, num_frames: int | None = Non
         sort_head: whether to have the sort head (`pred_model`), which only pre-training needs.
         num_frames: the most frames a clip may have; None is the variant's (12).
         overrides: `attention` (a backend of model.layers), `activation_checkpointing` (0: off, k: every k-th
-            block of both towers is recomputed in backward, "mlp": the activations in all MLPs are), `freeze_text_embeddings` (False, as official),
+            block of both towers is recomputed in backward, "mlp": the activations in all MLPs are),
+            `freeze_text_embeddings` (False, as official),
             `trained_text_blocks`, `temporal_attention_init`, or any other field of Variant.
 
     Raises:

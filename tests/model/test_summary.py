@@ -24,7 +24,7 @@ def kept_bytes(model, batch: int) -> int:
             {
                 "video": torch.randn(batch, 3, 3, 64, 64),
                 "keep_ind": torch.arange(8).repeat(batch, 1),
-                "text": torch.full((4 * batch, 11), 49407),
+                "text": torch.arange(49397, 49408).repeat(4 * batch, 1),  # end-of-text last
             }
         )
     return sum(kept.values())
