@@ -44,7 +44,7 @@ def build_trainer(config: Config, context: DistContext, resume: str | None = Non
         ConfigError: a value of the config cannot be used.
         FileExistsError: the run's folder holds checkpoints already and `resume` is None.
         FileNotFoundError: starting weights or data are missing; the message says where they go.
-        CheckpointWriteError: the run's folder cannot be written.
+        RunWriteError: the run's folder cannot be written.
     """
     run_dir = resolve_path(config["trainer"]["save_dir"]) / config["name"]
     if context.is_main:

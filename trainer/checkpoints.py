@@ -23,15 +23,23 @@ def checkpoint_path(run_dir: Path, epoch: int, step: int) -> Path:
     return run_dir / (f"checkpoint-epoch{epoch}-step{step}.pth" if step else f"checkpoint-epoch{epoch}.pth")
 
 
-class CheckpointWriteError(OSError):
-    """A checkpoint could not be written; those written before are intact."""
+class RunWriteError(OSError):
+    """A file of a run could not be written; the checkpoints written before are intact."""
+
+    @classmethod
+    def of(cls, path: Path, error: Exception) -> "RunWriteError":
+        """The error for a file, with what to do."""
+        return cls(
+            f"could not write {path}: {error}; the checkpoints written before are intact: free some space, "
+            "see that the folder can be written, and --resume auto"
+        )
 
 
 def save_atomically(state: Mapping[str, Any], path: Path) -> None:
     """Write `state` under a temporary name, then rename it: a file of the right name is always whole.
 
     Raises:
-        CheckpointWriteError: the disk is full or the folder cannot be written; an earlier file of that name
+        RunWriteError: the disk is full or the folder cannot be written; an earlier file of that name
             is untouched.
     """
     try:
@@ -40,10 +48,7 @@ def save_atomically(state: Mapping[str, Any], path: Path) -> None:
             file.flush()
             os.fsync(file.fileno())
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-        raise CheckpointWriteError(
-            f"could not write the checkpoint {path}: {error}; those written before are intact: make room or "
-            "the folder writable, and --resume auto"
-        ) from error
+        raise RunWriteError.of(path, error) from error
 
 
 def mark_best(checkpoint: Path) -> None:
@@ -83,7 +88,7 @@ def prepare_folder(run_dir: Path) -> None:
     """Make a run's folder, and remove what a killed process left half-written there.
 
     Raises:
-        CheckpointWriteError: it cannot be made or written: better said before the training than after.
+        RunWriteError: it cannot be made or written: better said before the training than after.
     """
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
@@ -92,7 +97,7 @@ def prepare_folder(run_dir: Path) -> None:
         write_text_atomically("", probe := run_dir / ".writable")
         probe.unlink()
     except OSError as error:
-        raise CheckpointWriteError(
+        raise RunWriteError(
             f"cannot write to the run's folder {run_dir}: {error.strerror}; trainer.save_dir chooses another"
         ) from error
 

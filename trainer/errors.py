@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from data_loader.failures import TooManyUnreadable
-from trainer.checkpoints import CheckpointWriteError
+from trainer.checkpoints import RunWriteError
 
 MISTAKES = (ValueError, FileNotFoundError, FileExistsError, NotADirectoryError, PermissionError)
 # What a run may meet at any step; each says what happened and what to do.
-STOPS_A_RUN = (FloatingPointError, TooManyUnreadable, CheckpointWriteError)
+STOPS_A_RUN = (FloatingPointError, TooManyUnreadable, RunWriteError)
 
 
 @contextmanager
@@ -18,7 +18,7 @@ def user_errors() -> Iterator[None]:
     """While a run is prepared, mistakes in files, options and configs end it with their message alone."""
     try:
         yield
-    except (*MISTAKES, CheckpointWriteError) as error:
+    except (*MISTAKES, RunWriteError) as error:
         _say(error)
         raise SystemExit(2) from error
 

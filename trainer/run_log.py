@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from trainer.boards import Board, open_boards
-from trainer.checkpoints import write_text_atomically
+from trainer.checkpoints import RunWriteError, write_text_atomically
 from trainer.config import REPOSITORY
 
 
@@ -56,9 +56,12 @@ class RunLog:
         return any(row["kind"] == kind and row["step"] == step for row in rows)
 
     def write(self, kind: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Append rows, each with its "step"; in one piece, as they belong together."""
-        with self.path.open("a") as file:
-            file.write("".join(json.dumps({"kind": kind, **row}) + "\n" for row in rows))
+        """Append rows, each with its "step". Raises RunWriteError where the disk is full."""
+        try:
+            with self.path.open("a") as file:
+                file.write("".join(json.dumps({"kind": kind, **row}) + "\n" for row in rows))
+        except OSError as error:
+            raise RunWriteError.of(self.path, error) from error
         for board in self.boards:
             for row in rows:
                 board.write(kind, row)

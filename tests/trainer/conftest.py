@@ -1,11 +1,13 @@
 """A small generated world and short training runs on it, through the real entry point."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from data_loader.demo import generate
+from tests.trainer.runs import Starter
 
 
 @pytest.fixture(scope="session")
@@ -35,6 +37,7 @@ def arguments(world, tmp_path):
             "trainer.device": "cpu",
             "trainer.epochs": 2,
             "trainer.validate_at_start": False,
+            "trainer.validate_every": 1,
             "trainer.tensorboard": False,
             "trainer.threads": 1,
             **{key.replace("__", "."): value for key, value in overrides.items()},
@@ -43,3 +46,15 @@ def arguments(world, tmp_path):
         return ["--config", "configs/demo.json", *flags, *(part for s in sets for part in ("--set", s))]
 
     return make
+
+
+@pytest.fixture(scope="session")
+def starter() -> Starter:
+    return Starter()
+
+
+@pytest.fixture
+def start(starter) -> Iterator[Starter]:
+    """Starts training processes; those still there at the end of a test are killed."""
+    yield starter
+    starter.end_all()

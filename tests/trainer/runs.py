@@ -1,20 +1,23 @@
 """Real training processes for the tests, and what a run has written."""
 
 import json
+import multiprocessing
 import os
 import signal
-import subprocess
+import socket
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from trainer.config import REPOSITORY
+import CLIP
+import train
 
 
 def rows(run_dir: Path, kind: str) -> list[dict]:
     """The rows of metrics.jsonl of a kind."""
-    lines = (run_dir / "metrics.jsonl").read_text().splitlines()
+    path = run_dir / "metrics.jsonl"
+    lines = path.read_text().splitlines() if path.is_file() else []
     return [row for row in map(json.loads, lines) if row["kind"] == kind]
 
 
@@ -25,35 +28,65 @@ def losses(run_dir: Path) -> list[tuple]:
     ]
 
 
-@contextmanager
-def training(
-    arguments: list[str], processes: int = 1, script: str = "train.py"
-) -> Iterator[subprocess.Popen]:
-    """A running train.py, by torchrun where it has several processes, in a process group of its own."""
-    launch = [sys.executable]
-    if processes > 1:
-        launch += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    process = subprocess.Popen(
-        [*launch, script, *arguments],
-        cwd=REPOSITORY,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)},
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+def wait_until(condition: Callable[[], object], limit: float = 60) -> None:
+    """Returns when `condition` holds; fails after `limit` seconds."""
+    end = time.monotonic() + limit
+    while not condition():
+        assert time.monotonic() < end, f"not within {limit} s"
+        time.sleep(0.02)
 
 
-def read_until(process: subprocess.Popen, word: str) -> str:
-    """What the process says up to a line that holds `word`."""
-    seen = []
-    for line in process.stderr:
-        seen.append(line)
-        if word in line:
-            return "".join(seen)
-    raise AssertionError(f"no {word!r} in:\n{''.join(seen)}")
+class Starter:
+    """Starts `train.main` in processes forked from a server that has imported everything: that takes longest.
+
+    Each leads a process group of its own, as if a scheduler had started it; what it says goes to a file.
+    """
+
+    def __init__(self):
+        self.started: list[multiprocessing.Process] = []
+        self.context = multiprocessing.get_context("forkserver")
+        self.context.set_forkserver_preload([__name__, "open_clip", "torch._dynamo"])
+        warm = self.context.Process(target=CLIP.tokenize, args=(["a word"],))
+        warm.start()
+        warm.join()
+
+    def __call__(
+        self, arguments: list[str], says: Path, environment: Mapping[str, str] | None = None
+    ) -> multiprocessing.Process:
+        process = self.context.Process(target=_run, args=(arguments, says, dict(environment or {})))
+        process.start()
+        self.started.append(process)
+        return process
+
+    def ranks(self, number: int, arguments: list[str], says: Path) -> list[multiprocessing.Process]:
+        """The processes of one run, as torchrun would start them. Rank k writes to `says` + k."""
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        common = {"WORLD_SIZE": number, "LOCAL_WORLD_SIZE": number, "MASTER_ADDR": "127.0.0.1"}
+        return [
+            self(
+                arguments,
+                says.with_name(f"{says.name}{rank}"),
+                {
+                    k: str(v)
+                    for k, v in {**common, "MASTER_PORT": port, "RANK": rank, "LOCAL_RANK": rank}.items()
+                },
+            )
+            for rank in range(number)
+        ]
+
+    def end_all(self) -> None:
+        for process in self.started:
+            if process.is_alive():
+                os.killpg(process.pid, signal.SIGKILL)
+            process.join()
+
+
+def _run(arguments: list[str], says: Path, environment: dict[str, str]) -> None:
+    os.setsid()
+    os.environ.update(environment)
+    with says.open("a") as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
+    sys.exit(train.main(arguments))
