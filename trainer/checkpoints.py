@@ -29,8 +29,11 @@ class RunWriteError(OSError):
     @classmethod
     def of(cls, path: Path, error: Exception) -> "RunWriteError":
         """The error for a file, with what to do."""
+        while not isinstance(error, OSError) and isinstance(error.__context__, Exception):
+            error = error.__context__  # torch reports a full disk as "unexpected pos 768 vs 662"
+        reason = getattr(error, "strerror", None) or error
         return cls(
-            f"could not write {path}: {error}; the checkpoints written before are intact: free some space, "
+            f"could not write {path}: {reason}; the checkpoints written before are intact: free some space, "
             "see that the folder can be written, and --resume auto"
         )
 
@@ -42,13 +45,10 @@ def save_atomically(state: Mapping[str, Any], path: Path) -> None:
         RunWriteError: the disk is full or the folder cannot be written; an earlier file of that name
             is untouched.
     """
-    try:
-        with _whole_file(path) as unfinished, unfinished.open("wb") as file:
-            torch.save(dict(state), file)
-            file.flush()
-            os.fsync(file.fileno())
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-        raise RunWriteError.of(path, error) from error
+    with _whole_file(path) as unfinished, unfinished.open("wb") as file:
+        torch.save(dict(state), file)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def mark_best(checkpoint: Path) -> None:
@@ -69,19 +69,27 @@ def write_text_atomically(text: str, path: Path) -> None:
 @contextlib.contextmanager
 def _whole_file(path: Path) -> Iterator[Path]:
     """A temporary name to write to, which becomes `path` if all goes well and is removed if not."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}{UNFINISHED}")
-    unfinished.unlink(missing_ok=True)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.unlink(missing_ok=True)
         yield unfinished
         unfinished.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)  # else a power cut may undo the renaming
-        finally:
-            os.close(folder)
+        _flush_folder(path.parent)
+    except (OSError, RuntimeError) as error:
+        raise RunWriteError.of(path, error) from error
     finally:
-        unfinished.unlink(missing_ok=True)  # also where `path` was the same file already: no renaming then
+        with contextlib.suppress(OSError):  # also where `path` was the same file already: no renaming then
+            unfinished.unlink()
+
+
+def _flush_folder(folder: Path) -> None:
+    """Else a power cut may undo a renaming."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def prepare_folder(run_dir: Path) -> None:
@@ -94,7 +102,7 @@ def prepare_folder(run_dir: Path) -> None:
         run_dir.mkdir(parents=True, exist_ok=True)
         for path in run_dir.glob(f".*{UNFINISHED}"):
             path.unlink(missing_ok=True)
-        write_text_atomically("", probe := run_dir / ".writable")
+        (probe := run_dir / f".probe{UNFINISHED}").touch()
         probe.unlink()
     except OSError as error:
         raise RunWriteError(

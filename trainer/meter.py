@@ -68,7 +68,8 @@ class StepMeter:
         if not rows:
             return [], ""
         rates = {"clips_per_s": self.clips / seconds, "data_wait": self.waited / seconds}
-        parts = [f"{name} {_mean(rows, name):.3f}" for name in ("loss", "contrastive", "sorting")]
+        names = [name for name in ("loss", "contrastive", "sorting") if any(name in row for row in rows)]
+        parts = [f"{name} {_mean(rows, name):.3f}" for name in names]
         parts.append("lr " + " / ".join(f"{rows[-1][name]:.1e}" for name in RATES if name in rows[-1]))
         parts.append(f"grad {_mean(rows, 'grad_norm'):.2f}")
         parts += [f"{rates['clips_per_s']:.1f} clips/s", f"data wait {100 * rates['data_wait']:.0f} %"]
@@ -85,7 +86,7 @@ class StepMeter:
 
 def _mean(rows: list[dict[str, Any]], name: str) -> float:
     values = [row[name] for row in rows if name in row]
-    return sum(values) / len(values) if values else float("nan")
+    return sum(values) / len(values)
 
 
 def _device_name(device: torch.device) -> str:

@@ -8,7 +8,7 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +18,27 @@ from trainer.boards import Board, open_boards
 from trainer.checkpoints import RunWriteError, write_text_atomically
 from trainer.config import REPOSITORY
 
+logger = logging.getLogger(__name__)
+
 
 def setup_logging(run_dir: Path | None, is_main: bool) -> None:
     """Rank 0 logs to the terminal and to run_dir/log.txt; the others only say warnings and errors."""
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     if is_main and run_dir is not None:
         run_dir.mkdir(parents=True, exist_ok=True)
-        handlers.append(logging.FileHandler(run_dir / "log.txt"))
+        handlers.append(LogFile(run_dir / "log.txt"))
     level = logging.INFO if is_main else logging.WARNING
     logging.basicConfig(
         level=level, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", handlers=handlers, force=True
     )
+
+
+class LogFile(logging.FileHandler):
+    """A log file that says nothing itself about a full disk: the checkpoint or the metrics will."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
 
 
 class RunLog:
@@ -62,13 +72,20 @@ class RunLog:
                 file.write("".join(json.dumps({"kind": kind, **row}) + "\n" for row in rows))
         except OSError as error:
             raise RunWriteError.of(self.path, error) from error
-        for board in self.boards:
-            for row in rows:
-                board.write(kind, row)
+        for row in rows:
+            self._tell_boards(lambda board, row=row: board.write(kind, row))
 
     def close(self) -> None:
-        for board in self.boards:
-            board.close()
+        self._tell_boards(lambda board: board.close())
+
+    def _tell_boards(self, action: Callable[[Board], None]) -> None:
+        """A board that cannot write is given up: no reason to end a training."""
+        for board in list(self.boards):
+            try:
+                action(board)
+            except OSError as error:
+                logger.warning("%s is given up: %s", type(board).__name__, error)
+                self.boards.remove(board)
 
 
 def write_settings(run_dir: Path, config: Mapping[str, Any]) -> None:
