@@ -1,5 +1,6 @@
 """Where a run's curves can be watched: TensorBoard and Weights & Biases, each if the config asks for it."""
 
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -49,7 +50,7 @@ class Wandb:
         wandb = import_wandb()
         known = run_dir / "wandb-id.txt"
         if not known.is_file():
-            known.write_text(wandb.util.generate_id())
+            known.write_text(uuid.uuid4().hex[:8])
         self.run = wandb.init(
             project=config["trainer"]["wandb"],
             name=config["name"],
