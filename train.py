@@ -5,14 +5,17 @@ Without torchrun it is one process. Any config key can be set from the command l
 """
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 
+from torch.distributed.elastic.multiprocessing.errors import record
+
 from trainer.build import build_trainer
 from trainer.config import load_config
-from trainer.distributed import cleanup, setup
-from trainer.errors import user_errors
-from trainer.trainer import Stopped
+from trainer.distributed import cleanup, explain_lost_peers, setup
+from trainer.errors import run_errors, user_errors
+from trainer.signals import Stopped
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -26,7 +29,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         metavar="FILE|auto",
         help="go on from a checkpoint; 'auto' takes the newest whole one of this run, if any",
     )
-    parser.add_argument("-d", "--device", help="cuda, cuda:1, cpu (default: a GPU where there is one)")
+    parser.add_argument(
+        "-d",
+        "--device",
+        help="cpu, cuda, cuda:1, or the numbers of the GPUs to use on this machine, one a process: 0,1 "
+        "(default: process k takes GPU k, or the CPU where there is no GPU)",
+    )
     parser.add_argument(
         "-sc",
         "--schedule",
@@ -56,27 +64,35 @@ def overrides_of(args: argparse.Namespace) -> list[str]:
         "optimizer.new_lr": args.learning_rate,
         "data.batch_size": args.batch_size,
     }
-    return [f"{key}={value}" for key, value in short.items() if value is not None] + args.overrides
+    given = {key: json.dumps(value) for key, value in short.items() if value is not None}
+    return [f"{key}={value}" for key, value in given.items()] + args.overrides
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Train as the command line says. Returns the exit status: 0 done, 3 stopped by a signal after saving."""
+    """Train as the command line says.
+
+    Returns:
+        The exit status: 0 done, 3 stopped by a signal after saving. SystemExit with 2 is a mistake to mend
+        before training, with 1 something that stopped the run on its way (no room, a loss that is no number).
+    """
     args = parse_args(argv)
     with user_errors():
         config = load_config(args.config, overrides_of(args))
         context = setup(config["trainer"]["device"])
+        trainer = build_trainer(config, context, args.resume)
+    status = 0
     try:
-        with user_errors():
-            trainer = build_trainer(config, context, args.resume)
-        trainer.train()
+        with run_errors(), explain_lost_peers():
+            trainer.train()
     except Stopped as stopped:
         if context.is_main:
             print(stopped, file=sys.stderr)
-        return 3
-    finally:
-        cleanup()
-    return 0
+        status = 3
+    # Not after an error: it has to be read first, and leaving the group makes the other processes fail, too.
+    cleanup()
+    return status
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    # recorded, so that torchrun's summary shows the error of the process that failed first
+    sys.exit(record(main)())

@@ -1,7 +1,9 @@
 """Which rank sees which sample when, and loading them; an epoch and a count are all the state there is."""
 
+import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -101,9 +103,21 @@ def build_loader(
 
 
 def start_worker(worker: int) -> None:
-    """Keep a worker to its core, and deaf to Ctrl-C: the run answers it, and needs its batches until then."""
+    """Keep a worker to its core, and deaf to being told to stop: the run answers that, and needs batches."""
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # not on macOS
+        # Schedulers send SIGTERM to all processes of a run, and the loader ends its workers by it. They are
+        # to obey the second alone; who sent a signal, only sigwaitinfo tells.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=obey_parent, daemon=True).start()
+
+
+def obey_parent() -> None:
+    """End this process at the SIGTERM of its parent. (That its parent has died, a worker notices itself.)"""
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)
 
 
 class JointLoader:

@@ -47,6 +47,9 @@ fi
 threads=$(($(nproc) / processes))
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((threads > 0 ? threads : 1))}
 
+# Told to stop, a run saves first, which may take longer than the half minute that torchrun would give it.
+export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=${TORCH_ELASTIC_SHUTDOWN_TIMEOUT:-600}
+
 if [ "$nodes" -eq 1 ] && [ -z "${MASTER_PORT:-}" ]; then
     rendezvous=(--standalone)
 elif [ "$nodes" -gt 1 ] && { [ -z "${NODE_RANK:-}" ] || [ -z "${MASTER_ADDR:-}" ]; }; then

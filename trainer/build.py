@@ -13,7 +13,8 @@ import OpenCLIP
 from data_loader import build_dataset
 from data_loader.loader import JointLoader, build_loader
 from model import create_model, load_checkpoint, load_clip_weights
-from trainer.checkpoints import list_checkpoints
+from trainer.boards import import_wandb
+from trainer.checkpoints import list_checkpoints, prepare_folder
 from trainer.config import Config, ConfigError, resolve_path
 from trainer.distributed import DistContext
 from trainer.run_log import setup_logging
@@ -43,8 +44,13 @@ def build_trainer(config: Config, context: DistContext, resume: str | None = Non
         ConfigError: a value of the config cannot be used.
         FileExistsError: the run's folder holds checkpoints already and `resume` is None.
         FileNotFoundError: starting weights or data are missing; the message says where they go.
+        RunWriteError: the run's folder cannot be written.
     """
     run_dir = resolve_path(config["trainer"]["save_dir"]) / config["name"]
+    if context.is_main:
+        prepare_folder(run_dir)
+        if config["trainer"]["wandb"]:
+            import_wandb()  # said before the training if it is missing
     setup_logging(run_dir, context.is_main)
     if resume is None and list_checkpoints(run_dir):
         raise FileExistsError(

@@ -1,9 +1,11 @@
 """A run's checkpoints on disk: whole files only, the newest and the best kept."""
 
+import contextlib
 import logging
 import os
 import re
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import torch
 logger = logging.getLogger(__name__)
 
 BEST_NAME = "model_best.pth"
+UNFINISHED = ".unfinished"
 _NAME = re.compile(r"checkpoint-epoch(\d+)(?:-step(\d+))?\.pth")
 
 
@@ -20,29 +23,103 @@ def checkpoint_path(run_dir: Path, epoch: int, step: int) -> Path:
     return run_dir / (f"checkpoint-epoch{epoch}-step{step}.pth" if step else f"checkpoint-epoch{epoch}.pth")
 
 
+class RunWriteError(OSError):
+    """A file of a run could not be written; the checkpoints written before are intact."""
+
+    @classmethod
+    def of(cls, path: Path, error: Exception) -> "RunWriteError":
+        """The error for a file, with what to do."""
+        while not isinstance(error, OSError) and isinstance(error.__context__, Exception):
+            error = error.__context__  # torch reports a full disk as "unexpected pos 768 vs 662"
+        reason = getattr(error, "strerror", None) or error
+        return cls(
+            f"could not write {path}: {reason}; the checkpoints written before are intact: free some space, "
+            "see that the folder can be written, and --resume auto"
+        )
+
+
 def save_atomically(state: Mapping[str, Any], path: Path) -> None:
     """Write `state` under a temporary name, then rename it: a file of the right name is always whole.
 
     Raises:
-        OSError: the disk is full or the folder cannot be written; an earlier file of that name is untouched.
+        RunWriteError: the disk is full or the folder cannot be written; an earlier file of that name
+            is untouched.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.unfinished")
+    with _whole_file(path) as unfinished, unfinished.open("wb") as file:
+        torch.save(dict(state), file)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def mark_best(checkpoint: Path) -> None:
+    """Make `checkpoint` the folder's best one, as a second name of the same file where that is possible."""
+    with _whole_file(checkpoint.with_name(BEST_NAME)) as unfinished:
+        try:
+            os.link(checkpoint, unfinished)
+        except OSError:  # some network and USB drives have no hard links
+            shutil.copyfile(checkpoint, unfinished)
+
+
+def write_text_atomically(text: str, path: Path) -> None:
+    """Replace a small file's content, so that a reader finds the old or the new one, whole."""
+    with _whole_file(path) as unfinished:
+        unfinished.write_text(text)
+
+
+@contextlib.contextmanager
+def _whole_file(path: Path) -> Iterator[Path]:
+    """A temporary name to write to, which becomes `path` if all goes well and is removed if not."""
+    unfinished = path.with_name(f".{path.name}{UNFINISHED}")
     try:
-        with unfinished.open("wb") as file:
-            torch.save(dict(state), file)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+        path.parent.mkdir(parents=True, exist_ok=True)
         unfinished.unlink(missing_ok=True)
-        raise OSError(
-            f"could not write the checkpoint {path}: {error}; free some space and --resume auto"
+        yield unfinished
+        unfinished.replace(path)
+        _flush_folder(path.parent)
+    except (OSError, RuntimeError) as error:
+        raise RunWriteError.of(path, error) from error
+    finally:
+        with contextlib.suppress(OSError):  # also where `path` was the same file already: no renaming then
+            unfinished.unlink()
+
+
+def _flush_folder(folder: Path) -> None:
+    """Else a power cut may undo a renaming."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def prepare_folder(run_dir: Path) -> None:
+    """Make a run's folder, and remove what a killed process left half-written there.
+
+    Raises:
+        RunWriteError: it cannot be made or written: better said before the training than after.
+    """
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        for path in run_dir.glob(f".*{UNFINISHED}"):
+            path.unlink(missing_ok=True)
+        (probe := run_dir / f".probe{UNFINISHED}").touch()
+        probe.unlink()
+    except OSError as error:
+        raise RunWriteError(
+            f"cannot write to the run's folder {run_dir}: {error.strerror}; trainer.save_dir chooses another"
         ) from error
 
 
+def check_keep_last(keep: int | None) -> None:
+    """ValueError unless at least one checkpoint is kept."""
+    if keep is not None and keep < 1:
+        raise ValueError(
+            f"trainer.keep_last is {keep}; it must be 1 or more, or null to keep every checkpoint"
+        )
+
+
 def remove_old(run_dir: Path, keep: int | None) -> None:
-    """Delete all but the `keep` newest checkpoints (None: keep all); the best one has a file of its own."""
+    """Delete all but the `keep` newest checkpoints (None: keep all); the best one has a name of its own."""
     for path in list_checkpoints(run_dir)[keep:] if keep is not None else []:
         path.unlink(missing_ok=True)
 

@@ -1,7 +1,9 @@
 """Processes and devices: what torchrun set up, or a single process without it."""
 
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -60,15 +62,16 @@ class DistContext:
             dist.barrier()
 
 
-def setup(device: str | None = None, timeout_s: float = 600.0) -> DistContext:
+def setup(device: str | int | None = None, timeout_s: float = 600.0) -> DistContext:
     """Join the process group that torchrun announces in the environment, if any.
 
     Args:
-        device: "cuda", "cpu", "cuda:1" …; None takes a GPU where there is one.
+        device: "cuda", "cpu", "cuda:1", the GPUs of this host's processes "0,1", or None: a GPU if there is
+            one.
         timeout_s: seconds after which a collective operation that some rank never joins is an error.
 
     Raises:
-        ValueError: CUDA was asked for where there is none, or this host has fewer GPUs than processes.
+        ValueError: no such device, CUDA where there is none, or fewer GPUs than processes on this host.
     """
     rank = int(os.environ.get("RANK", 0))
     world_size = int(os.environ.get("WORLD_SIZE", 1))
@@ -87,23 +90,62 @@ def cleanup() -> None:
         dist.destroy_process_group()
 
 
-def _pick_device(device: str | None, local_rank: int) -> torch.device:
+@contextmanager
+def explain_lost_peers() -> Iterator[None]:
+    """Says, where talking to the other processes fails, that the cause is to be looked for in one of them."""
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, dist.DistError) or "gloo" in str(error):
+            error.add_note(
+                "Most likely another process of this run has ended. Look for its own error: it stands above, "
+                "or below as torchrun's root cause."
+            )
+        raise
+
+
+def _pick_device(device: str | int | None, local_rank: int) -> torch.device:
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    chosen = torch.device(device)
-    if chosen.type != "cuda":
-        return chosen
+    numbers = _gpu_numbers(device)
+    if numbers is None and torch.device(str(device)).type != "cuda":
+        return torch.device(str(device))
     if not torch.cuda.is_available():
         raise ValueError(f"device {device!r} was asked for, but PyTorch sees no GPU; use device 'cpu'")
-    if chosen.index is None:
-        chosen = torch.device("cuda", local_rank)
-    if chosen.index >= torch.cuda.device_count():
+    index = local_rank if numbers is None else numbers[local_rank]
+    if index >= torch.cuda.device_count():
         raise ValueError(
-            f"process {local_rank} of this host wants GPU {chosen.index}, but there are "
+            f"process {local_rank} of this host wants GPU {index}, but there are "
             f"{torch.cuda.device_count()}; start at most one process a GPU (--nproc_per_node)"
         )
+    chosen = torch.device("cuda", index)
     torch.cuda.set_device(chosen)
     return chosen
+
+
+def _gpu_numbers(device: str | int) -> list[int] | None:
+    """The GPUs that a device names, "0,1" or "cuda:1", one for each process of this host; None if none.
+
+    Raises:
+        ValueError: no such form of a device, or more or fewer GPUs than processes.
+    """
+    text = str(device).replace(" ", "")
+    if re.fullmatch(r"cuda:\d+|\d+(,\d+)*", text):
+        numbers = [int(number) for number in text.removeprefix("cuda:").split(",")]
+        processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+        if len(set(numbers)) != processes:
+            raise ValueError(
+                f"device {text!r} names {len(set(numbers))} GPU(s) for {processes} process(es) of this host; "
+                f"each takes one: torchrun --nproc_per_node {len(set(numbers))} train.py …"
+            )
+        return numbers
+    try:
+        torch.device(text)
+    except RuntimeError as error:
+        raise ValueError(
+            f"device {text!r} is none of cpu, cuda, cuda:1, or numbers of GPUs such as 0,1"
+        ) from error
+    return None
 
 
 class _Gather(torch.autograd.Function):

@@ -1,9 +1,16 @@
-"""How a person's mistakes end a command: with their message alone."""
+"""How a person's mistakes, and what stops a run on the way, end a command: with their message alone."""
 
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from data_loader.failures import TooManyUnreadable
+from trainer.checkpoints import RunWriteError
+
+MISTAKES = (ValueError, FileNotFoundError, FileExistsError, NotADirectoryError, PermissionError)
+# What a run may meet at any step; each says what happened and what to do.
+STOPS_A_RUN = (FloatingPointError, TooManyUnreadable, RunWriteError)
 
 
 @contextmanager
@@ -11,7 +18,21 @@ def user_errors() -> Iterator[None]:
     """While a run is prepared, mistakes in files, options and configs end it with their message alone."""
     try:
         yield
-    except (ValueError, FileNotFoundError, FileExistsError) as error:
-        rank = os.environ.get("RANK", "0")
-        print(f"error{'' if rank == '0' else f' (process {rank})'}: {error}", file=sys.stderr)
+    except (*MISTAKES, RunWriteError) as error:
+        _say(error)
         raise SystemExit(2) from error
+
+
+@contextmanager
+def run_errors() -> Iterator[None]:
+    """While a run lasts, what no debugging would help against ends it with its message alone."""
+    try:
+        yield
+    except STOPS_A_RUN as error:
+        _say(error)
+        raise SystemExit(1) from error
+
+
+def _say(error: Exception) -> None:
+    rank = os.environ.get("RANK", "0")
+    print(f"error{'' if rank == '0' else f' (process {rank})'}: {error}", file=sys.stderr, flush=True)

@@ -12,6 +12,8 @@ from trainer.distributed import DistContext
 # Dense bf16 TFLOP/s of the data sheets, for the share of it that the model's own arithmetic reaches (MFU).
 PEAK_TFLOPS = {"H200": 989, "H100": 989, "A100": 312, "L40": 181, "4090": 165, "V100": 125}
 
+RATES = ("lr_new", "lr_clip")  # learning rates of the new parameters and of those from CLIP
+
 
 class StepMeter:
     """Collects a row of numbers a step; `flush` turns them into records and a line to read."""
@@ -45,12 +47,10 @@ class StepMeter:
         batch: Mapping[str, Any],
         losses: Mapping[str, torch.Tensor],
         grad_norm: torch.Tensor,
-        learning_rates: list[float],
+        rates: Mapping[str, float],
     ) -> None:
         """Record one optimiser step. Tensors are not read before `flush`, so the device is not waited for."""
-        self.rows.append(
-            {"step": step, "set": name, "lr": max(learning_rates), "grad_norm": grad_norm, **losses}
-        )
+        self.rows.append({"step": step, "set": name, **rates, "grad_norm": grad_norm, **losses})
         videos, texts = batch["video"].shape[0], batch["text"].shape[0]
         self.clips += videos * self.context.world_size
         self.flops += videos * train_flops_per_clip(
@@ -68,8 +68,10 @@ class StepMeter:
         if not rows:
             return [], ""
         rates = {"clips_per_s": self.clips / seconds, "data_wait": self.waited / seconds}
-        parts = [f"{name} {_mean(rows, name):.3f}" for name in ("loss", "contrastive", "sorting")]
-        parts += [f"lr {rows[-1]['lr']:.1e}", f"grad {_mean(rows, 'grad_norm'):.2f}"]
+        names = [name for name in ("loss", "contrastive", "sorting") if any(name in row for row in rows)]
+        parts = [f"{name} {_mean(rows, name):.3f}" for name in names]
+        parts.append("lr " + " / ".join(f"{rows[-1][name]:.1e}" for name in RATES if name in rows[-1]))
+        parts.append(f"grad {_mean(rows, 'grad_norm'):.2f}")
         parts += [f"{rates['clips_per_s']:.1f} clips/s", f"data wait {100 * rates['data_wait']:.0f} %"]
         if self.context.device.type == "cuda":
             rates["memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
@@ -84,7 +86,7 @@ class StepMeter:
 
 def _mean(rows: list[dict[str, Any]], name: str) -> float:
     values = [row[name] for row in rows if name in row]
-    return sum(values) / len(values) if values else float("nan")
+    return sum(values) / len(values)
 
 
 def _device_name(device: torch.device) -> str:

@@ -41,6 +41,11 @@ def parameter_groups(
     return [groups[key] for key in sorted(groups, reverse=True)]
 
 
+def learning_rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:
+    """The present learning rates by origin of the parameters: "lr_new" and "lr_clip"."""
+    return {f"lr_{group['name'].partition(',')[0]}": group["lr"] for group in optimizer.param_groups}
+
+
 def describe_groups(groups: list[dict[str, Any]]) -> str:
     """One line a group: learning rate, decay, how many tensors and parameters it holds."""
     lines = []

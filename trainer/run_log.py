@@ -1,20 +1,24 @@
-"""What a run writes down for people and programs: log lines, metrics.jsonl, TensorBoard, its own settings."""
+"""What a run writes down for people and programs: log lines, metrics.jsonl, boards, its own settings."""
 
 import importlib.metadata
 import json
 import logging
+import os
 import platform
+import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from trainer.boards import Board, open_boards
+from trainer.checkpoints import RunWriteError, write_text_atomically
 from trainer.config import REPOSITORY
 
-PACKAGES = ("torch", "torchvision", "transformers", "open_clip_torch", "decord", "av", "numpy", "pandas")
+logger = logging.getLogger(__name__)
 
 
 def setup_logging(run_dir: Path | None, is_main: bool) -> None:
@@ -22,68 +26,97 @@ def setup_logging(run_dir: Path | None, is_main: bool) -> None:
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     if is_main and run_dir is not None:
         run_dir.mkdir(parents=True, exist_ok=True)
-        handlers.append(logging.FileHandler(run_dir / "log.txt"))
+        handlers.append(LogFile(run_dir / "log.txt"))
     level = logging.INFO if is_main else logging.WARNING
     logging.basicConfig(
         level=level, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", handlers=handlers, force=True
     )
 
 
+class LogFile(logging.FileHandler):
+    """A log file that says nothing itself about a full disk: the checkpoint or the metrics will."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
+
 class RunLog:
-    """metrics.jsonl (one object a line: "kind" is "step" or "validation") and, if wanted, TensorBoard."""
+    """metrics.jsonl (one object a line: "kind" is "step" or "validation") and the boards that are wanted.
 
-    def __init__(self, run_dir: Path, tensorboard: bool = True):
+    What an interrupted run wrote after `global_step`, where this one goes on, is forgotten.
+    """
+
+    def __init__(self, run_dir: Path, config: Mapping[str, Any], global_step: int):
         self.path = run_dir / "metrics.jsonl"
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.board = None
-        if tensorboard:
-            from torch.utils.tensorboard import SummaryWriter  # slow to import, and only some runs need it
+        self._drop_after(global_step)
+        self.boards: list[Board] = open_boards(run_dir, config, global_step)
 
-            self.board = SummaryWriter(str(run_dir / "tensorboard"))
+    def _drop_after(self, global_step: int) -> None:
+        if self.path.is_file():
+            lines = [line for line in self.path.read_text().splitlines() if line.endswith("}")]
+            kept = [line for line in lines if json.loads(line)["step"] <= global_step]
+            write_text_atomically("".join(f"{line}\n" for line in kept), self.path)
 
-    def drop_after(self, global_step: int) -> None:
-        """Forget what an interrupted run wrote after the checkpoint that this one goes on from."""
+    def has(self, kind: str, step: int) -> bool:
+        """Whether there is a row of that kind for that step."""
         if not self.path.is_file():
-            return
-        lines = [line for line in self.path.read_text().splitlines() if line.endswith("}")]
-        kept = [line for line in lines if json.loads(line)["step"] <= global_step]
-        self.path.write_text("".join(f"{line}\n" for line in kept))
+            return False
+        rows = map(json.loads, self.path.read_text().splitlines())
+        return any(row["kind"] == kind and row["step"] == step for row in rows)
 
-    def write(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
-        with self.path.open("a") as file:
-            file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
-        if self.board is not None:
-            for name, value in values.items():
-                if isinstance(value, int | float):
-                    self.board.add_scalar(f"{kind}/{name}", value, step)
+    def write(self, kind: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Append rows, each with its "step". Raises RunWriteError where the disk is full."""
+        try:
+            with self.path.open("a") as file:
+                file.write("".join(json.dumps({"kind": kind, **row}) + "\n" for row in rows))
+        except OSError as error:
+            raise RunWriteError.of(self.path, error) from error
+        for row in rows:
+            self._tell_boards(lambda board, row=row: board.write(kind, row))
 
     def close(self) -> None:
-        if self.board is not None:
-            self.board.close()
+        self._tell_boards(lambda board: board.close())
+
+    def _tell_boards(self, action: Callable[[Board], None]) -> None:
+        """A board that cannot write is given up: no reason to end a training."""
+        for board in list(self.boards):
+            try:
+                action(board)
+            except OSError as error:
+                logger.warning("%s is given up: %s", type(board).__name__, error)
+                self.boards.remove(board)
 
 
 def write_settings(run_dir: Path, config: Mapping[str, Any]) -> None:
-    """Save the resolved config, and the commit, versions and machine that it ran with."""
-    (run_dir / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    (run_dir / "environment.json").write_text(json.dumps(environment(), indent=2) + "\n")
+    """Save the resolved config, and the command, commit, versions and machine that it runs with."""
+    write_text_atomically(json.dumps(config, indent=2) + "\n", run_dir / "config.json")
+    write_text_atomically(json.dumps(environment(), indent=2) + "\n", run_dir / "environment.json")
 
 
 def environment() -> dict[str, Any]:
-    """Git commit, package versions, Python and the card, as far as they can be had."""
-    versions = {}
-    for name in PACKAGES:
+    """Git commit, package versions, Python, the processes and the card, as far as they can be had."""
+    versions: dict[str, str | None] = {}
+    for name in _required_packages():
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             versions[name] = None
     return {
+        "command": sys.argv,
         "commit": _git_commit(),
         "python": platform.python_version(),
         "packages": versions,
+        "processes": int(os.environ.get("WORLD_SIZE", 1)),
         "device": torch.cuda.get_device_name()
         if torch.cuda.is_available()
         else platform.processor() or "cpu",
     }
+
+
+def _required_packages() -> list[str]:
+    lines = (REPOSITORY / "requirement.txt").read_text().splitlines()
+    return [re.split(r"[<>=!~; \[]", line)[0] for line in lines if line and not line.startswith("#")]
 
 
 def _git_commit() -> str | None:

@@ -3,11 +3,10 @@
 import contextlib
 import logging
 import math
-import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import nn
@@ -16,29 +15,27 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from data_loader.failures import UnreadableCounter
 from data_loader.loader import JointLoader
-from model import is_new_parameter, load_checkpoint
+from model import is_new_parameter
 from model.loss import NormSoftmaxLoss, sort_loss
 from model.metric import sim_matrix
 from model.text_encoder import cut_to_longest
-from trainer.checkpoints import (
-    BEST_NAME,
-    checkpoint_path,
-    read_checkpoint,
-    read_newest,
-    remove_old,
-    save_atomically,
-)
+from trainer.checkpoints import check_keep_last, checkpoint_path, remove_old, save_atomically
 from trainer.distributed import DistContext, check_gather, gather_batch
 from trainer.meter import StepMeter
-from trainer.optim import build_optimizer, build_scheduler, describe_groups, parameter_groups
+from trainer.monitor import Monitor
+from trainer.optim import (
+    build_optimizer,
+    build_scheduler,
+    describe_groups,
+    learning_rates,
+    parameter_groups,
+)
+from trainer.resume import collect_state, resume
 from trainer.run_log import RunLog, write_settings
+from trainer.signals import LateSum, Stopped, StopSignal
 from trainer.validation import validate
 
 logger = logging.getLogger(__name__)
-
-
-class Stopped(Exception):
-    """The run was asked to stop (SIGTERM or SIGINT) and has saved a checkpoint."""
 
 
 class Trainer:
@@ -85,10 +82,10 @@ class Trainer:
         self.precision = self._choose_precision(config["trainer"]["precision"])
         self.scaler = torch.amp.GradScaler(context.device.type, enabled=self.precision == "fp16")
         self.unreadable = UnreadableCounter(config["data"]["max_unreadable"])
-        self.monitor_mode, self.monitor_name = parse_monitor(config["trainer"]["monitor"])
-        self.best: float | None = None
+        check_keep_last(config["trainer"]["keep_last"])
+        self.monitor = Monitor(config["trainer"]["monitor"], run_dir)
         self.epoch = self.global_step = 0
-        self._stop_signal: int | None = None
+        self.stop, self.late_sum = StopSignal(), LateSum(context)
         self.run_log: RunLog | None = None
 
     # ------------------------------------------------------------------ the run
@@ -105,13 +102,12 @@ class Trainer:
             TooManyUnreadable: more training videos were unreadable than `data.max_unreadable` allows.
         """
         if self.context.is_main:
-            self.run_log = RunLog(self.run_dir, self.config["trainer"]["tensorboard"])
-            self.run_log.drop_after(self.global_step)
+            self.run_log = RunLog(self.run_dir, self.config, self.global_step)
             write_settings(self.run_dir, self.config)
         metrics: dict[str, float] = {}
-        with self._catch_signals():
+        with self.stop:
             try:
-                if self.global_step == 0 and self.config["trainer"]["validate_at_start"]:
+                if self._validation_is_missing():
                     metrics = self._validate()
                 while self.epoch < self.epochs and self.global_step < self.total_steps:
                     self._train_epoch()
@@ -136,9 +132,9 @@ class Trainer:
             for i, batch in meter.timed(self.train_loader):
                 self.unreadable.update(batch)
                 batch = to_device(batch, self.context.device)
+                rates = learning_rates(self.optimizer)
                 losses, grad_norm = self._step(batch)
                 self.global_step += 1
-                rates = self.scheduler.get_last_lr()
                 meter.add(self.global_step, self.train_loader.names[i], batch, losses, grad_norm, rates)
                 bar.update()
                 if time.monotonic() - last_log >= self.config["trainer"]["log_every_s"]:
@@ -153,7 +149,7 @@ class Trainer:
         if self.global_step >= self.total_steps:
             return True
         counter = self.unreadable
-        stop, *pooled = self.context.sum([self._stop_signal is not None, counter.read, counter.failed])
+        stop, *pooled = self.late_sum([self.stop.received, counter.read, counter.failed])
         counter.judge(*pooled)
         every = self.config["trainer"]["save_every_steps"]
         passed = every and self.global_step % every < len(self.train_loader.loaders)
@@ -161,7 +157,7 @@ class Trainer:
             self._log(meter, bar)  # looks at the losses first: a checkpoint after a NaN would be worthless
             self._save()
         if stop:
-            raise Stopped(f"stopped by a signal at step {self.global_step}; go on with --resume auto")
+            self._end_by_signal()
         return False
 
     def _step(self, batch: Mapping[str, Any]) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
@@ -198,32 +194,51 @@ class Trainer:
     # ------------------------------------------------------------------ between epochs
 
     def _end_epoch(self) -> dict[str, float]:
-        read, failed = self.context.sum([self.unreadable.read, self.unreadable.failed])
+        """Save first, then validate: whatever happens to the validation, the epoch is not lost."""
+        self.late_sum.collect()
+        counts = [self.stop.received, self.unreadable.read, self.unreadable.failed]
+        stop, read, failed = self.context.sum(counts)
         logger.info("epoch %d: %s", self.epoch + 1, self.unreadable.summary())
         if len(self.train_loader) == 0:
             self.epoch += 1
             self.train_loader.set_epoch(self.epoch)
-        metrics: dict[str, float] = {}
-        last = self.global_step >= self.total_steps
-        if last or self.epoch % self.config["trainer"]["validate_every"] == 0:
-            metrics = self._validate()
-        self._save(metrics)
+        self._save()
         self.unreadable.judge(read, failed, epoch_over=True)
         self.unreadable.start_epoch()
-        return metrics
+        if stop:
+            self._end_by_signal()
+        return self._validate() if self._validation_is_due() else {}
+
+    def _validation_is_due(self) -> bool:
+        if self.global_step >= self.total_steps:
+            return True
+        return self.train_loader.step == 0 and self.epoch % self.config["trainer"]["validate_every"] == 0
+
+    def _validation_is_missing(self) -> bool:
+        """Whether to validate before training: at the start, or where the run ended in its validation."""
+        if self.global_step == 0:
+            return self.config["trainer"]["validate_at_start"]
+        done = self.run_log.has("validation", self.global_step) if self.context.is_main else None
+        return self._validation_is_due() and not self.context.broadcast_object(done)
 
     def _validate(self) -> dict[str, float]:
-        metrics = validate(self.model, self.val_loaders, self.context, self.autocast)
+        metrics = validate(self.model, self.val_loaders, self.context, self.autocast, self.stop)
+        if metrics is None:
+            self._end_by_signal()
         if self.context.is_main and metrics:
             logger.info("validation: %s", "  ".join(f"{k} {v:.2f}" for k, v in metrics.items()))
-            self.run_log.write("validation", self.global_step, {"epoch": self.epoch, **metrics})
+            if self._checkpoint.exists():
+                self.monitor.judge(metrics, self._checkpoint)
+            self.run_log.write("validation", [{"step": self.global_step, "epoch": self.epoch, **metrics}])
         return metrics
+
+    def _end_by_signal(self) -> NoReturn:
+        raise Stopped(f"stopped by a signal at step {self.global_step}; go on with --resume auto")
 
     def _log(self, meter: StepMeter, bar: tqdm) -> None:
         rows, summary = meter.flush()
         if self.context.is_main and rows:
-            for row in rows:
-                self.run_log.write("step", row.pop("step"), {"epoch": self.epoch, **row})
+            self.run_log.write("step", [{"step": row["step"], "epoch": self.epoch, **row} for row in rows])
             bar.set_postfix_str(summary)
             logger.info("step %d/%d  %s", self.global_step, self.total_steps, summary)
         bad = [row for row in rows if not math.isfinite(row["loss"] + row["grad_norm"])]
@@ -239,80 +254,22 @@ class Trainer:
 
     # ------------------------------------------------------------------ checkpoints
 
-    def state(self) -> dict[str, Any]:
-        """Everything that a later process needs to go on as if never interrupted."""
-        return {
-            "arch": self.config["arch"]["type"],
-            "epoch": self.epoch,
-            "loader": self.train_loader.state_dict(),
-            "global_step": self.global_step,
-            "steps_per_epoch": self.steps_per_epoch,
-            "state_dict": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scheduler": self.scheduler.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "random_state": torch.get_rng_state(),
-            "monitor_best": self.best,
-            "world_size": self.context.world_size,
-            "config": dict(self.config),
-        }
-
     def resume(self, source: str) -> Path | None:
         """Go on from a checkpoint: a path, or "auto" for the newest whole one of this run (None if none)."""
-        if source == "auto":
-            found = read_newest(self.run_dir)
-            if found is None:
-                logger.info("nothing to resume in %s: starting anew", self.run_dir)
-                return None
-            path, state = found
-        else:
-            path, state = Path(source), read_checkpoint(Path(source))
-        load_checkpoint(self.model, path)
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scheduler.load_state_dict(state["scheduler"])
-        self.scaler.load_state_dict(state["scaler"])
-        torch.set_rng_state(state["random_state"])
-        self.best = state["monitor_best"]
-        self.train_loader.load_state_dict(state["loader"])
-        self.epoch, self.global_step = state["epoch"], state["global_step"]
-        if state["steps_per_epoch"] != self.steps_per_epoch:
-            self._adapt_schedule()
-        logger.info("resumed from %s: epoch %d, step %d", path, self.epoch, self.global_step)
-        return path
+        return resume(self, source)
 
-    def _adapt_schedule(self) -> None:
-        """Let learning rate and end of the run follow from the epochs done, not from the steps.
-
-        Another number of ranks, or another batch size, makes epochs of other lengths.
-        """
-        done = (self.epoch + 1) * self.steps_per_epoch - len(self.train_loader)
-        self.scheduler.last_epoch = done - 1
-        self.scheduler.step()
-        self.total_steps = self.global_step + self.epochs * self.steps_per_epoch - done
-        if self.config["trainer"]["max_steps"] is not None:
-            self.total_steps = min(self.total_steps, self.config["trainer"]["max_steps"])
-
-    def _save(self, metrics: Mapping[str, float] | None = None) -> None:
-        """Write a checkpoint on rank 0, and a copy as the best if the monitored metric improved."""
-        value = (metrics or {}).get(self.monitor_name)
-        if metrics and value is None and self.context.is_main:
-            logger.warning(
-                "no best checkpoint: validation has no metric %r (trainer.monitor); it has %s",
-                self.monitor_name,
-                ", ".join(metrics),
-            )
-        improved = value is not None and (
-            self.best is None or (value > self.best if self.monitor_mode == "max" else value < self.best)
-        )
-        if improved:
-            self.best = value
+    def _save(self) -> None:
+        """Write a checkpoint, on rank 0 for all."""
+        state = collect_state(self)
         if self.context.is_main:
-            state = self.state()
-            save_atomically(state, checkpoint_path(self.run_dir, self.epoch, self.train_loader.step))
-            if improved:
-                save_atomically(state, self.run_dir / BEST_NAME)
+            save_atomically(state, self._checkpoint)
             remove_old(self.run_dir, self.config["trainer"]["keep_last"])
         self.context.barrier()
+
+    @property
+    def _checkpoint(self) -> Path:
+        """The checkpoint of the place where the run is."""
+        return checkpoint_path(self.run_dir, self.epoch, self.train_loader.step)
 
     # ------------------------------------------------------------------ small things
 
@@ -342,28 +299,6 @@ class Trainer:
         devices = [self.context.device] if self.context.device.type == "cuda" else None
         # WebVid batches never reach the sort head: which parameters get a gradient differs between steps.
         return nn.parallel.DistributedDataParallel(model, device_ids=devices, find_unused_parameters=True)
-
-    @contextlib.contextmanager
-    def _catch_signals(self) -> Iterator[None]:
-        def remember(number: int, _frame: Any) -> None:
-            self._stop_signal = number
-
-        previous = {s: signal.signal(s, remember) for s in (signal.SIGTERM, signal.SIGINT)}
-        try:
-            yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
-
-
-def parse_monitor(text: str) -> tuple[str, str]:
-    """ "max webvid_t2v_R1" -> ("max", "webvid_t2v_R1")."""
-    mode, _, name = text.partition(" ")
-    if mode not in ("max", "min") or not name:
-        raise ValueError(
-            f"trainer.monitor is {text!r}; write 'max' or 'min' and a metric, such as 'max webvid_t2v_R1'"
-        )
-    return mode, name
 
 
 def to_device(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:

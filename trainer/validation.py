@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from model.metric import sim_matrix, t2v_metrics, v2t_metrics
 from trainer.distributed import DistContext
+from trainer.signals import StopSignal
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +25,8 @@ def validate(
     loaders: Mapping[str, Any],
     context: DistContext,
     autocast: Callable[[], AbstractContextManager],
-) -> dict[str, float]:
+    stop: StopSignal,
+) -> dict[str, float] | None:
     """Evaluate on each loader, every sample once, however many ranks share the work.
 
     Unreadable videos are left out and named in a warning.
@@ -32,7 +34,7 @@ def validate(
     Returns:
         "<set>_t2v_R1" and the like in percent; where samples have several texts also "<set>_order_accuracy",
         in percent: the share of transcripts whose texts are all put in their right places. The same
-        on every rank.
+        on every rank. None if a rank was told to stop meanwhile.
     """
     was_training = model.training
     model.eval()
@@ -43,9 +45,13 @@ def validate(
         for batch in tqdm(
             loader, desc=f"validation, {name}", disable=None if context.is_main else True, leave=False
         ):
+            if stop.received:
+                break
             missing += [reason for _, reason in batch["missing"]]
             if "video" in batch:
                 samples += _embed(model, batch, context.device, autocast)
+        if context.sum([stop.received])[0]:
+            return None
         if missing:
             logger.warning("validation, %s: left out %d unreadable videos: %s", name, len(missing), missing)
         gathered = [sample for part in context.gather_objects(samples) for sample in part]

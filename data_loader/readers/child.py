@@ -22,7 +22,11 @@ GRACE = 10  # seconds beyond its limit after which the child ends itself, should
 
 def serve(socket_fd: int, pixels_fd: int) -> None:
     """Answers requests that come in on a socket until the other end closes it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is the parent's to handle
+    for number in (
+        signal.SIGINT,
+        signal.SIGTERM,
+    ):  # sent to all processes of a run, and the parent's to handle
+        signal.signal(number, signal.SIG_IGN)
     with Connection(socket_fd) as connection, open(os.devnull, "w") as nowhere:
         connection.send_bytes(b"ready")
         while True:

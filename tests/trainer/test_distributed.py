@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from trainer.config import REPOSITORY
-from trainer.distributed import gather_batch, setup
+from trainer.distributed import gather_batch
 
 SCRIPT = Path(__file__).with_name("gradients.py")
 
@@ -65,9 +65,3 @@ def test_one_process_gathers_nothing():
     assert gather_batch([x], "exact")[0] is x
     with pytest.raises(ValueError, match=r"loss\.gather is 'both'"):
         gather_batch([x], "both")
-
-
-def test_asking_for_a_gpu_where_there_is_none_is_an_error(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ValueError, match="sees no GPU"):
-        setup("cuda")

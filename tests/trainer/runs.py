@@ -1,0 +1,92 @@
+"""Real training processes for the tests, and what a run has written."""
+
+import json
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import CLIP
+import train
+
+
+def rows(run_dir: Path, kind: str) -> list[dict]:
+    """The rows of metrics.jsonl of a kind."""
+    path = run_dir / "metrics.jsonl"
+    lines = path.read_text().splitlines() if path.is_file() else []
+    return [row for row in map(json.loads, lines) if row["kind"] == kind]
+
+
+def losses(run_dir: Path) -> list[tuple]:
+    """Step, set and losses of every step of a run."""
+    return [
+        (r["step"], r["set"], r["loss"], r["contrastive"], r.get("sorting")) for r in rows(run_dir, "step")
+    ]
+
+
+def wait_until(condition: Callable[[], object], limit: float = 60) -> None:
+    """Returns when `condition` holds; fails after `limit` seconds."""
+    end = time.monotonic() + limit
+    while not condition():
+        assert time.monotonic() < end, f"not within {limit} s"
+        time.sleep(0.02)
+
+
+class Starter:
+    """Starts `train.main` in processes forked from a server that has imported everything: that takes longest.
+
+    Each leads a process group of its own, as if a scheduler had started it; what it says goes to a file.
+    """
+
+    def __init__(self):
+        self.started: list[multiprocessing.Process] = []
+        self.context = multiprocessing.get_context("forkserver")
+        self.context.set_forkserver_preload([__name__, "open_clip", "torch._dynamo"])
+        warm = self.context.Process(target=CLIP.tokenize, args=(["a word"],))
+        warm.start()
+        warm.join()
+
+    def __call__(
+        self, arguments: list[str], says: Path, environment: Mapping[str, str] | None = None
+    ) -> multiprocessing.Process:
+        process = self.context.Process(target=_run, args=(arguments, says, dict(environment or {})))
+        process.start()
+        self.started.append(process)
+        return process
+
+    def ranks(self, number: int, arguments: list[str], says: Path) -> list[multiprocessing.Process]:
+        """The processes of one run, as torchrun would start them. Rank k writes to `says` + k."""
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        common = {"WORLD_SIZE": number, "LOCAL_WORLD_SIZE": number, "MASTER_ADDR": "127.0.0.1"}
+        return [
+            self(
+                arguments,
+                says.with_name(f"{says.name}{rank}"),
+                {
+                    k: str(v)
+                    for k, v in {**common, "MASTER_PORT": port, "RANK": rank, "LOCAL_RANK": rank}.items()
+                },
+            )
+            for rank in range(number)
+        ]
+
+    def end_all(self) -> None:
+        for process in self.started:
+            if process.is_alive():
+                os.killpg(process.pid, signal.SIGKILL)
+            process.join()
+
+
+def _run(arguments: list[str], says: Path, environment: dict[str, str]) -> None:
+    os.setsid()
+    os.environ.update(environment)
+    with says.open("a") as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
+    sys.exit(train.main(arguments))

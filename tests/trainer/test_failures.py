@@ -1,0 +1,162 @@
+"""What may stop a run: no room, no permission, losses that are no numbers, dying ranks."""
+
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+
+import pytest
+
+import train
+from tests.trainer.runs import rows, wait_until
+from tests.trainer.test_signals import children
+from trainer import trainer as trainer_module
+from trainer.checkpoints import list_checkpoints, read_checkpoint
+from trainer.config import REPOSITORY
+from trainer.trainer import Trainer
+
+
+@contextmanager
+def small_files(limit: int):
+    """No file of this process may grow beyond `limit` bytes: what a full disk looks like to it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("file", ["checkpoint-epoch3.pth", "metrics.jsonl"])
+def test_a_full_disk_stops_the_run_and_leaves_the_checkpoints(undisturbed, arguments, capsys, file):
+    whole = (undisturbed / "checkpoint-epoch2.pth").read_bytes()
+    limit = (undisturbed / "metrics.jsonl").stat().st_size + 300 if file == "metrics.jsonl" else 10**6
+    with pytest.raises(SystemExit) as ended, small_files(limit):
+        train.main(arguments("--resume", "auto", name="undisturbed", trainer__epochs=3))
+    assert ended.value.code == 1
+    said = capsys.readouterr().err
+    assert f"error: could not write {undisturbed / file}" in said
+    assert "File too large" in said
+    assert "Traceback" not in said
+    assert (undisturbed / "checkpoint-epoch2.pth").read_bytes() == whole
+    assert not list(undisturbed.glob(".*.unfinished"))
+    assert train.main(arguments("--resume", "auto", name="undisturbed", trainer__epochs=3)) == 0
+
+
+def test_a_folder_that_cannot_be_written_is_named_before_training(arguments, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit) as ended:
+        train.main(arguments(name="x", trainer__save_dir=str(tmp_path / "file")))
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert f"cannot write to the run's folder {tmp_path / 'file' / 'x'}" in said
+    assert "trainer.save_dir" in said
+
+
+def test_a_folder_that_goes_away_is_named(undisturbed, arguments, monkeypatch, capsys, tmp_path):
+    plain = Trainer._end_epoch
+
+    def unmount(self):
+        undisturbed.rename(tmp_path / "elsewhere")
+        undisturbed.touch()
+        return plain(self)
+
+    monkeypatch.setattr(Trainer, "_end_epoch", unmount)
+    with pytest.raises(SystemExit):
+        train.main(arguments("--resume", "auto", name="undisturbed", trainer__epochs=3))
+    assert "error: could not write" in capsys.readouterr().err
+    assert read_checkpoint(tmp_path / "elsewhere/checkpoint-epoch2.pth")["epoch"] == 2
+
+
+def test_a_nan_stops_the_run_and_leaves_the_checkpoint(undisturbed, arguments, monkeypatch, capsys):
+    whole = (undisturbed / "checkpoint-epoch2.pth").read_bytes()
+    plain = Trainer._losses
+    monkeypatch.setattr(
+        Trainer, "_losses", lambda self, out: {k: v * float("nan") for k, v in plain(self, out).items()}
+    )
+    with pytest.raises(SystemExit) as ended:
+        train.main(arguments("--resume", "auto", name="undisturbed", trainer__epochs=3))
+    assert ended.value.code == 1
+    said = capsys.readouterr().err
+    assert "error: loss nan" in said
+    assert "Traceback" not in said
+    assert (undisturbed / "checkpoint-epoch2.pth").read_bytes() == whole
+    assert len(list_checkpoints(undisturbed)) == 2
+
+
+def test_too_many_unreadable_videos_stop_the_run(world, arguments, tmp_path, capsys):
+    broken = tmp_path / "broken"
+    shutil.copytree(world / "WebVid", broken)
+    for path in sorted((broken / "train").rglob("*.mp4"))[::5]:
+        path.write_bytes(b"not a video")
+    entries = [{"type": "webvid", "root": str(broken)}]
+    settings = {"data__train": entries, "data__val": [], "trainer__epochs": 2}
+    with pytest.raises(SystemExit):
+        train.main(arguments(name="spoilt", **settings))
+    assert "could not be read" in capsys.readouterr().err
+    assert [path.name for path in list_checkpoints(tmp_path / "spoilt")] == ["checkpoint-epoch1.pth"]
+
+
+def test_an_error_in_validation_does_not_cost_the_epoch(arguments, tmp_path, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(trainer_module, "validate", fail)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        train.main(arguments(name="epoch"))
+    assert [path.name for path in list_checkpoints(tmp_path / "epoch")] == ["checkpoint-epoch1.pth"]
+    monkeypatch.undo()
+    assert train.main(arguments("--resume", "auto", name="epoch")) == 0
+    assert [row["epoch"] for row in rows(tmp_path / "epoch", "validation")] == [1, 2]
+
+
+@pytest.fixture
+def torchrun(arguments, tmp_path):
+    """Starts an endless run of two processes by torchrun; what they say goes to tmp_path/says."""
+    started = []
+
+    def start(script: str) -> subprocess.Popen:
+        settings = {"name": "two", "trainer__epochs": 1000, "trainer__log_every_s": 0, "data__val": []}
+        launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", script]
+        process = subprocess.Popen(
+            [sys.executable, *launch, *arguments(**settings)],
+            cwd=REPOSITORY,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)},
+            stderr=(tmp_path / "says").open("w"),
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.heavy
+def test_an_error_of_one_rank_ends_all_and_stands_first(torchrun, tmp_path):
+    process = torchrun("tests/trainer/failing_rank.py")
+    wait_until(lambda: rows(tmp_path / "two", "step"), limit=100)
+    assert process.wait(60) == 1
+    said = (tmp_path / "says").read_text()
+    errors = [line for line in said.splitlines() if "Error:" in line]
+    assert "ArithmeticError: the fifth step was too much" in errors[0], said
+    summary = said[said.index("Root Cause") :]
+    assert "rank      : 1" in summary
+    assert "ArithmeticError: the fifth step was too much" in summary
+
+
+@pytest.mark.heavy
+def test_a_killed_rank_ends_all(torchrun, tmp_path):
+    process = torchrun("train.py")
+    wait_until(lambda: rows(tmp_path / "two", "step"), limit=100)
+    os.kill(children(process.pid)[1], signal.SIGKILL)
+    assert process.wait(60) == 1
+    said = (tmp_path / "says").read_text()
+    assert "Most likely another process of this run has ended" in said
+    summary = said[said.index("Root Cause") :]
+    assert "rank      : 1" in summary
+    assert "SIGKILL" in summary

@@ -1,0 +1,125 @@
+"""Going on with a run: to the same losses, by the config's settings, on another number of processes."""
+
+import os
+
+import numpy as np
+import pytest
+import torch
+
+import train
+from tests.trainer.runs import losses, rows
+from trainer.checkpoints import list_checkpoints, read_checkpoint
+from trainer.resume import changes, random_state, set_random_state
+
+OFTEN = {"trainer__save_every_steps": 2, "trainer__keep_last": None}
+
+
+def keep_up_to(run_dir, name: str) -> None:
+    """As if the run had been killed just after it wrote the checkpoint `name`."""
+    newest = list_checkpoints(run_dir)
+    names = [path.name for path in newest]
+    for path in newest[: names.index(name)]:
+        path.unlink()
+
+
+def test_from_the_middle_of_an_epoch_the_losses_are_those_of_an_undisturbed_run(
+    undisturbed, arguments, tmp_path
+):
+    assert train.main(arguments(name="often", **OFTEN)) == 0
+    often = tmp_path / "often"
+    assert losses(often) == losses(undisturbed)  # the same seed, and saving changes nothing
+    keep_up_to(often, "checkpoint-epoch0-step1.pth")
+    assert train.main(arguments("--resume", "auto", name="often", **OFTEN)) == 0
+    assert losses(often) == losses(undisturbed)
+    assert [row["epoch"] for row in rows(often, "validation")] == [1, 2]
+
+
+def test_a_truncated_newest_checkpoint_is_passed_over(undisturbed, arguments, capsys):
+    newest, before = list_checkpoints(undisturbed)
+    expected = losses(undisturbed)
+    os.truncate(newest, newest.stat().st_size - 1000)
+    assert train.main(arguments("--resume", "auto", name="undisturbed")) == 0
+    said = (undisturbed / "log.txt").read_text()
+    assert f"passing over {newest}: not a whole checkpoint" in said
+    assert f"resumed from {before}" in said
+    assert losses(undisturbed) == expected
+
+
+def test_a_finished_run_resumed_stays_as_it_is(undisturbed, arguments):
+    before = (undisturbed / "metrics.jsonl").read_text()
+    assert train.main(arguments("--resume", "auto", name="undisturbed")) == 0
+    assert (undisturbed / "metrics.jsonl").read_text() == before
+
+
+def test_learning_rates_and_decay_are_those_of_the_config(undisturbed, arguments):
+    changed = {
+        "trainer__epochs": 3,
+        "optimizer__new_lr": 5e-5,
+        "optimizer__clip_lr": 2e-5,
+        "optimizer__weight_decay": 0.2,
+        "lr_scheduler__type": "milestones",
+        "lr_scheduler__warmup_steps": 0,
+    }
+    assert train.main(arguments("--resume", "auto", name="undisturbed", **changed)) == 0
+    assert {(row["lr_new"], row["lr_clip"]) for row in rows(undisturbed, "step")[12:]} == {(5e-5, 2e-5)}
+    groups = read_checkpoint(undisturbed / "checkpoint-epoch3.pth")["optimizer"]["param_groups"]
+    assert {group["weight_decay"] for group in groups} == {0.0, 0.2}
+    said = (undisturbed / "log.txt").read_text()
+    assert "set differently from the checkpoint: optimizer.new_lr is 5e-05, was" in said
+
+
+def test_milestones_passed_before_count_when_going_on(arguments, tmp_path):
+    settings = {
+        "name": "tenth",
+        "lr_scheduler": {"type": "milestones", "milestones": [1], "gamma": 0.1, "warmup_steps": 0},
+        "optimizer__new_lr": 1e-3,
+    }
+    assert train.main(arguments(**settings, trainer__max_steps=8)) == 0
+    assert train.main(arguments("--resume", "auto", **settings)) == 0
+    rates = [row["lr_new"] for row in rows(tmp_path / "tenth", "step")]
+    assert rates == pytest.approx([1e-3] * 6 + [1e-4] * 6)
+
+
+def test_on_one_process_what_two_began(start, arguments, tmp_path):
+    """The first epoch of two processes has 2 joint steps of 4 samples each; the rest of it follows on one."""
+    settings = {
+        "name": "two",
+        "loss__gather": "exact",
+        "lr_scheduler": {"type": "cosine", "warmup_steps": 100},
+        "optimizer__new_lr": 1e-3,
+    }
+    processes = start.ranks(2, arguments(**settings, trainer__max_steps=2), tmp_path / "says")
+    for process in processes:
+        process.join(100)
+    assert [process.exitcode for process in processes] == [0, 0], (tmp_path / "says0").read_text()
+    run_dir = tmp_path / "two"
+    state = read_checkpoint(run_dir / "checkpoint-epoch0-step1.pth")
+    assert (state["world_size"], state["loader"]["seen"]) == (2, [8, 8])
+    of_two = rows(run_dir, "validation")[-1]
+
+    text = (run_dir / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (run_dir / "metrics.jsonl").write_text("".join(text[:-1]))  # validated once more, by one process
+    assert train.main(arguments("--resume", "auto", **settings, trainer__max_steps=2)) == 0
+    assert rows(run_dir, "validation") == [pytest.approx(of_two)]  # no sample twice, none left out: 5 on 2
+
+    assert train.main(arguments("--resume", "auto", **settings)) == 0
+    steps = rows(run_dir, "step")
+    # of 12 samples 8 were seen: 1 joint step is left, then a whole epoch of 3
+    assert [row["step"] for row in steps] == list(range(1, 2 + 2 + 6 + 1))
+    # the schedule follows the epochs: the last step is the 12th of two epochs of one process
+    assert steps[-1]["lr_new"] == pytest.approx(1e-3 * 11 / 100)
+
+
+def test_the_random_states_come_back():
+    device = torch.device("cpu")
+    state = random_state(device)
+    drawn = torch.rand(3), np.random.rand(3)  # noqa: NPY002
+    set_random_state(state, device)
+    again = torch.rand(3), np.random.rand(3)  # noqa: NPY002
+    assert torch.equal(drawn[0], again[0])
+    assert np.array_equal(drawn[1], again[1])
+
+
+def test_changes_are_named_by_their_keys():
+    before, now = {"a": {"b": 1, "c": [1]}, "d": 2}, {"a": {"b": 1, "c": [2]}, "e": 3}
+    assert list(changes(before, now)) == ["a.c is [2], was [1]", "d is None, was 2", "e is 3, was None"]

@@ -1,0 +1,129 @@
+"""What a checkpoint holds of a trainer, and a trainer put where a checkpoint left off."""
+
+import logging
+import random
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from model import load_checkpoint
+from trainer.checkpoints import read_checkpoint, read_newest
+
+if TYPE_CHECKING:
+    from trainer.trainer import Trainer
+
+logger = logging.getLogger(__name__)
+
+# What a person may set between two parts of a run; the config decides, not the checkpoint.
+SETTINGS_OF_A_GROUP = ("lr", "initial_lr", "weight_decay", "betas", "eps")
+
+
+def collect_state(trainer: "Trainer") -> dict[str, Any]:
+    """Everything that a later process needs to go on as if never interrupted. Every rank has to take part."""
+    return {
+        "arch": trainer.config["arch"]["type"],
+        "epoch": trainer.epoch,
+        "loader": trainer.train_loader.state_dict(),
+        "global_step": trainer.global_step,
+        "steps_per_epoch": trainer.steps_per_epoch,
+        "state_dict": trainer.model.state_dict(),
+        "optimizer": trainer.optimizer.state_dict(),
+        "scheduler": trainer.scheduler.state_dict(),
+        "scaler": trainer.scaler.state_dict(),
+        "random_states": trainer.context.gather_objects(random_state(trainer.context.device)),
+        "world_size": trainer.context.world_size,
+        "config": dict(trainer.config),
+    }
+
+
+def resume(trainer: "Trainer", source: str) -> Path | None:
+    """Go on from a checkpoint: a path, or "auto" for the newest whole one of this run (None if none).
+
+    The checkpoint says how far the run is: weights, the optimiser's moments, position in the epoch, random
+    states. The config says how to go on: learning rates, their schedule, decay and whatever else was set
+    differently this time; what differs is logged. With an unchanged config on as many processes, the run goes
+    on to the bit as if it had not been interrupted; on another number of processes, with the samples of the
+    epoch that are not seen yet, and as far in the schedule as the share of the epochs done says.
+    """
+    found = trainer.context.broadcast_object(_choose(trainer, source) if trainer.context.is_main else None)
+    if found is None:
+        logger.info("nothing to resume in %s: starting anew", trainer.run_dir)
+        return None
+    path = Path(found)
+    state = read_checkpoint(path)
+    load_checkpoint(trainer.model, path)
+    _load_optimizer(trainer, state)
+    trainer.scaler.load_state_dict(state["scaler"])
+    if state["world_size"] == trainer.context.world_size:
+        set_random_state(state["random_states"][trainer.context.rank], trainer.context.device)
+    trainer.train_loader.load_state_dict(state["loader"])
+    trainer.epoch, trainer.global_step = state["epoch"], state["global_step"]
+    _position_schedule(trainer)
+    logger.info("resumed from %s: epoch %d, step %d", path, trainer.epoch, trainer.global_step)
+    for line in changes(state["config"], trainer.config):
+        logger.info("set differently from the checkpoint: %s", line)
+    return path
+
+
+def _choose(trainer: "Trainer", source: str) -> str | None:
+    """The checkpoint's path, chosen by rank 0 for all: they might not see the same files."""
+    if source == "auto":
+        found = read_newest(trainer.run_dir)
+        return None if found is None else str(found[0])
+    read_checkpoint(Path(source))
+    return source
+
+
+def _load_optimizer(trainer: "Trainer", state: Mapping[str, Any]) -> None:
+    optimizer = trainer.optimizer
+    wanted = [{key: group[key] for key in SETTINGS_OF_A_GROUP} for group in optimizer.param_groups]
+    optimizer.load_state_dict(state["optimizer"])
+    for group, settings in zip(optimizer.param_groups, wanted, strict=True):
+        group.update(settings)
+    trainer.scheduler.load_state_dict(state["scheduler"])
+    trainer.scheduler.base_lrs = [settings["initial_lr"] for settings in wanted]
+
+
+def _position_schedule(trainer: "Trainer") -> None:
+    """Let learning rate and end of the run follow from the epochs done, not from the steps.
+
+    Another number of ranks, or another batch size, makes epochs of other lengths.
+    """
+    done = (trainer.epoch + 1) * trainer.steps_per_epoch - len(trainer.train_loader)
+    trainer.scheduler.last_epoch = done - 1
+    trainer.scheduler.step()
+    trainer.total_steps = trainer.global_step + trainer.epochs * trainer.steps_per_epoch - done
+    if trainer.config["trainer"]["max_steps"] is not None:
+        trainer.total_steps = min(trainer.total_steps, trainer.config["trainer"]["max_steps"])
+
+
+def random_state(device: torch.device) -> dict[str, Any]:
+    """The states of Python's, NumPy's and PyTorch's generators, in plain containers and tensors."""
+    name, keys, *rest = np.random.get_state()  # noqa: NPY002 (somebody's code may draw from it)
+    return {
+        "python": random.getstate(),
+        "numpy": (name, keys.tolist(), *rest),
+        "cpu": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+    }
+
+
+def set_random_state(state: Mapping[str, Any], device: torch.device) -> None:
+    """Put all generators back to what `random_state` saw."""
+    random.setstate(state["python"])
+    np.random.set_state(state["numpy"])  # noqa: NPY002
+    torch.set_rng_state(state["cpu"])
+    if device.type == "cuda" and state["cuda"] is not None:
+        torch.cuda.set_rng_state(state["cuda"], device)
+
+
+def changes(before: Any, now: Any, key: str = "") -> Iterator[str]:
+    """A line for each value of two configs that differs: "optimizer.new_lr is 1e-05, was 0.0001"."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        for name in sorted({*before, *now}):
+            yield from changes(before.get(name), now.get(name), f"{key}.{name}" if key else name)
+    elif before != now:
+        yield f"{key} is {now!r}, was {before!r}"
