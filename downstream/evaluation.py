@@ -22,6 +22,7 @@ from downstream.report import (
     write_json,
     write_results,
 )
+from downstream.report_pages import write_report
 from downstream.windows import SlidingWindows
 from model import create_model, load_checkpoint
 from OpenCLIP import tokenize as openclip_tokenize
@@ -141,7 +142,17 @@ def evaluate_dataset(
         checkpoint = {"path": str(trained.path), "sha256": trained.sha256}
         seconds = time.perf_counter() - begin
         write_results(output / "results.json", evaluation, config, trained.arch, checkpoint, seconds)
+        if args.report:
+            make_report(evaluation, dataset, config, trained, args)
     return evaluation
+
+
+def make_report(
+    evaluation: Evaluation, dataset: VideoDataset, config: Config, trained: TrainedModel, args: Namespace
+) -> None:
+    """Write the page that --report asks for, and say where it is."""
+    folder = Path(args.report).expanduser()
+    print(f"page: {write_report(folder, evaluation, dataset, config, trained.arch, args.dsl)}")
 
 
 def build_embedder(config: Config, trained: TrainedModel, context: DistContext, cache_dir: Path) -> Embedder:

@@ -24,6 +24,7 @@ from downstream.clips import NUM_FRAMES, Clip, ClipDataset, collate, find_clips
 from downstream.embedder import Embedder, progress_bar
 from downstream.evaluation import load_trained
 from downstream.feature_files import FeatureTable, check_format, find_videos, write_features
+from downstream.feature_map import write_map
 from downstream.feature_parts import PartStore
 from downstream.options import (
     add_model_options,
@@ -222,6 +223,9 @@ def build_parser(arch: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--read-timeout", type=positive_seconds, metavar="S", help="give a video up after S seconds"
     )
+    parser.add_argument(
+        "--report", metavar="DIR", help="also write DIR/features.html, a map of the vectors to look at"
+    )
     add_model_options(parser, arch)
     add_speed_options(parser)
     return parser
@@ -286,6 +290,11 @@ def run_videos(args: argparse.Namespace, context: DistContext) -> int:
         )
     if context.is_main:
         report(extraction, Path(args.output).expanduser())
+        if args.report and extraction.table:
+            page = write_map(
+                Path(args.report).expanduser(), extraction.table, args.reader or "decord", args.read_timeout
+            )
+            print(f"page: {page}")
     return 1 if extraction.failed else 0
 
 
