@@ -76,6 +76,7 @@ def run_command(args: Namespace, tasks: Mapping[str, Evaluate]) -> int:
         evaluation = evaluate_dataset(dataset, config, trained, context, tasks[config["task"]], args)
         if context.is_main:
             print(evaluation_table(evaluation, config, args.arch, args.dsl))
+            make_report(evaluation, dataset, config, trained, args)
     except UnreadableVideosError as error:
         if context.is_main:
             print(f"error: {error}", file=sys.stderr)
@@ -103,6 +104,8 @@ def run_all(args: Namespace, names: Sequence[str], tasks: Mapping[str, Evaluate]
                 dataset = open_dataset(config, trained.model.image_size)
                 evaluation = evaluate_dataset(dataset, config, trained, context, tasks[config["task"]], args)
                 results.append((config, evaluation))
+                if context.is_main:
+                    make_report(evaluation, dataset, config, trained, args)
             except FileNotFoundError as error:
                 notes.append(f"{config['name']}: left out, not all of it is there. {error}")
             except UnreadableVideosError as error:
@@ -142,17 +145,18 @@ def evaluate_dataset(
         checkpoint = {"path": str(trained.path), "sha256": trained.sha256}
         seconds = time.perf_counter() - begin
         write_results(output / "results.json", evaluation, config, trained.arch, checkpoint, seconds)
-        if args.report:
-            make_report(evaluation, dataset, config, trained, args)
     return evaluation
 
 
 def make_report(
     evaluation: Evaluation, dataset: VideoDataset, config: Config, trained: TrainedModel, args: Namespace
 ) -> None:
-    """Write the page that --report asks for, and say where it is."""
-    folder = Path(args.report).expanduser()
-    print(f"page: {write_report(folder, evaluation, dataset, config, trained.arch, args.dsl)}")
+    """Write the page if --report asks for one, and say where it is."""
+    if args.report:
+        about = f"{trained.arch}, weights {trained.path}, SHA-256 {trained.sha256}"
+        table = evaluation_table(evaluation, config, trained.arch, args.dsl)
+        page = write_report(Path(args.report).expanduser(), evaluation, dataset, config, about, table)
+        print(f"page: {page}")
 
 
 def build_embedder(config: Config, trained: TrainedModel, context: DistContext, cache_dir: Path) -> Embedder:

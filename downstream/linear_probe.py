@@ -184,8 +184,7 @@ def run_probe(config: Config, trained: TrainedModel, context: DistContext, args:
     rows = [(f"{penalty:g}", [f"{top1:.1f}"]) for penalty, top1 in details["held_out_top1"]]
     print(draw_table(["top-1 on held-out training videos"], [("weight decay", [""]), *rows]) + "\n")
     print(evaluation_table(evaluation, config, trained.arch))
-    if args.report:
-        make_report(evaluation, splits["test"][0], config, trained, args)
+    make_report(evaluation, splits["test"][0], config, trained, args)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -8,25 +8,26 @@ from typing import Any
 
 from data_loader.base import VideoDataset
 from downstream.pages import Picture, Thumbnails, thumbnails, write_page
-from downstream.report import Evaluation, evaluation_table
+from downstream.report import Evaluation
 from trainer.config import Config
 
 MOST_QUERIES = 1000  # on a page; more would be slow to open, and nobody reads that far
 
 
 def write_report(
-    folder: Path, evaluation: Evaluation, dataset: VideoDataset, config: Config, arch: str, dsl: bool = False
+    folder: Path, evaluation: Evaluation, dataset: VideoDataset, config: Config, about: str, table: str
 ) -> Path:
-    """Write the page of an evaluation, `folder`/<task>_<data set>.html.
+    """Write the page of an evaluation, `folder`/<task>_<data set>.html. Returns its path.
 
+    about: which model it is of. table: the metrics, as the terminal shows them.
     Retrieval and multiple choice: the queries with what was ranked first, the true one marked, worst cases
     first. Recognition and linear probe: confusion matrix and accuracy of each class.
     """
     path = folder / f"{config['task']}_{config['name']}.html"
     common = {
         "title": f"{config['name']}: {config['task'].replace('_', ' ')}",
-        "about": f"{arch}, " + ", ".join(f"{n} {name}" for name, n in evaluation.counts.items()),
-        "table": evaluation_table(evaluation, config, arch, dsl),
+        "about": about,
+        "table": table,
     }
     if config["task"] in ("retrieval", "multiple_choice"):
         worst = sorted(evaluation.queries, key=lambda query: -query["rank"])[:MOST_QUERIES]

@@ -184,7 +184,9 @@ def load_text_model(checkpoint: str | None, facts: dict[str, Any], device: str |
             f"{facts['checkpoint_sha256'][:12]}…, not {trained.sha256[:12]}…); "
             "name the file that made them with --checkpoint, or extract the features anew"
         )
-    return Embedder(trained.model, trained.tokenizer(), context)
+    embedder = Embedder(trained.model, trained.tokenizer(), context)
+    embedder.encode_texts([""])  # the first pass sets much up; a person should not wait for it
+    return embedder
 
 
 def typed_queries() -> Iterator[str]:
