@@ -38,6 +38,8 @@ from trainer.config import REPOSITORY, resolve_path
 from trainer.distributed import DistContext, cleanup, setup
 from trainer.errors import user_errors
 
+READ_TOGETHER = 16  # windows of a file, see `clips.read_together`
+
 
 @dataclass
 class Extraction:
@@ -111,7 +113,8 @@ def extract_features(
         finished = context.broadcast_object(store.begin(overwrite) if context.is_main else None)
         clips, failed = context.broadcast_object(find_clips(files, window) if context.is_main else None)
         pending = [clip for clip in clips if clip.key not in finished]
-        dataset = ClipDataset(pending, trained.model.image_size, reader, timeout)
+        most = min(READ_TOGETHER, batch_size)
+        dataset = ClipDataset(pending, trained.model.image_size, reader, timeout, most)
         workers = default_workers() if num_workers is None else num_workers
         failed |= embed_clips(dataset, embedder, store, workers, tokens)
         table = store.finish([clip.key for clip in clips]) if context.is_main else None
@@ -127,16 +130,17 @@ def embed_clips(
     """Embed this process's share of the clips, a part file a batch. Returns all processes' failures."""
     context = embedder.context
     mine = list(range(context.rank, len(dataset), context.world_size))
+    clips_of_read = max(map(len, dataset.reads), default=1)
     loader = DataLoader(
         dataset,
-        batch_size=embedder.batch_size,
+        batch_size=embedder.batch_size // clips_of_read,
         sampler=mine,
         num_workers=min(num_workers, len(mine)),
         collate_fn=collate,
         pin_memory=context.device.type == "cuda",
     )
     failed: dict[str, str] = {}
-    with progress_bar(len(mine), "clip", context) as bar:
+    with progress_bar(sum(len(dataset.reads[i]) for i in mine), "clip", context) as bar:
         for batch in loader:
             failed |= {dataset.clips[row].path: reason for row, reason in batch["failures"].items()}
             if batch["rows"]:
