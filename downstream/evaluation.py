@@ -89,8 +89,8 @@ def run_command(args: Namespace, tasks: Mapping[str, Evaluate]) -> int:
 def run_all(args: Namespace, names: Sequence[str], tasks: Mapping[str, Evaluate]) -> int:
     """Evaluate every data set of `names` that is there, print the paper's tables; the exit status."""
     with user_errors():
-        if args.config or args.dataset or args.output:
-            raise ConfigError("--all takes no --config, --dataset or --output")
+        if args.config or args.dataset:
+            raise ConfigError("--all takes no --config or --dataset")
         configs = [read_config(Namespace(**vars(args) | {"dataset": name})) for name in names]
         context = setup(choose_device(args.device))
     results, notes, status = [], [], 0
@@ -132,7 +132,7 @@ def evaluate_dataset(
         UnreadableVideosError: some videos cannot be read and --allow-missing was not given.
     """
     begin = time.perf_counter()
-    output = output_folder(args.output, config, trained.arch)
+    output = output_folder(args, config)
     embedder = build_embedder(config, trained, context, output)
     videos = embed_videos(dataset, embedder, config)
     missing = {str(dataset.video_path(i)): reason for i, reason in videos.missing.items()}
@@ -210,10 +210,13 @@ def embed_videos(dataset: VideoDataset, embedder: Embedder, config: Config) -> V
     return embedder.videos(clips, dataset.video_paths, **facts)
 
 
-def output_folder(output: str | None, config: Config, arch: str) -> Path:
-    if output:
-        return Path(output).expanduser()
-    return REPOSITORY / "results" / config["task"] / config["name"] / arch
+def output_folder(args: Namespace, config: Config) -> Path:
+    """Where the results of a data set go; with --all each has a folder of its own."""
+    place = Path(config["task"], config["name"], args.arch)
+    if not args.output:
+        return REPOSITORY / "results" / place
+    output = Path(args.output).expanduser()
+    return output / place if getattr(args, "all", False) else output
 
 
 def report_missing(

@@ -251,6 +251,8 @@ def main(argv: Sequence[str] | None = None, arch: str = "TVTSv2_B_16") -> int:
 
 def choose_output(args: argparse.Namespace) -> None:
     """The default output. Raises ValueError when there is none for what is asked."""
+    if args.text and args.report:
+        raise ValueError("--report draws a map of videos; there is none of texts")
     if args.output is None:
         if args.text or args.list or len(args.videos) != 1 or len(find_videos(args.videos)) != 1:
             raise ValueError("say where the features go: --output FILE.safetensors (or .npz, .parquet)")

@@ -149,7 +149,7 @@ def embed_split(
 def run_probe(config: Config, trained: TrainedModel, context: DistContext, args: Namespace) -> None:
     """Embed, sweep, test, and write the results."""
     begin = time.perf_counter()
-    output = output_folder(args.output, config, trained.arch)
+    output = output_folder(args, config)
     splits = {split: embed_split(split, config, trained, context, output) for split in ("train", "test")}
     missing = {
         str(dataset.video_path(i)): reason

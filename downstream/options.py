@@ -58,7 +58,9 @@ def evaluation_parser(description: str, examples: str) -> argparse.ArgumentParse
         help="leave out videos that cannot be read, instead of failing after all others were tried",
     )
     protocol.add_argument(
-        "--output", metavar="DIR", help="results and embeddings (default: results/TASK/DATASET/ARCH/)"
+        "--output",
+        metavar="DIR",
+        help="results and embeddings (default: results/TASK/DATASET/ARCH/; --all makes these folders in DIR)",
     )
     protocol.add_argument(
         "--report",

@@ -116,6 +116,6 @@ def test_a_long_video_is_opened_for_many_windows_at_once(tmp_path, monkeypatch):
     items = dataset[0]
     assert [item["row"] for item in items] == list(range(8))
     assert {item["row"]: item["failure"] for item in items if "failure" in item} == {3: "frame 17 is damaged"}
-    assert len(opened) == 7  # of 8, 4, 2, 1, 1, 2 and 4 windows
+    assert len(opened) == 7  # of 8, 4, 2, 2, 1, 1 and 4 windows
     alone = ClipDataset(windows, 32, "pyav", None)
     assert all((alone[row][0]["video"] == items[row]["video"]).all() for row in range(8) if row != 3)
