@@ -1,7 +1,6 @@
 """What one feature vector is of, a whole video or one window of its time, and how its frames are read."""
 
 import math
-import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -15,7 +14,7 @@ from torch.utils.data import Dataset
 from data_loader.readers.pyav_reader import open_video
 from data_loader.sampling import linspace_frames
 from data_loader.transforms import feature_transform
-from data_loader.video import VideoReadError, read_frames
+from data_loader.video import VideoReadError, file_state, read_frames
 
 NUM_FRAMES = 12
 READ_BYTES = 256 * 2**20  # of decoded frames that one read of a file may give
@@ -81,22 +80,17 @@ def find_clips(paths: Sequence[str], window: float | None = None) -> tuple[list[
 def _find(path: str, window: float | None) -> list[Clip] | VideoReadError:
     """The clips of one file. Errors are given back, not raised, so that all files get their turn."""
     try:
-        status = os.stat(path)
-        video = Clip(path, status.st_size, status.st_mtime_ns)
+        video = Clip(path, *file_state(path))
         if window is None:
             return [video]
         duration, pixels = find_extent(path)
         return cut(replace(video, pixels=pixels), duration, window)
     except VideoReadError as error:
         return error
-    except FileNotFoundError:
-        return VideoReadError(path, "no such file")
-    except OSError as error:
-        return VideoReadError(path, error.strerror or str(error))
 
 
 def find_extent(path: str) -> tuple[float, int]:
-    """Seconds that the file says its video lasts, NaN when it does not say; pixels of a frame.
+    """Seconds that a video lasts, NaN when neither the file nor its packets say; pixels of a frame.
 
     Raises:
         VideoReadError: there is no video in it.
@@ -108,8 +102,17 @@ def find_extent(path: str) -> tuple[float, int]:
             duration = container.duration / av.time_base
         else:
             duration = math.nan
+        if not duration > 0:  # such as recordings of browsers
+            duration = end_of_packets(container, stream)
         pixels = stream.codec_context.width * stream.codec_context.height
     return duration if duration > 0 else math.nan, pixels
+
+
+def end_of_packets(container: av.container.InputContainer, stream: av.VideoStream) -> float:
+    """Seconds at which the last frame ends, as the packets have it; NaN where they have no times."""
+    packets = (packet for packet in container.demux(stream) if packet.pts is not None)
+    end = max((packet.pts + (packet.duration or 0) for packet in packets), default=0)
+    return float(end * stream.time_base) if end else math.nan
 
 
 def cut(video: Clip, duration: float, window: float) -> list[Clip]:

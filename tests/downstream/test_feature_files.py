@@ -1,12 +1,14 @@
 """Finding videos, and feature tables on disk."""
 
+import av
 import numpy as np
 import pytest
 
 from data_loader.video import VideoReadError
 from downstream import clips
-from downstream.clips import NUM_FRAMES, Clip, ClipDataset, cut, find_clips, read_together
+from downstream.clips import NUM_FRAMES, Clip, ClipDataset, cut, find_clips, find_extent, read_together
 from downstream.feature_files import FeatureTable, find_videos, join_tables, read_features, write_features
+from tests.data_loader.video_files import write_video as record_video
 
 from .layouts import write_video
 
@@ -80,6 +82,20 @@ def test_windows_cover_the_video_without_crumbs():
     assert [(w.start, w.end) for w in cut(video, 8.3, 4.0)] == [(0, 4), (4, 8.3)]
     assert [w.span(100) for w in windows] == [(0, 40), (40, 80), (80, 100)]
     assert [w.span(2) for w in windows] == [(0, 1), (1, 2), (1, 2)]
+
+
+def test_a_recording_that_does_not_say_how_long_it_is(tmp_path):
+    """As browsers write them while the end is not known yet."""
+    path = str(record_video(tmp_path / "a.webm", 50, "libvpx", container_options={"live": "1"}))
+    with av.open(path) as container:
+        assert container.duration is None and container.streams.video[0].duration is None
+    windows, failed = find_clips([path], 0.8)
+    assert failed == {} and [(w.start, w.span(50)) for w in windows] == [
+        (0, (0, 20)),
+        (0.8, (20, 40)),
+        (1.6, (40, 50)),
+    ]
+    assert find_extent(path) == (pytest.approx(2.0, abs=0.05), 96 * 64)
 
 
 def test_windows_are_read_together_as_far_as_memory_goes():
