@@ -195,7 +195,8 @@ def typed_queries() -> Iterator[str]:
     while True:
         try:
             line = input(prompt).strip()
-        except EOFError:
+        except (EOFError, KeyboardInterrupt):
+            print()
             return
         if line:
             yield line

@@ -17,7 +17,12 @@ needs_chromium = pytest.mark.skipif(
 )
 OPTIONS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+    *(
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        "--disable-dev-shm-usage",
+    ),
     *("--host-resolver-rules=MAP * ~NOTFOUND", "--window-size=1280,1000"),
 )
 

@@ -62,6 +62,7 @@ def test_a_table_comes_back_as_it_was(suffix, tmp_path):
     assert back.columns["path"] == columns["path"] and back.facts == table.facts
     np.testing.assert_array_equal(back.columns["duration"], columns["duration"])
     assert back.columns["num_frames"].dtype == np.int64
+    assert set(read_features(tmp_path / f"t{suffix}", without=("path", "duration")).columns) == {"num_frames"}
     assert [path.name for path in tmp_path.iterdir()] == [f"t{suffix}"]
     twice = join_tables([table, back]).take([3, 0])
     assert twice.columns["path"] == ["ü,\n.mp4", "a b.mp4"]

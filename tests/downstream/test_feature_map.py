@@ -6,6 +6,7 @@ import pytest
 from downstream import feature_extraction
 from downstream.feature_map import (
     CELL,
+    choose_rows,
     colour_groups,
     positions,
     rows_with_pictures,
@@ -37,6 +38,12 @@ def test_like_lies_beside_like(number):
 def test_one_vector_has_a_place():
     places = to_canvas(positions(np.ones((1, 8), np.float32)))
     assert places.shape == (1, 2) and np.isfinite(places).all()
+
+
+def test_a_map_of_many_shows_some_of_them():
+    assert choose_rows(3000) == list(range(3000))
+    chosen = choose_rows(1_000_000)
+    assert len(set(chosen)) == 3000 and max(chosen) > 900_000 and chosen == choose_rows(1_000_000)
 
 
 def test_a_cell_shows_the_picture_nearest_to_its_centre():

@@ -135,6 +135,16 @@ def test_linear_probe_page(checkpoint, tmp_path):
     assert elements(page, "cell") == [f"{name} → {name}: 3 of 3" for name in layouts.CLASSES[:2]]
 
 
+def test_a_page_stops_where_nobody_reads_on(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr("downstream.report_pages.MOST_QUERIES", 2)
+    layouts.lsmdc(tmp_path / "data", tmp_path / "meta")
+    results = run(retrieval.main, "lsmdc", tmp_path, checkpoint)
+    page = (tmp_path / "pages/retrieval_lsmdc.html").read_text()
+    assert "The 2 queries with the worst ranks, of 3" in page and page.count('class="item"') == 2
+    best = min(results["queries"], key=lambda query: query["rank"])
+    assert f"</span> {best['caption']}</h3>" not in page
+
+
 def test_a_page_shows_what_is_left_of_a_data_set(checkpoint, tmp_path):
     layouts.lsmdc(tmp_path / "data", tmp_path / "meta")
     next((tmp_path / "data").rglob("*.avi")).write_bytes(b"")
