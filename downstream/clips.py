@@ -1,10 +1,9 @@
 """What one feature vector is of, a whole video or one window of its time, and how its frames are read."""
 
 import math
-import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import av
@@ -15,14 +14,18 @@ from torch.utils.data import Dataset
 from data_loader.readers.pyav_reader import open_video
 from data_loader.sampling import linspace_frames
 from data_loader.transforms import feature_transform
-from data_loader.video import VideoReadError, read_frames
+from data_loader.video import VideoReadError, file_state, read_frames
 
 NUM_FRAMES = 12
+READ_BYTES = 256 * 2**20  # of decoded frames that one read of a file may give
 
 
 @dataclass(frozen=True)
 class Clip:
-    """A video file, or the window [start, end) of it, in seconds. A window knows its video's duration."""
+    """A video file, or the window [start, end) of it, in seconds.
+
+    A window knows its video's duration and the pixels of a frame.
+    """
 
     path: str
     size_bytes: int
@@ -30,6 +33,7 @@ class Clip:
     duration: float | None = None
     start: float | None = None
     end: float | None = None
+    pixels: int = 0
 
     @property
     def key(self) -> tuple[Any, ...]:
@@ -76,19 +80,21 @@ def find_clips(paths: Sequence[str], window: float | None = None) -> tuple[list[
 def _find(path: str, window: float | None) -> list[Clip] | VideoReadError:
     """The clips of one file. Errors are given back, not raised, so that all files get their turn."""
     try:
-        status = os.stat(path)
-        video = Clip(path, status.st_size, status.st_mtime_ns)
-        return [video] if window is None else cut(video, find_duration(path), window)
+        video = Clip(path, *file_state(path))
+        if window is None:
+            return [video]
+        duration, pixels = find_extent(path)
+        return cut(replace(video, pixels=pixels), duration, window)
     except VideoReadError as error:
         return error
-    except FileNotFoundError:
-        return VideoReadError(path, "no such file")
-    except OSError as error:
-        return VideoReadError(path, error.strerror or str(error))
 
 
-def find_duration(path: str) -> float:
-    """Seconds that the file says its video lasts; NaN when it does not say. Raises VideoReadError."""
+def find_extent(path: str) -> tuple[float, int]:
+    """Seconds that a video lasts, NaN when neither the file nor its packets say; pixels of a frame.
+
+    Raises:
+        VideoReadError: there is no video in it.
+    """
     with open_video(path) as (container, stream):
         if stream.duration is not None and stream.time_base is not None:
             duration = float(stream.duration * stream.time_base)
@@ -96,7 +102,17 @@ def find_duration(path: str) -> float:
             duration = container.duration / av.time_base
         else:
             duration = math.nan
-    return duration if duration > 0 else math.nan
+        if not duration > 0:  # such as recordings of browsers
+            duration = end_of_packets(container, stream)
+        pixels = stream.codec_context.width * stream.codec_context.height
+    return duration if duration > 0 else math.nan, pixels
+
+
+def end_of_packets(container: av.container.InputContainer, stream: av.VideoStream) -> float:
+    """Seconds at which the last frame ends, as the packets have it; NaN where they have no times."""
+    packets = (packet for packet in container.demux(stream) if packet.pts is not None)
+    end = max((packet.pts + (packet.duration or 0) for packet in packets), default=0)
+    return float(end * stream.time_base) if end else math.nan
 
 
 def cut(video: Clip, duration: float, window: float) -> list[Clip]:
@@ -109,44 +125,81 @@ def cut(video: Clip, duration: float, window: float) -> list[Clip]:
         raise VideoReadError(video.path, "does not say how long it is, so it cannot be cut into windows")
     count = max(1, math.ceil(duration / window - 0.1))
     starts = [i * window for i in range(count)]
-    facts = (video.path, video.size_bytes, video.modified_ns, duration)
-    return [Clip(*facts, start, end) for start, end in zip(starts, [*starts[1:], duration], strict=True)]
+    times = zip(starts, [*starts[1:], duration], strict=True)
+    return [replace(video, duration=duration, start=start, end=end) for start, end in times]
+
+
+def read_together(clips: Sequence[Clip], most: int) -> list[range]:
+    """Clips of the same file that follow one another, by their places, `most` or READ_BYTES at once.
+
+    Opening a file means to go through all of it, so that a long one should not be opened for each window;
+    nor should memory grow with its length.
+    """
+    reads: list[range] = []
+    for i, clip in enumerate(clips):
+        room = READ_BYTES // (3 * NUM_FRAMES * max(1, clip.pixels))
+        if reads and clips[reads[-1].start].path == clip.path and len(reads[-1]) < min(most, room):
+            reads[-1] = range(reads[-1].start, i + 1)
+        else:
+            reads.append(range(i, i + 1))
+    return reads
 
 
 class ClipDataset(Dataset):
     """Clips with the official preprocessing: 12 frames evenly from first to last, squashed to a square.
 
-    An item is {"row": i, "video": uint8 [12, 3, S, S], "num_frames" and "duration" of the file}, or {"row",
-    "failure": reason}.
+    An item is what one read of a file gives, at most `most` windows of it. It is a list, for each clip
+    {"row": i, "video": uint8 [12, 3, S, S], "num_frames" and "duration" of the file}, or {"row", "failure":
+    reason}.
     """
 
-    def __init__(self, clips: Sequence[Clip], image_size: int, reader: str, timeout: float | None):
+    def __init__(
+        self, clips: Sequence[Clip], image_size: int, reader: str, timeout: float | None, most: int = 1
+    ):
         self.clips = clips
+        self.reads = read_together(clips, most)
         self.transform = feature_transform(image_size)
         self.reader = reader
         self.timeout = timeout
 
     def __len__(self) -> int:
-        return len(self.clips)
+        return len(self.reads)
 
-    def __getitem__(self, row: int) -> dict[str, Any]:
-        clip = self.clips[row]
+    def __getitem__(self, number: int) -> list[dict[str, Any]]:
+        return self.items(self.reads[number])
+
+    def items(self, rows: range) -> list[dict[str, Any]]:
+        """Items of clips of one file; what is damaged in it costs the windows there alone."""
+        try:
+            return self.read(rows)
+        except VideoReadError as error:
+            if len(rows) == 1:
+                return [{"row": rows[0], "failure": error.reason}]
+        halves = rows[: len(rows) // 2], rows[len(rows) // 2 :]
+        return [item for half in halves for item in self.items(half)]
+
+    def read(self, rows: Sequence[int]) -> list[dict[str, Any]]:
+        """Items of clips of one file. Raises VideoReadError."""
+        clips = [self.clips[row] for row in rows]
 
         def choose(vlen: int) -> list[int]:
-            first, end = clip.span(vlen)
-            return [first + i for i in linspace_frames(NUM_FRAMES, end - first)]
+            spans = [clip.span(vlen) for clip in clips]
+            return [first + i for first, end in spans for i in linspace_frames(NUM_FRAMES, end - first)]
 
-        try:
-            frames, _, vlen = read_frames(clip.path, choose, reader=self.reader, timeout=self.timeout)
-            duration = find_duration(clip.path) if clip.duration is None else clip.duration
-        except VideoReadError as error:
-            return {"row": row, "failure": error.reason}
-        return {"row": row, "video": self.transform(frames), "num_frames": vlen, "duration": duration}
+        path, duration = clips[0].path, clips[0].duration
+        frames, _, vlen = read_frames(path, choose, reader=self.reader, timeout=self.timeout)
+        if duration is None:
+            duration, _ = find_extent(path)
+        return [
+            {"row": row, "video": self.transform(part), "num_frames": vlen, "duration": duration}
+            for row, part in zip(rows, frames.split(NUM_FRAMES), strict=True)
+        ]
 
 
-def collate(items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Items of ClipDataset -> "rows", "num_frames", "duration", "video" [B, 12, 3, S, S] of the readable ones
-    (None when there are none), and "failures": row -> reason."""
+def collate(reads: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
+    """Items of ClipDataset -> "rows", "num_frames", "duration", "video" [B, 12, 3, S, S] of the clips that
+    could be read (None when there are none), and "failures": row -> reason."""
+    items = [item for read in reads for item in read]
     readable = [item for item in items if "failure" not in item]
     return {
         "rows": [item["row"] for item in readable],

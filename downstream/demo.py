@@ -63,7 +63,7 @@ class Demo:
             run(
                 *("test.py", "--dataset", name, "--arch", ARCH, "--checkpoint", self.checkpoint),
                 *("--set", f"data.root={self.data / folder}", "--set", f"meta={self.data / 'meta_data'}"),
-                *("--output", self.results / "evaluation" / name),
+                *("--output", self.results / "evaluation" / name, "--report", self.results / "pages"),
             )
         entries = json.dumps([{"type": "yttemporal", "root": str(self.data / "YTTemporal")}])
         run(
@@ -76,7 +76,7 @@ class Demo:
         run(
             *("downstream/feature_extraction.py", self.data / "msrvtt" / "videos" / "all"),
             *("--arch", ARCH, "--checkpoint", self.checkpoint),
-            *("--output", self.results / "features.safetensors"),
+            *("--output", self.results / "features.safetensors", "--report", self.results / "pages"),
         )
 
     def summary(self) -> list[dict]:

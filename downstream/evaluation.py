@@ -22,6 +22,7 @@ from downstream.report import (
     write_json,
     write_results,
 )
+from downstream.report_pages import write_report
 from downstream.windows import SlidingWindows
 from model import create_model, load_checkpoint
 from OpenCLIP import tokenize as openclip_tokenize
@@ -75,6 +76,7 @@ def run_command(args: Namespace, tasks: Mapping[str, Evaluate]) -> int:
         evaluation = evaluate_dataset(dataset, config, trained, context, tasks[config["task"]], args)
         if context.is_main:
             print(evaluation_table(evaluation, config, args.arch, args.dsl))
+            make_report(evaluation, dataset, config, trained, args)
     except UnreadableVideosError as error:
         if context.is_main:
             print(f"error: {error}", file=sys.stderr)
@@ -87,8 +89,8 @@ def run_command(args: Namespace, tasks: Mapping[str, Evaluate]) -> int:
 def run_all(args: Namespace, names: Sequence[str], tasks: Mapping[str, Evaluate]) -> int:
     """Evaluate every data set of `names` that is there, print the paper's tables; the exit status."""
     with user_errors():
-        if args.config or args.dataset or args.output:
-            raise ConfigError("--all takes no --config, --dataset or --output")
+        if args.config or args.dataset:
+            raise ConfigError("--all takes no --config or --dataset")
         configs = [read_config(Namespace(**vars(args) | {"dataset": name})) for name in names]
         context = setup(choose_device(args.device))
     results, notes, status = [], [], 0
@@ -102,6 +104,8 @@ def run_all(args: Namespace, names: Sequence[str], tasks: Mapping[str, Evaluate]
                 dataset = open_dataset(config, trained.model.image_size)
                 evaluation = evaluate_dataset(dataset, config, trained, context, tasks[config["task"]], args)
                 results.append((config, evaluation))
+                if context.is_main:
+                    make_report(evaluation, dataset, config, trained, args)
             except FileNotFoundError as error:
                 notes.append(f"{config['name']}: left out, not all of it is there. {error}")
             except UnreadableVideosError as error:
@@ -128,7 +132,7 @@ def evaluate_dataset(
         UnreadableVideosError: some videos cannot be read and --allow-missing was not given.
     """
     begin = time.perf_counter()
-    output = output_folder(args.output, config, trained.arch)
+    output = output_folder(args, config)
     embedder = build_embedder(config, trained, context, output)
     videos = embed_videos(dataset, embedder, config)
     missing = {str(dataset.video_path(i)): reason for i, reason in videos.missing.items()}
@@ -142,6 +146,17 @@ def evaluate_dataset(
         seconds = time.perf_counter() - begin
         write_results(output / "results.json", evaluation, config, trained.arch, checkpoint, seconds)
     return evaluation
+
+
+def make_report(
+    evaluation: Evaluation, dataset: VideoDataset, config: Config, trained: TrainedModel, args: Namespace
+) -> None:
+    """Write the page if --report asks for one, and say where it is."""
+    if args.report:
+        about = f"{trained.arch}, weights {trained.path}, SHA-256 {trained.sha256}"
+        table = evaluation_table(evaluation, config, trained.arch, args.dsl)
+        page = write_report(Path(args.report).expanduser(), evaluation, dataset, config, about, table)
+        print(f"page: {page}")
 
 
 def build_embedder(config: Config, trained: TrainedModel, context: DistContext, cache_dir: Path) -> Embedder:
@@ -195,10 +210,13 @@ def embed_videos(dataset: VideoDataset, embedder: Embedder, config: Config) -> V
     return embedder.videos(clips, dataset.video_paths, **facts)
 
 
-def output_folder(output: str | None, config: Config, arch: str) -> Path:
-    if output:
-        return Path(output).expanduser()
-    return REPOSITORY / "results" / config["task"] / config["name"] / arch
+def output_folder(args: Namespace, config: Config) -> Path:
+    """Where the results of a data set go; with --all each has a folder of its own."""
+    place = Path(config["task"], config["name"], args.arch)
+    if not args.output:
+        return REPOSITORY / "results" / place
+    output = Path(args.output).expanduser()
+    return output / place if getattr(args, "all", False) else output
 
 
 def report_missing(

@@ -24,6 +24,7 @@ from downstream.clips import NUM_FRAMES, Clip, ClipDataset, collate, find_clips
 from downstream.embedder import Embedder, progress_bar
 from downstream.evaluation import load_trained
 from downstream.feature_files import FeatureTable, check_format, find_videos, write_features
+from downstream.feature_map import write_map
 from downstream.feature_parts import PartStore
 from downstream.options import (
     add_model_options,
@@ -36,6 +37,8 @@ from downstream.report import failed_files, versions, write_json
 from trainer.config import REPOSITORY, resolve_path
 from trainer.distributed import DistContext, cleanup, setup
 from trainer.errors import user_errors
+
+READ_TOGETHER = 16  # windows of a file, see `clips.read_together`
 
 
 @dataclass
@@ -110,7 +113,8 @@ def extract_features(
         finished = context.broadcast_object(store.begin(overwrite) if context.is_main else None)
         clips, failed = context.broadcast_object(find_clips(files, window) if context.is_main else None)
         pending = [clip for clip in clips if clip.key not in finished]
-        dataset = ClipDataset(pending, trained.model.image_size, reader, timeout)
+        most = min(READ_TOGETHER, batch_size)
+        dataset = ClipDataset(pending, trained.model.image_size, reader, timeout, most)
         workers = default_workers() if num_workers is None else num_workers
         failed |= embed_clips(dataset, embedder, store, workers, tokens)
         table = store.finish([clip.key for clip in clips]) if context.is_main else None
@@ -126,16 +130,17 @@ def embed_clips(
     """Embed this process's share of the clips, a part file a batch. Returns all processes' failures."""
     context = embedder.context
     mine = list(range(context.rank, len(dataset), context.world_size))
+    clips_of_read = max(map(len, dataset.reads), default=1)
     loader = DataLoader(
         dataset,
-        batch_size=embedder.batch_size,
+        batch_size=embedder.batch_size // clips_of_read,
         sampler=mine,
         num_workers=min(num_workers, len(mine)),
         collate_fn=collate,
         pin_memory=context.device.type == "cuda",
     )
     failed: dict[str, str] = {}
-    with progress_bar(len(mine), "clip", context) as bar:
+    with progress_bar(sum(len(dataset.reads[i]) for i in mine), "clip", context) as bar:
         for batch in loader:
             failed |= {dataset.clips[row].path: reason for row, reason in batch["failures"].items()}
             if batch["rows"]:
@@ -222,6 +227,9 @@ def build_parser(arch: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--read-timeout", type=positive_seconds, metavar="S", help="give a video up after S seconds"
     )
+    parser.add_argument(
+        "--report", metavar="DIR", help="also write DIR/features.html, a map of the vectors to look at"
+    )
     add_model_options(parser, arch)
     add_speed_options(parser)
     return parser
@@ -243,6 +251,8 @@ def main(argv: Sequence[str] | None = None, arch: str = "TVTSv2_B_16") -> int:
 
 def choose_output(args: argparse.Namespace) -> None:
     """The default output. Raises ValueError when there is none for what is asked."""
+    if args.text and args.report:
+        raise ValueError("--report draws a map of videos; there is none of texts")
     if args.output is None:
         if args.text or args.list or len(args.videos) != 1 or len(find_videos(args.videos)) != 1:
             raise ValueError("say where the features go: --output FILE.safetensors (or .npz, .parquet)")
@@ -286,6 +296,11 @@ def run_videos(args: argparse.Namespace, context: DistContext) -> int:
         )
     if context.is_main:
         report(extraction, Path(args.output).expanduser())
+        if args.report and extraction.table:
+            page = write_map(
+                Path(args.report).expanduser(), extraction.table, args.reader or "decord", args.read_timeout
+            )
+            print(f"page: {page}")
     return 1 if extraction.failed else 0
 
 

@@ -3,7 +3,7 @@
 import glob
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -119,8 +119,8 @@ def write_features(path: str | Path, table: FeatureTable) -> None:
     replace_file(path, lambda temporary: write(temporary, table))
 
 
-def read_features(path: str | Path) -> FeatureTable:
-    """Read what `write_features` wrote.
+def read_features(path: str | Path, without: Collection[str] = ()) -> FeatureTable:
+    """Read what `write_features` wrote, but for the columns `without` (all tokens take a lot of memory).
 
     Raises:
         ValueError: the file is none of ours.
@@ -128,7 +128,7 @@ def read_features(path: str | Path) -> FeatureTable:
     path = check_format(path)
     read = {".safetensors": _read_safetensors, ".npz": _read_npz, ".parquet": _read_parquet}[path.suffix]
     try:
-        return read(path)
+        return read(path, without)
     except (KeyError, SafetensorError, BadZipFile) as error:
         raise ValueError(f"{path} holds no extracted features ({error!r}); choose another file") from error
 
@@ -144,11 +144,11 @@ def _write_safetensors(path: Path, table: FeatureTable) -> None:
     path.write_bytes(save(tensors, {"facts": json.dumps(table.facts), "texts": json.dumps(texts)}))
 
 
-def _read_safetensors(path: Path) -> FeatureTable:
+def _read_safetensors(path: Path, without: Collection[str]) -> FeatureTable:
     with safe_open(path, framework="np") as file:
         metadata = file.metadata() or {}
         facts, texts = json.loads(metadata["facts"]), json.loads(metadata["texts"])
-        columns = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        columns = {name: file.get_tensor(name) for name in file.keys() if name not in without}  # noqa: SIM118
     features = columns.pop("features")
     return FeatureTable(features, _texts_first(columns, texts, lambda x: json.loads(bytes(x))), facts)
 
@@ -159,9 +159,9 @@ def _write_npz(path: Path, table: FeatureTable) -> None:
         np.savez(file, features=table.features, facts=np.asarray(json.dumps(table.facts)), **columns)
 
 
-def _read_npz(path: Path) -> FeatureTable:
+def _read_npz(path: Path, without: Collection[str]) -> FeatureTable:
     with np.load(path, allow_pickle=False) as file:
-        columns = {name: file[name] for name in file.files}
+        columns = {name: file[name] for name in file.files if name not in without}
     features, facts = columns.pop("features"), json.loads(str(columns.pop("facts")))
     texts = [name for name, column in columns.items() if column.dtype.kind == "U"]
     return FeatureTable(features, _texts_first(columns, texts, lambda x: x.tolist()), facts)
@@ -177,7 +177,7 @@ def _write_parquet(path: Path, table: FeatureTable) -> None:
     pq.write_table(arrow.replace_schema_metadata({"facts": json.dumps(table.facts)}), path)
 
 
-def _read_parquet(path: Path) -> FeatureTable:
+def _read_parquet(path: Path, without: Collection[str]) -> FeatureTable:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -187,7 +187,7 @@ def _read_parquet(path: Path) -> FeatureTable:
     features = vectors.values.to_numpy().reshape(len(vectors), vectors.type.list_size)
     columns: dict[str, Any] = {}
     for name in arrow.column_names:
-        if name != "features":
+        if name != "features" and name not in without:
             column = arrow[name]
             columns[name] = column.to_pylist() if pa.types.is_string(column.type) else column.to_numpy()
     return FeatureTable(features, columns, facts)
@@ -196,4 +196,4 @@ def _read_parquet(path: Path) -> FeatureTable:
 def _texts_first(columns: Mapping[str, Any], texts: Sequence[str], decode: Any) -> dict[str, Any]:
     """Columns of texts as list[str], before the numeric ones, whatever order the file gave them in."""
     numeric = {name: column for name, column in columns.items() if name not in texts}
-    return {name: decode(columns[name]) for name in texts} | numeric
+    return {name: decode(columns[name]) for name in texts if name in columns} | numeric

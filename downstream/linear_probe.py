@@ -31,12 +31,13 @@ from downstream.evaluation import (
     build_embedder,
     embed_videos,
     load_trained,
+    make_report,
     open_dataset,
     output_folder,
     report_missing,
 )
 from downstream.options import choose_device, evaluation_parser, read_config
-from downstream.recognition import label_ranks
+from downstream.recognition import class_queries
 from downstream.report import Evaluation, draw_table, evaluation_table, write_results
 from trainer.config import Config, ConfigError
 from trainer.distributed import DistContext, cleanup, setup
@@ -114,12 +115,12 @@ def choose_held_out(names: Sequence[str], labels: Sequence[int], seed: int = 0) 
 
 
 def probe(
-    train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], num_classes: int, held_out: Tensor
-) -> tuple[list[int], Tensor, dict[str, object]]:
-    """Train on (features [N, D], labels [N]), rank the classes of each test sample.
+    train: tuple[Tensor, Tensor], test: Tensor, num_classes: int, held_out: Tensor
+) -> tuple[Tensor, Tensor, dict[str, object]]:
+    """Train on (features [N, D], labels [N]), classify test features [M, D].
 
     Returns:
-        the places of the true classes, the weights [D + 1, classes] for features as they are (standardising
+        logits [M, classes] on the CPU, the weights [D + 1, classes] for features as they are (standardising
         folded in), and what the sweep found.
     """
     mean, deviation = train[0].mean(dim=0), train[0].std(dim=0).clamp(min=1e-6)
@@ -130,9 +131,8 @@ def probe(
         weights = fit(x, train[1], num_classes, penalty)
         weight = weights[:-1] / deviation[:, None]
         bias = weights[-1] - mean @ weight
-        logits = test[0] @ weight + bias
-    ranks = label_ranks(logits.cpu(), test[1].tolist())
-    return ranks, torch.cat([weight, bias[None]]), {"penalty": penalty, "held_out_top1": found}
+        logits = test @ weight + bias
+    return logits.cpu(), torch.cat([weight, bias[None]]), {"penalty": penalty, "held_out_top1": found}
 
 
 def embed_split(
@@ -149,7 +149,7 @@ def embed_split(
 def run_probe(config: Config, trained: TrainedModel, context: DistContext, args: Namespace) -> None:
     """Embed, sweep, test, and write the results."""
     begin = time.perf_counter()
-    output = output_folder(args.output, config, trained.arch)
+    output = output_folder(args, config)
     splits = {split: embed_split(split, config, trained, context, output) for split in ("train", "test")}
     missing = {
         str(dataset.video_path(i)): reason
@@ -170,11 +170,10 @@ def run_probe(config: Config, trained: TrainedModel, context: DistContext, args:
     names = splits["test"][0].class_names
     with user_errors():
         held_out = choose_held_out(ids["train"], parts["train"][1].tolist()).to(context.device)
-    ranks, weights, details = probe(parts["train"], parts["test"], len(names), held_out)
-    queries = [
-        {"video": video, "class": names[label], "rank": rank}
-        for video, label, rank in zip(ids["test"], parts["test"][1].tolist(), ranks, strict=True)
-    ]
+    features, labels = parts["test"]
+    logits, weights, details = probe(parts["train"], features, len(names), held_out)
+    queries = class_queries(ids["test"], labels.tolist(), logits, names)
+    ranks = [query["rank"] for query in queries]
     counts = {"training videos": len(ids["train"]), "test videos": len(ids["test"]), "classes": len(names)}
     evaluation = Evaluation({"accuracy": {"plain": accuracy(ranks)}}, queries, counts, missing, details)
     checkpoint = {"path": str(trained.path), "sha256": trained.sha256}
@@ -185,6 +184,7 @@ def run_probe(config: Config, trained: TrainedModel, context: DistContext, args:
     rows = [(f"{penalty:g}", [f"{top1:.1f}"]) for penalty, top1 in details["held_out_top1"]]
     print(draw_table(["top-1 on held-out training videos"], [("weight decay", [""]), *rows]) + "\n")
     print(evaluation_table(evaluation, config, trained.arch))
+    make_report(evaluation, splits["test"][0], config, trained, args)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

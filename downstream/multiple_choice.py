@@ -14,7 +14,7 @@ from downstream.embedder import Embedder, VideoEmbeddings
 from downstream.evaluation import accuracy, run_command
 from downstream.options import evaluation_parser
 from downstream.recognition import label_ranks
-from downstream.report import Evaluation
+from downstream.report import Evaluation, first_ranked
 from model.metric import sim_matrix
 from trainer.config import Config
 
@@ -41,6 +41,8 @@ def evaluate(
                 "answer": options[i][answer],
                 "rank": ranks[-1],
                 "chosen": options[i][int(sims.argmax())],
+                "similarity": round(float(sims[0, answer]), 4),
+                "top": first_ranked(sims[0], options[i]),
             }
         )
     counts = {"videos": len(kept), "options": max(len(options[i]) for i in kept)}

@@ -44,7 +44,8 @@ def evaluation_parser(description: str, examples: str) -> argparse.ArgumentParse
         "--sliding_window_stride",
         type=int,
         metavar="S",
-        help="retrieval: average each video over windows shifted by 0, S, 2S … frames (-1: off)",
+        help="retrieval and linear probe: average each video over windows shifted by 0, S, 2S … frames "
+        "(-1: off)",
     )
     protocol.add_argument(
         "--dsl",
@@ -57,7 +58,15 @@ def evaluation_parser(description: str, examples: str) -> argparse.ArgumentParse
         help="leave out videos that cannot be read, instead of failing after all others were tried",
     )
     protocol.add_argument(
-        "--output", metavar="DIR", help="results and embeddings (default: results/TASK/DATASET/ARCH/)"
+        "--output",
+        metavar="DIR",
+        help="results and embeddings (default: results/TASK/DATASET/ARCH/; --all makes these folders in DIR)",
+    )
+    protocol.add_argument(
+        "--report",
+        metavar="DIR",
+        help="also write a page to look at, DIR/TASK_DATASET.html: queries with what came first as pictures, "
+        "worst cases first, or the confusion matrix and the accuracy of each class",
     )
     add_speed_options(parser)
     return parser
@@ -69,6 +78,10 @@ def add_model_options(parser: argparse.ArgumentParser, arch: str | None = "TVTSv
     group.add_argument(
         "--arch", default=arch, metavar="NAME", help=f"{', '.join(VARIANTS)} (default: {arch})"
     )
+    add_checkpoint_option(group)
+
+
+def add_checkpoint_option(group: argparse._ActionsContainer) -> None:
     group.add_argument(
         "-r",
         "--resume",
@@ -83,18 +96,22 @@ def add_model_options(parser: argparse.ArgumentParser, arch: str | None = "TVTSv
 def add_speed_options(parser: argparse.ArgumentParser) -> None:
     """Options that change how long it takes and, precision and reader aside, nothing else."""
     group = parser.add_argument_group("speed")
-    group.add_argument(
-        "-d",
-        "--device",
-        help="cpu, cuda, cuda:1, or numbers of the GPUs to use, such as 0,1 "
-        "(default: a GPU where there is one)",
-    )
+    add_device_option(group)
     group.add_argument("--precision", choices=PRECISIONS, help="fp32 (default; TF32 off) or the faster bf16")
     group.add_argument("--batch-size", type=positive, metavar="B", help="clips at once, on each GPU")
     group.add_argument(
         "--num-workers", type=int, metavar="N", help="processes that read videos, for each GPU"
     )
     group.add_argument("--reader", help="how videos are decoded (default: decord)")
+
+
+def add_device_option(group: argparse._ActionsContainer) -> None:
+    group.add_argument(
+        "-d",
+        "--device",
+        help="cpu, cuda, cuda:1, or numbers of the GPUs to use, such as 0,1 "
+        "(default: a GPU where there is one)",
+    )
 
 
 def positive(text: str) -> int:

@@ -6,6 +6,7 @@ python downstream/recognition.py --dataset hmdb51 --arch TVTSv2_B_16 --checkpoin
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # to run as a file from anywhere
 
@@ -29,19 +30,21 @@ def evaluate(
     classes = class_embeddings(dataset.class_names, config["prompts"], embedder)
     logits = 100 * sim_matrix(videos.embeds[kept].double(), classes.double())
     labels = [int(dataset.labels[i]) for i in kept]
-    ranks = label_ranks(logits, labels)
-    predicted = logits.argmax(dim=1).tolist()
-    queries = [
-        {
-            "video": dataset.video_id(i),
-            "class": dataset.class_names[label],
-            "rank": rank,
-            "predicted": dataset.class_names[guess],
-        }
-        for i, label, rank, guess in zip(kept, labels, ranks, predicted, strict=True)
-    ]
+    queries = class_queries([dataset.video_id(i) for i in kept], labels, logits, dataset.class_names)
     counts = {"videos": len(kept), "classes": len(dataset.class_names)}
+    ranks = [query["rank"] for query in queries]
     return Evaluation({"accuracy": {"plain": accuracy(ranks)}}, queries, counts)
+
+
+def class_queries(
+    ids: Sequence[str], labels: Sequence[int], logits: torch.Tensor, names: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Each row of logits [videos, classes], on the CPU: the true class, its place, the class predicted."""
+    guesses = logits.argmax(dim=1).tolist()
+    return [
+        {"video": video, "class": names[label], "rank": rank, "predicted": names[guess]}
+        for video, label, rank, guess in zip(ids, labels, label_ranks(logits, labels), guesses, strict=True)
+    ]
 
 
 def class_embeddings(names: Sequence[str], prompts: Sequence[str], embedder: Embedder) -> torch.Tensor:

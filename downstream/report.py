@@ -9,6 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from downstream.cache import replace_file
 from trainer.config import REPOSITORY, Config
 
@@ -37,6 +39,12 @@ class Evaluation:
     counts: dict[str, int]
     missing: dict[str, str] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
+
+
+def first_ranked(scores: torch.Tensor, names: Sequence[str], most: int = 5) -> list[list[Any]]:
+    """[name, score] of the highest of scores [N], best first; of equal ones the first."""
+    order = scores.argsort(descending=True, stable=True)[:most].tolist()
+    return [[names[i], round(float(scores[i]), 4)] for i in order]
 
 
 def published(config: Config, arch: str) -> dict[str, dict[str, float]]:

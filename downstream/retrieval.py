@@ -16,7 +16,7 @@ from data_loader.base import VideoDataset
 from downstream.embedder import Embedder, VideoEmbeddings
 from downstream.evaluation import run_command
 from downstream.options import evaluation_parser
-from downstream.report import Evaluation
+from downstream.report import Evaluation, first_ranked
 from model.metric import sim_matrix, t2v_metrics, v2t_metrics
 from trainer.config import Config
 
@@ -51,10 +51,16 @@ def evaluate(
     }
     ids = [dataset.video_id(i) for i in kept]
     ranks, dsl_ranks = caption_ranks(sims, owner), caption_ranks(for_texts, owner)
-    best = sims.argmax(dim=1).tolist()
     queries = [
-        {"caption": caption, "video": ids[v], "rank": rank, "dsl_rank": dsl_rank, "first": ids[first]}
-        for caption, v, rank, dsl_rank, first in zip(captions, owner, ranks, dsl_ranks, best, strict=True)
+        {
+            "caption": caption,
+            "video": ids[video],
+            "rank": rank,
+            "dsl_rank": dsl_rank,
+            "similarity": round(float(row[video]), 4),
+            "top": first_ranked(row, ids),
+        }
+        for caption, video, rank, dsl_rank, row in zip(captions, owner, ranks, dsl_ranks, sims, strict=True)
     ]
     return Evaluation(metrics, queries, {"videos": len(kept), "captions": len(captions)})
 

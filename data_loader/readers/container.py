@@ -23,7 +23,8 @@ def open_video(path: str) -> Iterator[tuple[av.container.InputContainer, av.Vide
             stream.codec_context.thread_count = 1  # more loader workers pay, more threads do not
             yield container, stream
     except (av.error.FFmpegError, OSError, ValueError) as error:  # ValueError: PyAV's own, on odd formats
-        raise VideoReadError(path, f"{getattr(error, 'strerror', None) or error} (FFmpeg)") from error
+        hint = ": damaged, cut off, or not a video" if isinstance(error, av.error.InvalidDataError) else ""
+        raise VideoReadError(path, f"{getattr(error, 'strerror', None) or error} (FFmpeg){hint}") from error
 
 
 def best_stream(container: av.container.InputContainer) -> av.VideoStream | None:

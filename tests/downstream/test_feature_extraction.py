@@ -211,6 +211,7 @@ def test_texts(model, checkpoint, tmp_path, capsys):
     ("given", "expected"),
     [
         (["-o", "x.npz"], "no videos given"),
+        (["--text", "a dog", "-o", "x.npz", "--report", "pages"], "none of texts"),
         (["a.mp4", "-o", "x.pt"], ".safetensors, .npz, .parquet"),
         (["a.mp4", "b.mp4"], "say where the features go"),
         (["/nowhere/*.mp4", "-o", "x.npz"], "no file matches"),

@@ -7,6 +7,9 @@ import torch
 from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
 
+from data_loader.sampling import sample_frames
+from data_loader.transforms import clip_transform, normalize
+from data_loader.video import read_frames
 from downstream import linear_probe
 from downstream.linear_probe import choose_held_out, fit, probe
 
@@ -37,8 +40,8 @@ def test_probe_of_separable_features():
     train, test = blobs(90, seed=0, spread=0.3), blobs(30, seed=1, spread=0.3)
     train, test = ((x * scale + shift, labels) for x, labels in (train, test))
     held_out = torch.arange(90) % 10 == 0
-    ranks, weights, details = probe(train, test, 3, held_out)
-    assert ranks == [1] * 30
+    logits, weights, details = probe(train, test[0], 3, held_out)
+    assert (logits.argmax(dim=1) == test[1]).all()
     assert ((test[0] @ weights[:-1] + weights[-1]).argmax(dim=1) == test[1]).all()
     assert len(details["held_out_top1"]) == len(linear_probe.PENALTIES)
 
@@ -80,7 +83,29 @@ def test_a_whole_run(checkpoint, tmp_path, capsys):
     assert results["metrics"]["accuracy"]["plain"]["top1"] == 100.0
     assert "held-out" in capsys.readouterr().out
     assert load_file(tmp_path / "out/probe.safetensors")["weight"].shape == (2, 96)
+
+
+def test_several_views_of_a_test_video_are_averaged(checkpoint, model, tmp_path):
+    """The logits of each view by hand, from the classifier that the run has saved."""
+    layouts.probe_lists(tmp_path / "data", tmp_path / "meta")
+    for seed, path in enumerate(sorted((tmp_path / "data").rglob("test_*.avi"))):
+        layouts.write_video(path, seed=seed, frames=40)
     assert run(tmp_path, checkpoint, "-s", "1") == 0
+    queries = json.loads((tmp_path / "out/results.json").read_text())["queries"]
+    saved = load_file(tmp_path / "out/probe.safetensors")
+    for query in queries:
+        logits = []
+        for shift in (0, 1, 2):  # 40 frames in 12 parts and one more give shifts below three
+            frames, _, _ = read_frames(
+                tmp_path / "data" / query["video"], lambda n, shift=shift: sample_frames(12, n, shift=shift)
+            )
+            clip = normalize(clip_transform("test", model.image_size)(frames))
+            with torch.no_grad():
+                logits.append(model.encode_video(clip[None])[0][0] @ saved["weight"].T + saved["bias"])
+        mean = torch.stack(logits).mean(dim=0)
+        assert query["predicted"] == layouts.CLASSES[int(mean.argmax())]
+        label = layouts.CLASSES.index(query["class"])
+        assert query["rank"] == 1 + int((mean > mean[label]).sum())
 
 
 def test_an_unreadable_training_video_fails_the_run(checkpoint, tmp_path, capsys):

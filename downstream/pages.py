@@ -1,0 +1,93 @@
+"""Results as pages to look at: one HTML file each, its pictures inside, nothing taken from a network."""
+
+import base64
+import io
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from PIL import Image
+from tqdm import tqdm
+
+from data_loader.video import VideoReadError, read_frames
+from downstream.cache import replace_file
+
+TEMPLATES = Environment(
+    loader=FileSystemLoader(Path(__file__).parent / "templates"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+THUMBNAIL = (160, 120)  # pixels at most, width and height
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A frame of a video to be shown: where the video is, and the place in it, from 0 to 1.
+
+    `open` gives the path of the file while its context lasts.
+    """
+
+    open: Callable[[], AbstractContextManager[str | Path]]
+    place: float = 0.5
+
+
+@dataclass(frozen=True)
+class Thumbnails:
+    """Pictures of a page by name: data URIs, and the reason where a video could not be read."""
+
+    uris: dict[str, str]
+    failed: dict[str, str]
+
+    @property
+    def names(self) -> dict[str, str]:
+        """Picture -> the CSS class that shows it: each is in the page once, however often shown."""
+        return {name: f"t{i}" for i, name in enumerate(self.uris)}
+
+
+def thumbnails(
+    pictures: dict[str, Picture], reader: str = "decord", timeout: float | None = None
+) -> Thumbnails:
+    """Read and shrink pictures, several at a time. A video that cannot be read costs its picture alone."""
+    uris: dict[str, str] = {}
+    failed: dict[str, str] = {}
+
+    def shrink(picture: Picture) -> str | VideoReadError:
+        try:
+            with picture.open() as path:
+                frames, _, _ = read_frames(
+                    path, lambda vlen: [min(int(picture.place * vlen), vlen - 1)], reader, timeout
+                )
+        except VideoReadError as error:
+            return error
+        return data_uri(Image.fromarray(frames[0].permute(1, 2, 0).numpy()))
+
+    with ThreadPoolExecutor(8) as pool:
+        bar = tqdm(total=len(pictures), unit="picture", desc="page", leave=False, disable=None)
+        for name, made in zip(pictures, pool.map(shrink, pictures.values()), strict=True):
+            bar.update()
+            if isinstance(made, VideoReadError):
+                failed[name] = made.reason
+            else:
+                uris[name] = made
+        bar.close()
+    return Thumbnails(uris, failed)
+
+
+def data_uri(image: Image.Image) -> str:
+    """A small JPEG of `image`, as text that stands for it in HTML."""
+    image.thumbnail(THUMBNAIL)
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=72)
+    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def write_page(path: Path, template: str, **values: Any) -> None:
+    """Fill a template of downstream/templates/ and put it at `path` in one step; all values are escaped."""
+    text = TEMPLATES.get_template(template).render(**values)
+    replace_file(path, lambda file: file.write_text(text, encoding="utf-8"))
