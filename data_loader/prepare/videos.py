@@ -54,7 +54,7 @@ class Encoding:
     """How the videos are written."""
 
     short_side: int = 268  # pixels; int(1.2 · 224), so that nothing is left to resize when loading
-    key_frames: int = 8  # frames from one key frame to the next
+    key_frames: int = 1  # frames from one key frame to the next; 1: no frame needs another
     crf: int = 17  # x264's quality, lower is better; 0 is lossless
     preset: str = "fast"  # x264's effort
 
