@@ -56,6 +56,24 @@ def test_only_the_groups_needed_are_decoded(make, monkeypatch):
         assert 1 <= len(decoded) <= 16
 
 
+def test_pictures_that_nothing_builds_on_are_left_out(make, monkeypatch):
+    decoded, plain = [], pyav_reader.frames_of_ranges
+    monkeypatch.setattr(
+        pyav_reader, "frames_of_ranges", lambda *args: [f for f in plain(*args) if not decoded.append(f.pts)]
+    )
+    frames, _, _ = read_frames(make("h264_b_frames.mp4"), lambda n: [11, 35], "pyav")
+    assert files.frame_numbers(frames) == [11, 35]
+    assert len(decoded) < len(set(range(12)) | set(range(24, 36)))
+
+
+def test_large_files_are_read_in_two_passes(make, monkeypatch):
+    wanted = [30, 2]
+    once = pyav_reader.read(str(make("h264_b_frames.mp4")), lambda n: wanted)
+    monkeypatch.setattr(pyav_reader, "KEPT_BYTES", 0)
+    twice = pyav_reader.read(str(make("h264_b_frames.mp4")), lambda n: wanted)
+    assert np.array_equal(once.frames, twice.frames) and once.indices == twice.indices == wanted
+
+
 def test_key_frames_built_up_over_several_pictures_are_no_start(tmp_path):
     options = {"x264-params": "intra-refresh=1:keyint=8:bframes=0:scenecut=0"}
     path = str(files.write_video(tmp_path / "refresh.mkv", options=options))
