@@ -28,7 +28,7 @@ from tqdm import tqdm
 from data_loader.readers import VideoReadError
 from data_loader.readers.container import open_video
 from data_loader.readers.packets import scan_packets
-from data_loader.readers.pyav_reader import RGB
+from data_loader.readers.rgb import RGB
 from data_loader.transforms import nearest_index, resized_shape
 
 ENDINGS = {

@@ -1,7 +1,8 @@
 """The exact reader: PyAV.
 
-Where every frame has a time of its own, only the groups of pictures with wanted frames are decoded, and the
-frames known by their times. Elsewhere (AVI, MPEG streams, damaged starts) all are decoded and counted.
+Of a video of key frames alone (`intra`) nothing but the wanted frames is read. Where every frame has a time
+of its own, only the groups of pictures with wanted frames are decoded, and the frames known by their times.
+Elsewhere (AVI, MPEG streams, damaged starts) all are decoded and counted.
 """
 
 import os
@@ -10,12 +11,13 @@ from collections.abc import Collection, Iterable, Iterator
 import av
 import numpy as np
 from av.video.frame import PictureType
-from av.video.reformatter import VideoReformatter
 
 from .container import open_video
 from .errors import VideoReadError
 from .frames import Chooser, Clip
+from .intra import key_frame_times, read_key_frames
 from .packets import Packets, list_packets, scan_packets, video_packets
+from .rgb import RGB, stacked
 
 KEPT_BYTES = 64 * 2**20  # files up to this size are read once: their packets are kept until they are decoded
 
@@ -27,6 +29,9 @@ def read(path: str, choose: Chooser, packets: Packets | None = None) -> Clip:
     that lack the ones they build on), what it gives is the count, and `choose` is asked again.
     """
     with open_video(path) as (container, stream):
+        if packets is None and (times := key_frame_times(path, stream)):
+            clip = read_key_frames(container, stream, times, choose)
+            return clip or read(path, choose, scan_packets(path))
         coming = video_packets(container, stream)
         if packets is None and os.path.getsize(path) <= KEPT_BYTES:
             coming = list(coming)
@@ -45,7 +50,7 @@ def read(path: str, choose: Chooser, packets: Packets | None = None) -> Clip:
         frames, again = decode_all(path, set(indices), [], count)
         if again != count:
             raise VideoReadError(path, f"gives {again} frames now and {count} before")
-    return Clip(np.stack([frames[i] for i in indices]), indices, count)
+    return Clip(stacked(frames, indices), indices, count)
 
 
 def decode_groups(
@@ -120,28 +125,3 @@ def decode_all(
                 return frames, expected
             count += 1
     return frames, count
-
-
-class RGB:
-    """Turns the frames of one video, of any pixel format, into 8-bit RGB [H, W, 3] as large as the first.
-
-    One converter for all frames, on one thread: a converter for each, with as many threads as the machine has
-    cores, takes several times as long for the same pixels.
-    """
-
-    def __init__(self):
-        self.reformatter = VideoReformatter()
-        self.size: tuple[int, int] | None = None
-
-    def see(self, frame: av.VideoFrame) -> None:
-        """Let a frame set the size if it is the first."""
-        self.size = self.size or (frame.width, frame.height)
-
-    def __call__(self, frame: av.VideoFrame) -> np.ndarray:
-        """The pixels, scaled to the first frame's size where it changes, then turned as the file asks."""
-        self.see(frame)
-        width, height = self.size
-        rgb = self.reformatter.reformat(frame, width=width, height=height, format="rgb24", threads=1)
-        pixels = rgb.to_ndarray()
-        quarters = round(frame.rotation / 90) % 4
-        return np.rot90(pixels, quarters) if quarters else pixels

@@ -200,7 +200,7 @@ def test_the_error_survives_the_way_out_of_a_worker():
     assert str(VideoReadError("a message alone")) == "a message alone"
 
 
-@pytest.mark.parametrize("name", ["h264.mp4", "mpeg4_b_frames.avi", "not_a_video.mp4"])
+@pytest.mark.parametrize("name", ["h264.mp4", "key_frames.mp4", "mpeg4_b_frames.avi", "not_a_video.mp4"])
 def test_three_hundred_opens_leave_nothing_behind(make, name, reader):
     path = make(name)
 
