@@ -186,7 +186,13 @@ class LSMDC(CsvDataset):
     def table(self) -> pd.DataFrame:
         path, what = self.list_path(), "clips and captions of LSMDC"
         first = first_row(path, what, self.hint())
-        return read_table(path, what, self.hint(), header=not (first and "." in first[0]))
+        table = read_table(path, what, self.hint(), header=not (first and "." in first[0]))
+        if table.shape[1] < 2:
+            raise ValueError(
+                f"{path} needs a clip in its first column and a caption in its last, separated by tabs; "
+                f"it has one column, {list(table.columns)}"
+            )
+        return table
 
     def video_file_name(self, name: str) -> str:
         return lsmdc_file(name)

@@ -1,6 +1,7 @@
 """From items to a batch."""
 
 import torch
+from torch.utils.data import default_collate
 
 
 class Collate:
@@ -31,7 +32,8 @@ class Collate:
             return batch
         for key in ("video", "keep_ind"):
             if key in items[0]:
-                batch[key] = torch.stack([item[key] for item in items])
+                # in a worker this stacks into shared memory at once, and saves a copy of the batch
+                batch[key] = default_collate([item[key] for item in items])
         for key in ("valid_frames", "label", "answer"):
             if key in items[0]:
                 batch[key] = torch.tensor([item[key] for item in items], dtype=torch.int64)

@@ -34,7 +34,8 @@ def resized_shape(height: int, width: int, short_side: int) -> tuple[int, int]:
 class ClipTransform:
     """NEAREST resize of the shorter side to int(1.2·size), then one square crop for the whole clip.
 
-    Resize and crop are one gather, so that only the pixels of the result are touched.
+    Resize and crop are one gather, so that only the pixels of the result are touched; videos whose shorter
+    side is right already are only cropped.
     """
 
     def __init__(self, size: int, random_crop: bool):
@@ -47,6 +48,8 @@ class ClipTransform:
         T, C, H, W = frames.shape
         height, width = resized_shape(H, W, self.short_side)
         top, left = self._corner(height - self.size, width - self.size, rng)
+        if (height, width) == (H, W):
+            return frames[:, :, top : top + self.size, left : left + self.size].contiguous()
         rows = nearest_index(H, height)[top : top + self.size]
         cols = nearest_index(W, width)[left : left + self.size]
         flat = torch.from_numpy((rows[:, None] * W + cols).ravel())

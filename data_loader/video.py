@@ -4,7 +4,7 @@
 
 - "decord" (default): decord where it is right, PyAV where decord is known to go wrong or is missing;
 - "decord-unguarded": decord as it is, for exact comparison with the official release;
-- "pyav": exact; as fast on files that store when each frame is shown, slower on long others (AVI);
+- "pyav": exact; faster on files that store when each frame is shown, slower on long others (AVI);
 - "torchcodec": its exact seek mode, where it is installed.
 """
 

@@ -22,12 +22,13 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 from tqdm import tqdm
 
 from data_loader.readers import VideoReadError
 from data_loader.readers.container import open_video
 from data_loader.readers.packets import scan_packets
-from data_loader.readers.pyav_reader import rgb_pixels
+from data_loader.readers.rgb import RGB
 from data_loader.transforms import nearest_index, resized_shape
 
 ENDINGS = {
@@ -53,7 +54,7 @@ class Encoding:
     """How the videos are written."""
 
     short_side: int = 268  # pixels; int(1.2 · 224), so that nothing is left to resize when loading
-    key_frames: int = 8  # frames from one key frame to the next
+    key_frames: int = 1  # frames from one key frame to the next; 1: no frame needs another
     crf: int = 17  # x264's quality, lower is better; 0 is lossless
     preset: str = "fast"  # x264's effort
 
@@ -61,11 +62,12 @@ class Encoding:
 def encode(source: Path, target: Path, encoding: Encoding) -> int:
     """Writes one video anew and returns its number of frames. Raises VideoReadError on a bad source."""
     with open_video(str(source)) as (old, stream), av.open(str(target), "w", format="mp4") as new:
-        copy, count = None, 0
+        copy, count, converter = None, 0, VideoReformatter()
         for pixels, time in upright_frames(old, stream, encoding.short_side):
             if copy is None:
                 copy = add_stream(new, stream, pixels.shape[:2], encoding)
-            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(format=copy.pix_fmt)
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            frame = converter.reformat(frame, format=copy.pix_fmt, threads=1)
             frame.pts, frame.time_base = time, stream.time_base
             new.mux(copy.encode(frame))
             count += 1
@@ -80,10 +82,9 @@ def encode(source: Path, target: Path, encoding: Encoding) -> int:
 
 def upright_frames(container, stream: av.VideoStream, short_side: int) -> Iterator[tuple[np.ndarray, int]]:
     """Every frame as uint8 RGB [H, W, 3], resized, and its time in the stream's time base, always rising."""
-    size, first, last = None, None, -1
+    to_rgb, first, last = RGB(), None, -1
     for frame in container.decode(stream):
-        size = size or (frame.width, frame.height)
-        pixels = rgb_pixels(frame, *size)
+        pixels = to_rgb(frame)
         height, width = pixels.shape[:2]
         if min(height, width) > short_side:
             height, width = resized_shape(height, width, short_side)

@@ -5,8 +5,10 @@ decoded for a frame.
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+
+import av
 
 from .container import open_video
 
@@ -75,10 +77,19 @@ class Packets:
 def scan_packets(path: str) -> Packets:
     """Raises VideoReadError."""
     with open_video(path) as (container, stream):
-        packets = Packets(container.format.name)
-        for packet in container.demux(stream):
-            if packet.size:
-                packets.times.append(packet.pts)
-                packets.keys.append(bool(packet.is_keyframe))
-                packets.discarded.append(bool(packet.is_discard))
-        return packets
+        return list_packets(container.format.name, video_packets(container, stream))
+
+
+def video_packets(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.Packet]:
+    """The packets of a video stream that hold something, as they stand in the file."""
+    return (packet for packet in container.demux(stream) if packet.size)
+
+
+def list_packets(container: str, packets: Iterable[av.Packet]) -> Packets:
+    """What `video_packets` gives, as a list of facts. container: names of the format."""
+    listed = Packets(container)
+    for packet in packets:
+        listed.times.append(packet.pts)
+        listed.keys.append(bool(packet.is_keyframe))
+        listed.discarded.append(bool(packet.is_discard))
+    return listed

@@ -1,7 +1,10 @@
 """What several tests of this folder need."""
 
+import os
+
 import pytest
 
+from data_loader.video import read_frames
 from tests.data_loader.video_kinds import BAD, GOOD
 
 
@@ -16,3 +19,22 @@ def make(tmp_path_factory):
         return made[name]
 
     return make
+
+
+@pytest.fixture(scope="session")
+def torchcodec(make):
+    """Skips where this optional package or FFmpeg's libraries are not installed; CI requires them."""
+    try:
+        read_frames(make("h264.mp4"), lambda vlen: [0], "torchcodec")
+    except ImportError as error:
+        if os.environ.get("REQUIRE_TORCHCODEC"):
+            raise
+        pytest.skip(f"torchcodec is not installed: {error}")
+
+
+@pytest.fixture(params=["decord", "pyav", "torchcodec"])
+def reader(request):
+    """Each reader that is to give the right frames of every file."""
+    if request.param == "torchcodec":
+        request.getfixturevalue("torchcodec")
+    return request.param

@@ -109,6 +109,34 @@ def test_workers_change_nothing(world, context):
     assert not identical(first, epoch(alone, 1))
 
 
+def test_workers_persist_over_epochs(world):
+    dataset = build_dataset("webvid", "train", timeout=60, **options(world))
+    loader = build_loader(dataset, 2, train=True, num_workers=2)
+    pids = []
+    for number in range(3):
+        assert sum(len(batch["index"]) for batch in epoch(loader, number)) == 8
+        pids.append(sorted(worker.pid for worker in loader._iterator._workers))
+    assert len(set(pids[0])) == 2
+    assert pids[0] == pids[1] == pids[2]
+    assert all(worker.is_alive() for worker in loader._iterator._workers)
+
+
+@pytest.mark.parametrize("cuda", [True, False])
+def test_memory_is_pinned_where_there_is_a_gpu(world, monkeypatch, cuda):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    dataset = build_dataset("webvid", "train", **options(world))
+    assert build_loader(dataset, 2, train=True).pin_memory is cuda
+    assert build_loader(dataset, 2, train=True, pin_memory=False).pin_memory is False
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="only a GPU's driver pins memory")
+def test_batches_of_workers_arrive_pinned(world):
+    dataset = build_dataset("webvid", "train", mask_ratio=0.5, num_patches=4, **options(world))
+    batch = next(iter(build_loader(dataset, 2, train=True, num_workers=2)))
+    assert batch["video"].is_pinned() and batch["keep_ind"].is_pinned()
+    assert batch["video"].dtype == torch.uint8
+
+
 def test_a_loader_leaves_the_global_generator_alone(world):
     dataset = build_dataset("webvid", "train", **options(world))
     before = torch.random.get_rng_state()

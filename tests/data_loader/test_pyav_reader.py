@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from data_loader.readers import pyav_reader
-from data_loader.readers.packets import Packets, scan_packets
+from data_loader.readers.container import open_video
+from data_loader.readers.packets import Packets, scan_packets, video_packets
 from data_loader.video import read_frames
 from tests.data_loader import video_files as files
 from tests.data_loader.video_kinds import GOOD, HEVC_OPEN
@@ -22,13 +23,19 @@ def test_pictures_that_cannot_be_decoded_do_not_count(tmp_path):
         assert vlen == 24 < packets.count
 
 
+def decode_groups(path, wanted, packets):
+    with open_video(path) as (container, stream):
+        coming = video_packets(container, stream)
+        return pyav_reader.decode_groups(stream.codec_context, coming, wanted, packets)
+
+
 @pytest.mark.parametrize("name", GOOD)
 def test_decoding_groups_gives_what_decoding_all_gives(make, name):
     path = str(make(name))
     packets, rng = scan_packets(path), np.random.default_rng(0)
     for size in (1, 3, packets.count):
         wanted = set(rng.choice(packets.count, min(size, packets.count), replace=False).tolist())
-        some = pyav_reader.decode_groups(path, wanted, packets)
+        some = decode_groups(path, wanted, packets)
         if name.endswith((".avi", ".mpg", ".ts")):
             assert some is None
         elif some is not None:
@@ -49,12 +56,30 @@ def test_only_the_groups_needed_are_decoded(make, monkeypatch):
         assert 1 <= len(decoded) <= 16
 
 
+def test_pictures_that_nothing_builds_on_are_left_out(make, monkeypatch):
+    decoded, plain = [], pyav_reader.frames_of_ranges
+    monkeypatch.setattr(
+        pyav_reader, "frames_of_ranges", lambda *args: [f for f in plain(*args) if not decoded.append(f.pts)]
+    )
+    frames, _, _ = read_frames(make("h264_b_frames.mp4"), lambda n: [11, 35], "pyav")
+    assert files.frame_numbers(frames) == [11, 35]
+    assert len(decoded) < len(set(range(12)) | set(range(24, 36)))
+
+
+def test_large_files_are_read_in_two_passes(make, monkeypatch):
+    wanted = [30, 2]
+    once = pyav_reader.read(str(make("h264_b_frames.mp4")), lambda n: wanted)
+    monkeypatch.setattr(pyav_reader, "KEPT_BYTES", 0)
+    twice = pyav_reader.read(str(make("h264_b_frames.mp4")), lambda n: wanted)
+    assert np.array_equal(once.frames, twice.frames) and once.indices == twice.indices == wanted
+
+
 def test_key_frames_built_up_over_several_pictures_are_no_start(tmp_path):
     options = {"x264-params": "intra-refresh=1:keyint=8:bframes=0:scenecut=0"}
     path = str(files.write_video(tmp_path / "refresh.mkv", options=options))
     packets = scan_packets(path)
     assert packets.start_clean() and sum(packets.keys) > 1
-    assert pyav_reader.decode_groups(path, {30}, packets) is None
+    assert decode_groups(path, {30}, packets) is None
     frames, indices, _ = read_frames(path, lambda n: [30], "pyav")
     assert files.frame_numbers(frames) == indices
 

@@ -14,8 +14,9 @@ def avi(path, count=None, **options):
     return path if count is None else files.set_avi_count(path, count)
 
 
-def cut(path, first, b_frames):
-    source = files.write_video(path.with_name(f"whole_{path.stem}.mp4"), 60, options=GOP, b_frames=b_frames)
+def cut(path, first, b_frames, options=GOP):
+    whole = path.with_name(f"whole_{path.stem}.mp4")
+    source = files.write_video(whole, 60, options=options, b_frames=b_frames)
     return files.cut_by_copy(source, path, first)
 
 
@@ -28,6 +29,12 @@ def written(path, content):
 GOOD = {
     "h264.mp4": (lambda p: files.write_video(p, options=GOP, b_frames=0), range(40)),
     "h264_b_frames.mp4": (lambda p: files.write_video(p, options=GOP, b_frames=3), range(40)),
+    "key_frames.mp4": (lambda p: files.write_video(p, options={"g": "1"}), range(40)),
+    "key_frames_uneven.mp4": (
+        lambda p: files.write_video(p, times=UNEVEN, options={"g": "1"}),
+        range(40),
+    ),
+    "key_frames_cut.mp4": (lambda p: cut(p, 10, None, {"g": "1"}), range(10, 60)),
     "open_gop.mp4": (lambda p: files.write_video(p, options=H264_OPEN), range(40)),
     "open_gop_hevc.mp4": (lambda p: files.write_video(p, codec="libx265", options=HEVC_OPEN), range(40)),
     "no_count.mkv": (lambda p: files.write_video(p, b_frames=3), range(40)),

@@ -1,0 +1,189 @@
+"""How fast clips of 12 frames come out of video files: each reader's stages, and the whole loader.
+
+python benchmarks/data_loading.py                                   # generated videos, raw and prepared
+python benchmarks/data_loading.py --data my_videos/ --readers pyav --workers 4 8 --gpu-rate B/16=450 H/14=85
+
+Clips are read as in training: random frames of the whole video, one random crop, a caption. "clips/core s"
+counts the processor time of all processes and threads, so it is the rate of one core that does nothing else.
+"""
+
+import argparse
+import itertools
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # to run as a file from anywhere
+
+import numpy as np
+import pandas as pd
+import torch
+
+import CLIP
+from benchmarks.common import report
+from benchmarks.videos import add_arguments, choose_videos
+from data_loader import build_dataset, build_loader
+from data_loader.base import VideoDataset
+from data_loader.collate import Collate
+from data_loader.video import READERS, read_frames
+from trainer.errors import user_errors
+
+NUM_FRAMES = 12
+CAPTION = "a person walks along the beach with a dog while the sun goes down {}"
+
+
+def open_dataset(videos: Sequence[Path], reader: str, repeats: int, folder: str) -> VideoDataset:
+    """The videos with a caption each, `repeats` times over, as a training set."""
+    rows = [(str(path), CAPTION.format(i)) for i, path in enumerate(list(videos) * repeats)]
+    # a suffix of its own keeps a repeated file from counting as one video with several captions
+    rows = [(f"{os.path.dirname(path)}/{'./' * (i // len(videos))}{os.path.basename(path)}", text)
+            for i, (path, text) in enumerate(rows)]  # fmt: skip
+    listing = Path(folder) / "videos.csv"
+    pd.DataFrame(rows, columns=["path", "caption"]).to_csv(listing, index=False)
+    options = {"num_frames": NUM_FRAMES, "mask_ratio": 0.5, "num_patches": 196}
+    return build_dataset("csv", "train", root="/", files=str(listing), reader=reader, timeout=300, **options)
+
+
+def stage_times(videos: Sequence[Path], reader: str, clips: int, folder: str) -> dict[str, Any]:
+    """Processor time in ms that decoding, transforming and collating a clip take, in this process."""
+    dataset = open_dataset(videos, reader, 1, folder)
+    times: dict[str, list[float]] = {"decode": [], "transform": [], "collate": []}
+    wall, items = [], []
+    for i in range(clips + 1):
+        index = i % len(dataset)
+        rng = np.random.default_rng(i)
+        marks = [time.process_time()]
+        start = time.perf_counter()
+        frames, _, _ = read_frames(
+            dataset.video_path(index), lambda vlen, rng=rng: dataset.choose_frames(vlen, rng), reader
+        )
+        wall.append(time.perf_counter() - start)
+        marks.append(time.process_time())
+        video = dataset.transform(frames, rng)
+        marks.append(time.process_time())
+        items.append({"video": video, "valid_frames": NUM_FRAMES, "index": index, "id": str(index),
+                      "text": dataset.texts(index, rng), "failures": []})  # fmt: skip
+        for name, (a, b) in zip(times, itertools.pairwise(marks), strict=False):
+            times[name].append(b - a)
+    collate = Collate(CLIP.tokenize)
+    collate(items[:1])  # reads the vocabulary
+    start = time.process_time()
+    collate(items)
+    times["collate"] = [(time.process_time() - start) / len(items)]
+    # the first clip is a warm-up
+    means = {name: 1e3 * statistics.fmean(values[1:] or values) for name, values in times.items()}
+    return {
+        "decode ms": means["decode"],
+        "decode wall ms": 1e3 * statistics.fmean(wall[1:]),
+        "transform ms": means["transform"],
+        "collate ms": means["collate"],
+        "clips/core s": 1e3 / sum(means.values()),
+    }
+
+
+def loader_rate(
+    videos: Sequence[Path], reader: str, workers: int, batch_size: int, batches: int, folder: str
+) -> dict[str, Any]:
+    """Clips a second of the loader that training uses, where a child of each worker decodes."""
+    warm_up = max(1, 2 * workers)  # what the workers prepare before anything is asked for
+    repeats = -(-(warm_up + batches) * batch_size // len(videos))
+    dataset = open_dataset(videos, reader, repeats, folder)
+    loader = build_loader(dataset, batch_size, train=True, tokenizer=CLIP.tokenize, num_workers=workers)
+    iterator = iter(loader)
+    for _ in range(warm_up):
+        next(iterator)
+    start, used = time.perf_counter(), processor_seconds()
+    for _ in range(batches):
+        next(iterator)
+    seconds, used = time.perf_counter() - start, processor_seconds() - used
+    del iterator
+    clips = batches * batch_size
+    return {"clips/s": clips / seconds, "cores used": used / seconds, "clips/core s": clips / max(used, 1e-9)}
+
+
+def processor_seconds() -> float:
+    """Processor time of this process and all below it that are alive, on Linux."""
+    parents, seconds = {}, {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):  # it has just ended
+            continue
+        pid = int(stat.parent.name)
+        parents[pid] = int(fields[1])
+        seconds[pid] = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    ours = {os.getpid()}
+    while grown := {pid for pid, parent in parents.items() if parent in ours} - ours:
+        ours |= grown
+    return sum(seconds[pid] for pid in ours if pid in seconds)
+
+
+def gpu_rates(texts: Sequence[str]) -> dict[str, float]:
+    """["B/16=450"] -> {"B/16": 450.0}. Raises ValueError."""
+    rates = {}
+    for text in texts:
+        name, equals, rate = text.partition("=")
+        if not equals or not rate.replace(".", "", 1).isdigit() or not float(rate):
+            raise ValueError(f"--gpu-rate {text!r}: write NAME=CLIPS_A_SECOND, such as B/16=450")
+        rates[name] = float(rate)
+    return rates
+
+
+def installed(readers: Sequence[str], video: Path) -> list[str]:
+    """The readers that can be used here; says which cannot."""
+    found = []
+    for reader in readers:
+        try:
+            read_frames(video, lambda vlen: [0], reader)
+            found.append(reader)
+        except ImportError as error:
+            print(f"without {reader}: {str(error).splitlines()[0]}", file=sys.stderr)
+    if not found:
+        raise ValueError(f"none of the readers {', '.join(readers)} is installed")
+    return found
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_arguments(parser)
+    parser.add_argument("--readers", nargs="+", choices=READERS, default=list(READERS), metavar="READER",
+                        help="default: all that are installed")  # fmt: skip
+    parser.add_argument("--clips", type=int, default=24, help="clips a reader and stage (%(default)s)")
+    parser.add_argument("--workers", type=int, nargs="*", default=[len(os.sched_getaffinity(0))], metavar="W",
+                        help="time the whole loader with so many workers (%(default)s)")  # fmt: skip
+    parser.add_argument("--batch-size", type=int, default=16, help="of the whole loader (%(default)s)")
+    parser.add_argument("--batches", type=int, default=24, help="timed, of the whole loader (%(default)s)")
+    parser.add_argument("--gpu-rate", nargs="+", default=[], metavar="NAME=RATE",
+                        help="clips/s that a GPU takes: say how many cores keep it busy")  # fmt: skip
+    parser.add_argument("--json", metavar="FILE", help="write the figures to a file, too")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse_args(argv)
+    torch.set_num_threads(1)  # as in a worker
+    with user_errors(), tempfile.TemporaryDirectory() as folder:
+        rates, sets = gpu_rates(args.gpu_rate), choose_videos(args)
+        readers = installed(args.readers, next(iter(sets.values()))[0])
+        stages, loaders = [], []
+        for (name, videos), reader in itertools.product(sets.items(), readers):
+            stages.append({"name": f"{name}, {reader}", **stage_times(videos, reader, args.clips, folder)})
+            for workers in args.workers:
+                figures = loader_rate(videos, reader, workers, args.batch_size, args.batches, folder)
+                cores = {f"cores for {gpu}": rate / figures["clips/core s"] for gpu, rate in rates.items()}
+                loaders.append({"name": f"{name}, {reader}", "workers": workers, **figures, **cores})
+    tables = {"stages, processor time a clip": stages, "whole loader": loaders}
+    bytes_of = {name: [path.stat().st_size for path in videos] for name, videos in sets.items()}
+    report("data loading", {k: v for k, v in tables.items() if v}, args.json, bytes=bytes_of, gpu_rates=rates)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

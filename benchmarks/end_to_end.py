@@ -1,0 +1,216 @@
+"""Training end to end: `train.py` reading generated videos, against its own steps with no reading at all.
+
+python benchmarks/end_to_end.py --arch TVTSv2_B_16 --batch-size 64 --workers 8 --set arch.compile=true
+
+For each size of video, raw and after scripts/prepare_videos.sh, it runs train.py on both pre-training sets
+in their layouts (symbolic links give a few different videos many names, so the disk's cache holds them). The
+rate of the steps alone is that of the same loop on one batch of each set that is there already. Starting
+weights are random, nothing is validated. Rates are those that train.py logs behind the first --warm-up steps.
+"""
+
+import argparse
+import itertools
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # to run as a file from anywhere
+
+import numpy as np
+import pandas as pd
+from torch.utils.data import DataLoader
+
+from benchmarks.common import report
+from benchmarks.videos import add_arguments, choose_videos, link_videos
+from data_loader.loader import JointLoader
+from data_loader.video import READERS
+from downstream.clips import find_duration
+from model import VARIANTS
+from trainer.build import build_trainer
+from trainer.config import REPOSITORY, load_config
+from trainer.distributed import setup
+from trainer.errors import user_errors
+
+SPEECH = "so now we take the pan and put it on the stove then a little oil goes in and you stir it well"
+WORDS = SPEECH.split(" ")
+
+
+def lay_out(folder: Path, videos: Sequence[Path], count: int, seconds: Sequence[float]) -> None:
+    """YT-Temporal and WebVid of `count` videos each, as the data loader wants them, from a few files."""
+    names = [f"subset_87/data/v{i:06d}.mp4" for i in range(count)]
+    link_videos(videos, [folder / "YTTemporal/videos" / name for name in names])
+    notes = folder / "YTTemporal/videos/subset_87/annotations"
+    notes.mkdir(parents=True)
+    for i, name in enumerate(names):
+        text = json.dumps(transcript(seconds[i % len(seconds)], i))
+        (notes / Path(name).with_suffix(".json").name).write_text(text)
+    paths = [f"{i % 100:03d}/{i}" for i in range(count)]
+    link_videos(videos, [folder / "WebVid/train" / f"{path}.mp4" for path in paths])
+    meta = folder / "meta_data"
+    meta.mkdir()
+    pd.DataFrame({"Name": names}).to_csv(meta / "yttemporal_train.csv", sep="\t", index=False)
+    captions = [f"caption {i}: {' '.join(WORDS[: 8 + i % 8])}" for i in range(count)]
+    webvid = pd.DataFrame({"caption": captions, "path": paths})
+    webvid.to_csv(meta / "webvid_train.tsv", sep="\t", index=False)
+
+
+def transcript(seconds: float, seed: int) -> dict[str, Any]:
+    """Speech of two and a half words a second, some of them misheard."""
+    rng = np.random.default_rng(seed)
+    said = [WORDS[k] for k in rng.integers(len(WORDS), size=int(2.5 * seconds))]
+    heard = [word[:-1] if rng.random() < 0.1 and len(word) > 2 else word for word in said]
+    return {
+        "subtitles": [{"word": word, "time": i / 2.5} for i, word in enumerate(heard)],
+        "denoised": [{"cleanasr": " ".join(said)}],
+        "info": {"duration": seconds},
+    }
+
+
+def overrides(args: argparse.Namespace, data: Path, run: Path, name: str) -> list[str]:
+    """What a timed run sets over its config; --set of the command line comes last."""
+    sets = [
+        {
+            "type": "yttemporal",
+            "root": str(data / "YTTemporal"),
+            "transcript_cache": str(run / "transcripts"),
+        },
+        {"type": "webvid", "root": str(data / "WebVid")},
+    ]
+    settings = {
+        "name": name,
+        "arch.type": args.arch,
+        "arch.start_from": "random",
+        "data.train": sets,
+        "data.val": [],
+        "data.meta": str(data / "meta_data"),
+        "data.batch_size": args.batch_size,
+        "data.num_workers": args.workers,
+        "data.reader": args.reader,
+        "trainer.save_dir": str(run),
+        "trainer.max_steps": args.warm_up + args.steps,
+        "trainer.validate_at_start": False,
+        "trainer.tensorboard": False,
+        "trainer.log_every_s": args.log_every,
+    }
+    lines = [f"{k}={v if isinstance(v, str) else json.dumps(v)}" for k, v in settings.items()]
+    return lines + ([f"trainer.device={args.device}"] if args.device else []) + args.overrides
+
+
+class OneBatch:
+    """Stands in for a DataLoader and gives its first batch again and again."""
+
+    def __init__(self, loader: DataLoader):
+        self.loader, self.batch = loader, None
+        self.sampler, self.batch_size, self.dataset = loader.sampler, loader.batch_size, loader.dataset
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[dict]:
+        if self.batch is None:
+            self.batch = next(iter(self.loader))
+        return itertools.repeat(self.batch, len(self))
+
+
+def train_without_reading(config_path: str, lines: list[str]) -> None:
+    """What train.py does, with `OneBatch` in place of the loaders."""
+    config = load_config(config_path, [*lines, "data.num_workers=1"])
+    trainer = build_trainer(config, setup(config["trainer"]["device"]))
+    loaders = [OneBatch(loader) for loader in trainer.train_loader.loaders]
+    trainer.train_loader = JointLoader(loaders, trainer.train_loader.names)
+    trainer.train()
+
+
+def rate(metrics: Path, batch_size: int, warm_up: int) -> dict[str, float]:
+    """Clips a second and the share of time spent waiting for data, of the log lines after the warm-up.
+
+    A log line covers the steps since the one before. Raises ValueError when none lies behind the warm-up.
+    """
+    clips = seconds = waited = 0.0
+    first = 1
+    for row in map(json.loads, metrics.read_text().splitlines()):
+        if "clips_per_s" not in row:
+            continue
+        if first > warm_up:
+            steps = row["step"] - first + 1
+            clips += steps * batch_size
+            seconds += steps * batch_size / row["clips_per_s"]
+            waited += row["data_wait"] * steps * batch_size / row["clips_per_s"]
+        first = row["step"] + 1
+    if not clips:
+        raise ValueError(f"{metrics} has no log line behind the warm-up: raise --steps or lower --log-every")
+    return {"clips/s": clips / seconds, "data wait, %": 100 * waited / seconds}
+
+
+def timed_run(args: argparse.Namespace, data: Path, folder: Path, pure: bool) -> dict[str, float]:
+    """One training in a process of its own. Raises RuntimeError when it fails."""
+    run = Path(tempfile.mkdtemp(dir=folder))
+    lines = overrides(args, data, run, "run")
+    if pure:
+        target = multiprocessing.get_context("spawn").Process(
+            target=train_without_reading, args=(args.config, lines)
+        )
+        target.start()
+        target.join()
+        status = target.exitcode
+    else:
+        command = [sys.executable, str(REPOSITORY / "train.py"), "--config", args.config]
+        status = subprocess.run([*command, *(part for x in lines for part in ("--set", x))]).returncode
+    if status:
+        raise RuntimeError(f"the training ended with status {status}; its messages stand above")
+    for checkpoint in run.rglob("*.pth"):
+        checkpoint.unlink()  # gigabytes
+    return rate(run / "run/metrics.jsonl", args.batch_size, args.warm_up)
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--arch", choices=VARIANTS, default="TVTSv2_B_16", help="default: %(default)s")
+    config = str(REPOSITORY / "configs" / "base.json")
+    parser.add_argument("-c", "--config", default=config, help="of pre-training (%(default)s)")
+    parser.add_argument("--batch-size", type=int, default=64, help="default: %(default)s")
+    workers = max(1, len(os.sched_getaffinity(0)) // 2)
+    parser.add_argument("--workers", type=int, default=workers, help="for each of the two sets (%(default)s)")
+    parser.add_argument("--reader", choices=READERS, default="pyav", help="default: %(default)s")
+    parser.add_argument("--steps", type=int, default=200, help="optimiser steps timed (%(default)s)")
+    parser.add_argument("--warm-up", type=int, default=60, help="steps before (%(default)s)")
+    parser.add_argument("--log-every", type=float, default=1, help="seconds between log lines (%(default)s)")
+    parser.add_argument("--device", help="default: a GPU where there is one")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
+                        help="override a config key, in the pure run, too")  # fmt: skip
+    add_arguments(parser)
+    parser.add_argument("--json", metavar="FILE", help="write the figures to a file, too")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse_args(argv)
+    with user_errors(), tempfile.TemporaryDirectory() as where:
+        folder, rows = Path(where), []
+        sets = choose_videos(args)
+        count = args.batch_size * ((args.warm_up + args.steps) // 2 + 2)  # an epoch does not end meanwhile
+        pure = None
+        for name, videos in sets.items():
+            data = folder / name.replace(" ", "_")
+            lay_out(data, videos, count, [find_duration(str(path)) for path in videos])
+            if pure is None:
+                pure = timed_run(args, data, folder, pure=True)
+                rows.append({"name": "steps alone", **pure, "of the steps alone, %": 100.0})
+            figures = timed_run(args, data, folder, pure=False)
+            share = 100 * figures["clips/s"] / pure["clips/s"]
+            rows.append({"name": name, **figures, "of the steps alone, %": share})
+    title = f"training end to end, {args.arch}, batch {args.batch_size}"
+    report(f"{title}, {args.reader}, 2 × {args.workers} workers", {"": rows}, args.json, arguments=vars(args))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,88 @@
+"""Feature extraction from files to vectors: `downstream/feature_extraction.py` on generated videos.
+
+python benchmarks/feature_extraction.py --arch TVTSv2_B_16 --precision bf16 --workers 16
+
+Times the whole command on one video and on many; the difference is the rate without its start. The videos
+are a few different ones under many names. Weights are random: the arithmetic is the same.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # to run as a file from anywhere
+
+import torch
+
+from benchmarks.common import report
+from benchmarks.videos import add_arguments, choose_videos, link_videos
+from downstream.embedder import PRECISIONS
+from model import VARIANTS, create_model
+from trainer.config import REPOSITORY
+from trainer.errors import user_errors
+
+COMMAND = REPOSITORY / "downstream" / "feature_extraction.py"
+
+
+def seconds_for(folder: Path, number: int, options: Sequence[str]) -> float:
+    """How long the command takes for the first `number` videos of a folder."""
+    videos = sorted(str(path) for path in folder.iterdir())[:number]
+    with tempfile.TemporaryDirectory() as where:
+        listing, output = Path(where) / "videos.txt", Path(where) / "features.safetensors"
+        listing.write_text("\n".join(videos) + "\n")
+        command = [sys.executable, str(COMMAND), "--list", str(listing), "--output", str(output), *options]
+        start = time.perf_counter()
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        return time.perf_counter() - start
+
+
+def measure(name: str, videos: Sequence[Path], args: argparse.Namespace, weights: Path) -> dict:
+    options = ["--arch", args.arch, "--checkpoint", str(weights), "--precision", args.precision]
+    options += ["--batch-size", str(args.batch_size), "--num-workers", str(args.workers)]
+    options += ["--reader", args.reader] + (["--device", args.device] if args.device else [])
+    with tempfile.TemporaryDirectory() as where:
+        folder = Path(where)
+        link_videos(videos, [folder / f"{i:06d}.mp4" for i in range(args.count)])
+        start, whole = seconds_for(folder, 1, options), seconds_for(folder, args.count, options)
+    return {
+        "name": name,
+        "videos/s": (args.count - 1) / max(whole - start, 1e-9),
+        "whole command, s": whole,
+        "of one video, s": start,
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--arch", choices=VARIANTS, default="TVTSv2_B_16", help="default: %(default)s")
+    add_arguments(parser)
+    parser.add_argument("--count", type=int, default=1024, help="videos to embed (%(default)s)")
+    parser.add_argument("--batch-size", type=int, default=48, help="default: %(default)s")
+    parser.add_argument("--precision", choices=PRECISIONS, default="bf16", help="default: %(default)s")
+    parser.add_argument("--reader", default="decord", help="default: %(default)s")
+    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), help="(%(default)s)")
+    parser.add_argument("--device", help="default: a GPU where there is one")
+    parser.add_argument("--json", metavar="FILE", help="write the figures to a file, too")
+    args = parser.parse_args(argv)
+    with user_errors(), tempfile.TemporaryDirectory() as where:
+        if args.count < 2:
+            raise ValueError("--count must be at least 2")
+        weights = Path(where) / "random.pth"
+        model = create_model(args.arch, sort_head=False)
+        torch.save({"state_dict": model.state_dict()}, weights)
+        del model
+        rows = [measure(name, videos, args, weights) for name, videos in choose_videos(args).items()]
+    title = f"feature extraction, {args.arch}, {args.precision}, {args.reader}, {args.workers} workers"
+    report(title, {"files to vectors": rows}, args.json, arguments=vars(args))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
