@@ -99,7 +99,7 @@ class Embedder:
         embeds = []
         with self.inference():
             for start in range(0, len(texts), size):
-                ids = self.tokenize(list(texts[start : start + size])).to(self.context.device)
+                ids = self.tokenize(list(texts[start : start + size]))  # on the CPU, where they can be cut
                 embeds.append(self.model.encode_text(ids).float().cpu())
         return torch.cat(embeds)
 

@@ -1,20 +1,15 @@
 """The Triton kernels against attention written out; on a CPU through Triton's interpreter."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
 from model import create_model
 from model.attention import DividedAttention
+from tests.model.interpreted import relative_error, run_interpreted
 from tests.model.reference import allowed_pairs, plain_attention
 
 triton_attention = pytest.importorskip("model.triton_attention", reason="Triton is for NVIDIA's GPUs")
 ON_GPU = torch.cuda.is_available()
-REPOSITORY = Path(__file__).parents[2]
 
 # frames, patches a frame, heads, head size: one tile and several, a last tile half full, keys in several
 # blocks, images, head sizes that are no power of two.
@@ -37,12 +32,7 @@ def compare(over, frames, patches, heads, size, device, dtype):
     return [relative_error(a, b) for one, other in pairs for a, b in ((one, other), (one[:, 0], other[:, 0]))]
 
 
-def relative_error(got, want):
-    return ((got.double() - want).norm() / want.norm()).item()
-
-
 def interpreted_cases():
-    """Run in a process of its own: the interpreter has to be chosen before Triton is imported."""
     for over in ("space", "time"):
         for case in CASES:
             worst = max(compare(over, *case, "cpu", torch.float32))
@@ -52,15 +42,8 @@ def interpreted_cases():
 
 @pytest.mark.skipif(ON_GPU, reason="here the compiled kernels are tested")
 def test_kernels_equal_plain_attention_in_the_interpreter():
-    run = subprocess.run(
-        [sys.executable, "-c", f"import {__name__} as tests; tests.interpreted_cases()"],
-        cwd=REPOSITORY,
-        env={**os.environ, "TRITON_INTERPRET": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert run.returncode == 0, run.stderr
-    assert len(run.stdout.splitlines()) == 2 * len(CASES)
+    printed = run_interpreted(__name__, "interpreted_cases")
+    assert len(printed.splitlines()) == 2 * len(CASES)
 
 
 @pytest.mark.skipif(not ON_GPU, reason="compiled kernels need a GPU")
