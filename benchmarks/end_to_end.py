@@ -30,7 +30,7 @@ from benchmarks.common import report
 from benchmarks.videos import add_arguments, choose_videos, link_videos
 from data_loader.loader import JointLoader
 from data_loader.video import READERS
-from downstream.clips import find_duration
+from downstream.clips import find_extent
 from model import VARIANTS
 from trainer.build import build_trainer
 from trainer.config import REPOSITORY, load_config
@@ -200,7 +200,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         pure = None
         for name, videos in sets.items():
             data = folder / name.replace(" ", "_")
-            lay_out(data, videos, count, [find_duration(str(path)) for path in videos])
+            lay_out(data, videos, count, [find_extent(str(path))[0] for path in videos])
             if pure is None:
                 pure = timed_run(args, data, folder, pure=True)
                 rows.append({"name": "steps alone", **pure, "of the steps alone, %": 100.0})
