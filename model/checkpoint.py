@@ -1,7 +1,8 @@
-"""Weights files into models: official or our own, `.pth`, `.safetensors` or a save_pretrained folder."""
+"""Weights files into models: official or our own, `.pth`, `.safetensors` or a folder of them."""
 
 import pickle
 import re
+import warnings
 import zipfile
 from collections import Counter
 from collections.abc import Mapping
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import torch.distributed.checkpoint as dcp
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -40,7 +42,8 @@ class LoadReport:
 def load_checkpoint(model: nn.Module, path: str | Path) -> LoadReport:
     """Fill a TVTSv2 from a released or training checkpoint, official or ours, or a save_pretrained folder.
 
-    The sort head alone may be missing on either side: released files have none. Everything else must match.
+    A training checkpoint may be a distributed one, a `.dcp` folder. The sort head alone may be missing on
+    either side: released files have none. Everything else must match.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -72,12 +75,16 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         FileNotFoundError, CheckpointError: as load_checkpoint.
     """
     path = Path(path)
-    if path.is_dir():
+    distributed = path.is_dir() and any(path.glob("shard-*.safetensors"))
+    if path.is_dir() and not distributed:
         path = path / "model.safetensors"
-    if not path.is_file():
+    if not distributed and not path.is_file():
         raise FileNotFoundError(f"no weights file {path}; check the path, or download the file to it")
     try:
-        state = load_file(path) if path.suffix == ".safetensors" else _read_pickled(path)
+        if distributed:
+            state = _read_distributed(path)
+        else:
+            state = load_file(path) if path.suffix == ".safetensors" else _read_pickled(path)
     except (SafetensorError, RuntimeError, ValueError, EOFError, OSError) as error:
         raise CheckpointError(
             f"{path} is not a readable weights file, maybe only partly downloaded: {error}"
@@ -85,6 +92,20 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     if not state:
         raise CheckpointError(f"{path} holds no tensors under `state_dict` nor by themselves")
     return {name.removeprefix("module."): value for name, value in state.items()}
+
+
+def _read_distributed(folder: Path) -> dict[str, Tensor]:
+    """The weights of a training checkpoint to which each process wrote its slices, put together."""
+    reader = dcp.HuggingFaceStorageReader(str(folder))
+    state = {
+        name: torch.empty(stored.size, dtype=stored.properties.dtype)
+        for name, stored in reader.read_metadata().state_dict_metadata.items()
+        if name.startswith("state_dict.")
+    }
+    with warnings.catch_warnings():  # it tells that it reads in one process, which is meant
+        warnings.filterwarnings("ignore", "torch.distributed is disabled")
+        dcp.load(state, storage_reader=reader, no_dist=True)
+    return {name.removeprefix("state_dict."): value for name, value in state.items()}
 
 
 def _read_pickled(path: Path) -> dict[str, Tensor]:

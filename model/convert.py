@@ -1,4 +1,4 @@
-"""A released `.pth` into the form that from_pretrained reads: python -m model.convert IN.pth OUT_DIR"""
+"""A released or training checkpoint as from_pretrained reads it: python -m model.convert IN OUT_DIR"""
 
 import argparse
 from pathlib import Path
@@ -29,7 +29,7 @@ def convert(source: str | Path, folder: str | Path) -> str:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Convert a TVTSv2 checkpoint for TVTSv2.from_pretrained.")
-    parser.add_argument("source", help="a released or training checkpoint (.pth, .safetensors)")
+    parser.add_argument("source", help="a released or training checkpoint (.pth, .safetensors, .dcp)")
     parser.add_argument("folder", help="where to write model.safetensors and config.json")
     args = parser.parse_args()
     print(convert(args.source, args.folder))

@@ -138,8 +138,8 @@ class TVTSv2(
         x = x[torch.arange(M, device=x.device), token_ids.argmax(dim=-1)]  # at end-of-text, [M, width]
         return self.text_ln_final(x) @ self.text_projection
 
-    def forward(self, batch: dict) -> ModelOutput:
-        """Both towers, and the sort head if there is one and each sample has several texts.
+    def forward(self, batch: dict, sort: bool = True) -> ModelOutput:
+        """Both towers, and the sort head if there is one, `sort` is true and each sample has several texts.
 
         batch: "video", and optionally "keep_ind" and "valid_frames", as for encode_video; optionally "text",
         token ids [K·B, L], clip-major: the first clip's text of every sample, then the second's, and so on.
@@ -157,7 +157,7 @@ class TVTSv2(
         texts = self.encode_text(batch["text"]).view(K, B, -1).transpose(0, 1)  # [B, K, D]
 
         order_logits = None
-        if self.pred_model is not None and K > 1:
+        if sort and self.pred_model is not None and K > 1:
             if self.variant.sort_clips != K:
                 raise ValueError(f"{K} texts a video, but the sort head orders {self.variant.sort_clips}")
             # Detached: sorting never teaches the text tower.
@@ -168,16 +168,21 @@ class TVTSv2(
         """torch.compile both towers and the sort head in place, with its options; names in state_dict stay.
 
         By region: a tower's blocks share one compiled block, so that the start takes seconds, not minutes,
-        and texts are still cut to the longest.
+        and texts are still cut to the longest. Between the blocks, gradients and slices of parameters can
+        travel to other processes while the next block computes; for that, hooks stay out of what is compiled.
         """
         if not options.keys() & {"backend", "mode", "options"}:
             # PyTorch 2.11 crashes when it puts our kernels with its static launchers into its cache on disk.
             options["options"] = {"use_static_cuda_launcher": False}
         self.video_model.compile_regions(**options)
-        for block in self.text_model.resblocks:
-            block.compile(**options)
-        if self.pred_model is not None:
-            self.pred_model.compile(**options)
+        for block in self.blocks:
+            block.forward = torch.compile(block.forward, **options)
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """The transformer blocks of both towers and of the sort head: nearly all of the parameters."""
+        sort_blocks = [] if self.pred_model is None else self.pred_model.blocks
+        return [*self.video_model.transformer.resblocks, *self.text_model.resblocks, *sort_blocks]
 
     @classmethod
     def _from_pretrained(cls, *, strict: bool = True, **kwargs):

@@ -147,8 +147,6 @@ class VideoTransformer(nn.Module):
         return F.embedding(keep_ind, positions)[:, None]
 
     def compile_regions(self, **options) -> None:
-        """torch.compile what lies before the blocks, a block, and what lies after them, in place."""
+        """torch.compile what lies before the blocks and what lies after them, in place."""
         self.embed = torch.compile(self.embed, **options)
         self.read_out = torch.compile(self.read_out, **options)
-        for block in self.transformer.resblocks:
-            block.compile(**options)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from data_loader.failures import TooManyUnreadable
-from trainer.checkpoints import RunWriteError
+from trainer.files import RunWriteError
 
 MISTAKES = (ValueError, FileNotFoundError, FileExistsError, NotADirectoryError, PermissionError)
 # What a run may meet at any step; each says what happened and what to do.
@@ -33,6 +33,6 @@ def run_errors() -> Iterator[None]:
         raise SystemExit(1) from error
 
 
-def _say(error: Exception) -> None:
+def _say(error: object) -> None:
     rank = os.environ.get("RANK", "0")
     print(f"error{'' if rank == '0' else f' (process {rank})'}: {error}", file=sys.stderr, flush=True)

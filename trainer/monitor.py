@@ -5,7 +5,8 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 
-from trainer.checkpoints import BEST_NAME, mark_best, write_text_atomically
+from trainer.checkpoints import BEST_NAME, mark_best
+from trainer.files import write_text_atomically
 
 logger = logging.getLogger(__name__)
 

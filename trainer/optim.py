@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import nn
 
+# Transformers' schedules that follow a metric, not the steps.
+NOT_BY_STEPS = ("reduce_lr_on_plateau", "greedy")
 NO_DECAY = ("bias", "ln_", "norm", "LayerNorm")
 
 
@@ -64,7 +66,13 @@ def build_optimizer(groups: list[dict[str, Any]], settings: Mapping[str, Any]) -
     The release uses transformers 4.10's AdamW, which adds eps before the bias correction and decays after
     the update; PyTorch's differs from it by rounding-sized amounts once the first steps are over.
     """
-    return torch.optim.AdamW(groups, betas=tuple(settings["betas"]), eps=settings["eps"], fused=True)
+    return torch.optim.AdamW(
+        groups,
+        lr=settings["new_lr"],  # every group has its own; schedules with a lowest rate compare it with this
+        betas=tuple(settings["betas"]),
+        eps=settings["eps"],
+        fused=True,
+    )
 
 
 def build_scheduler(
@@ -75,10 +83,11 @@ def build_scheduler(
     Args:
         settings: `lr_scheduler` of the config. Type "milestones" multiplies by `gamma` after each of the
             epochs in `milestones`, as the release does; any other type is a name of transformers' schedules
-            ("cosine", "linear", "constant_with_warmup" …). All rise linearly over `warmup_steps` first.
+            ("cosine", "linear", "cosine_with_min_lr" …), with `options` of its own, such as {"min_lr": 1e-6}.
+            All rise linearly over `warmup_steps` first.
 
     Raises:
-        ValueError: transformers knows no schedule of that name.
+        ValueError: transformers knows no schedule of that name, or it does not take or lacks an option.
     """
     warmup = settings["warmup_steps"]
     if settings["type"] == "milestones":
@@ -90,7 +99,14 @@ def build_scheduler(
         return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
     from transformers import SchedulerType, get_scheduler  # slow to import, and only some runs need it
 
-    names = [kind.value for kind in SchedulerType]
+    names = [kind.value for kind in SchedulerType if kind.value not in NOT_BY_STEPS]
     if settings["type"] not in names:
         raise ValueError(f"lr_scheduler.type is {settings['type']!r}; known: milestones, {', '.join(names)}")
-    return get_scheduler(settings["type"], optimizer, num_warmup_steps=warmup, num_training_steps=total_steps)
+    try:
+        return get_scheduler(
+            settings["type"], optimizer, warmup, total_steps, scheduler_specific_kwargs=settings["options"]
+        )
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"lr_scheduler.type {settings['type']!r} does not go with options {settings['options']}: {error}"
+        ) from error

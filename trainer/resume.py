@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from model import load_checkpoint
 from trainer.checkpoints import read_checkpoint, read_newest
+from trainer.sharded import restore
 
 if TYPE_CHECKING:
     from trainer.trainer import Trainer
@@ -54,8 +54,7 @@ def resume(trainer: "Trainer", source: str) -> Path | None:
         return None
     path = Path(found)
     state = read_checkpoint(path)
-    load_checkpoint(trainer.model, path)
-    _load_optimizer(trainer, state)
+    _load_tensors(trainer, path, state)
     trainer.scaler.load_state_dict(state["scaler"])
     if state["world_size"] == trainer.context.world_size:
         set_random_state(state["random_states"][trainer.context.rank], trainer.context.device)
@@ -77,10 +76,10 @@ def _choose(trainer: "Trainer", source: str) -> str | None:
     return source
 
 
-def _load_optimizer(trainer: "Trainer", state: Mapping[str, Any]) -> None:
+def _load_tensors(trainer: "Trainer", path: Path, state: Mapping[str, Any]) -> None:
     optimizer = trainer.optimizer
     wanted = [{key: group[key] for key in SETTINGS_OF_A_GROUP} for group in optimizer.param_groups]
-    optimizer.load_state_dict(state["optimizer"])
+    restore(path, state, trainer.model, optimizer)
     for group, settings in zip(optimizer.param_groups, wanted, strict=True):
         group.update(settings)
     trainer.scheduler.load_state_dict(state["scheduler"])

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 
 from trainer.boards import Board, open_boards
-from trainer.checkpoints import RunWriteError, write_text_atomically
 from trainer.config import REPOSITORY
+from trainer.files import RunWriteError, write_text_atomically
 
 logger = logging.getLogger(__name__)
 

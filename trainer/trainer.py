@@ -1,6 +1,5 @@
 """The pre-training loop, one for every variant: joint steps, validation, checkpoints, resuming."""
 
-import contextlib
 import logging
 import math
 import time
@@ -16,11 +15,10 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from data_loader.failures import UnreadableCounter
 from data_loader.loader import JointLoader
 from model import is_new_parameter
-from model.loss import NormSoftmaxLoss, sort_loss
-from model.metric import sim_matrix
 from model.text_encoder import cut_to_longest
 from trainer.checkpoints import check_keep_last, checkpoint_path, remove_old, save_atomically
-from trainer.distributed import DistContext, check_gather, gather_batch
+from trainer.distributed import DistContext
+from trainer.engine import build_engine
 from trainer.meter import StepMeter
 from trainer.monitor import Monitor
 from trainer.optim import (
@@ -30,9 +28,12 @@ from trainer.optim import (
     learning_rates,
     parameter_groups,
 )
+from trainer.precision import choose_precision
 from trainer.resume import collect_state, resume
 from trainer.run_log import RunLog, write_settings
+from trainer.sharded import save_sharded
 from trainer.signals import LateSum, Stopped, StopSignal
+from trainer.step import TrainStep
 from trainer.validation import validate
 
 logger = logging.getLogger(__name__)
@@ -64,9 +65,11 @@ class Trainer:
     ):
         self.config, self.context, self.run_dir = config, context, run_dir
         self.train_loader, self.val_loaders = train_loader, val_loaders
-        self.model = model.to(context.device)
-        self.forward = self._wrap(self.model)
-        self.contrastive_loss = NormSoftmaxLoss(config["loss"]["temperature"])
+        self.precision = choose_precision(config["trainer"]["precision"], context.device)
+        self.engine = build_engine(
+            config["trainer"]["engine"], model, context, self.precision, config["arch"]["compile"]
+        )
+        self.model = self.engine.model
         self.epochs = config["trainer"]["epochs"]
         self.steps_per_epoch = train_loader.steps * len(train_loader.loaders)
         self.total_steps = self.epochs * self.steps_per_epoch
@@ -78,9 +81,10 @@ class Trainer:
         self.scheduler = build_scheduler(
             self.optimizer, config["lr_scheduler"], self.steps_per_epoch, self.total_steps
         )
-        check_gather(config["loss"]["gather"])
-        self.precision = self._choose_precision(config["trainer"]["precision"])
-        self.scaler = torch.amp.GradScaler(context.device.type, enabled=self.precision == "fp16")
+        self.scaler = self.precision.scaler()
+        self.train_step = TrainStep(
+            self.engine, self.optimizer, self.scheduler, self.scaler, self.precision, context, config
+        )
         self.unreadable = UnreadableCounter(config["data"]["max_unreadable"])
         check_keep_last(config["trainer"]["keep_last"])
         self.monitor = Monitor(config["trainer"]["monitor"], run_dir)
@@ -133,7 +137,7 @@ class Trainer:
                 self.unreadable.update(batch)
                 batch = to_device(batch, self.context.device)
                 rates = learning_rates(self.optimizer)
-                losses, grad_norm = self._step(batch)
+                losses, grad_norm = self.train_step(batch)
                 self.global_step += 1
                 meter.add(self.global_step, self.train_loader.names[i], batch, losses, grad_norm, rates)
                 bar.update()
@@ -159,37 +163,6 @@ class Trainer:
         if stop:
             self._end_by_signal()
         return False
-
-    def _step(self, batch: Mapping[str, Any]) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
-        """One forward, backward and optimiser step. Returns the detached losses and the gradient norm."""
-        with self.autocast():
-            output = self.forward(batch)
-        losses = self._losses(output)
-        total = torch.stack(list(losses.values())).sum()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(total).backward()
-        self.scaler.unscale_(self.optimizer)
-        max_norm = self.config["optimizer"]["max_grad_norm"]
-        parameters = [p for p in self.model.parameters() if p.grad is not None]
-        grad_norm = nn.utils.get_total_norm([p.grad for p in parameters])
-        if max_norm is not None:
-            nn.utils.clip_grads_with_norm_(parameters, max_norm, grad_norm)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.scheduler.step()
-        losses["loss"] = total
-        return {name: loss.detach() for name, loss in losses.items()}, grad_norm
-
-    def _losses(self, output: Any) -> dict[str, torch.Tensor]:
-        """The parts of the loss, in float32: contrastive over all ranks, sorting over this rank's samples."""
-        settings = self.config["loss"]
-        video, text = gather_batch(
-            [output.video_embeds.float(), output.text_embeds.float()], settings["gather"]
-        )
-        losses = {"contrastive": self.contrastive_loss(sim_matrix(video, text))}
-        if output.order_logits is not None:
-            losses["sorting"] = sort_loss(output.order_logits.float(), settings["sort_weight"])
-        return losses
 
     # ------------------------------------------------------------------ between epochs
 
@@ -222,7 +195,8 @@ class Trainer:
         return self._validation_is_due() and not self.context.broadcast_object(done)
 
     def _validate(self) -> dict[str, float]:
-        metrics = validate(self.model, self.val_loaders, self.context, self.autocast, self.stop)
+        with self.engine.whole():
+            metrics = validate(self.model, self.val_loaders, self.context, self.precision.autocast, self.stop)
         if metrics is None:
             self._end_by_signal()
         if self.context.is_main and metrics:
@@ -259,46 +233,22 @@ class Trainer:
         return resume(self, source)
 
     def _save(self) -> None:
-        """Write a checkpoint, on rank 0 for all."""
+        """Write a checkpoint: one file, by rank 0 for all, or a folder of all ranks' slices."""
         state = collect_state(self)
-        if self.context.is_main:
+        if self.engine.sharded:
+            save_sharded(state, self._checkpoint, self.context)
+        elif self.context.is_main:
             save_atomically(state, self._checkpoint)
+        if self.context.is_main:
             remove_old(self.run_dir, self.config["trainer"]["keep_last"])
         self.context.barrier()
 
     @property
     def _checkpoint(self) -> Path:
         """The checkpoint of the place where the run is."""
-        return checkpoint_path(self.run_dir, self.epoch, self.train_loader.step)
+        return checkpoint_path(self.run_dir, self.epoch, self.train_loader.step, self.engine.sharded)
 
     # ------------------------------------------------------------------ small things
-
-    def autocast(self) -> contextlib.AbstractContextManager:
-        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.precision)
-        if dtype is None:
-            return contextlib.nullcontext()
-        return torch.autocast(self.context.device.type, dtype=dtype)
-
-    def _choose_precision(self, wanted: str) -> str:
-        if wanted not in ("bf16", "fp16", "fp32"):
-            raise ValueError(f"trainer.precision is {wanted!r}; it must be bf16, fp16 or fp32")
-        if wanted == "bf16" and not (
-            self.context.device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-        ):
-            logger.info("bf16 is not fast on this device: training in fp32")
-            return "fp32"
-        if wanted == "fp16" and self.context.device.type != "cuda":
-            raise ValueError("trainer.precision fp16 needs a GPU; use fp32")
-        return wanted
-
-    def _wrap(self, model: nn.Module) -> nn.Module:
-        if self.config["arch"]["compile"]:
-            model.compile_towers()
-        if self.context.world_size == 1:
-            return model
-        devices = [self.context.device] if self.context.device.type == "cuda" else None
-        # WebVid batches never reach the sort head: which parameters get a gradient differs between steps.
-        return nn.parallel.DistributedDataParallel(model, device_ids=devices, find_unused_parameters=True)
 
 
 def to_device(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:

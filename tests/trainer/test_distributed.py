@@ -1,5 +1,6 @@
-"""Several real processes: the gather's two gradients, against one process on the whole batch."""
+"""Several real processes against one on the whole batch: losses, gradients, weights and checkpoints agree."""
 
+import json
 import os
 import subprocess
 import sys
@@ -8,60 +9,126 @@ from pathlib import Path
 import pytest
 import torch
 
+from model import create_model, load_checkpoint
 from trainer.config import REPOSITORY
-from trainer.distributed import gather_batch
+from trainer.gather import contrastive_loss, gather_batch
 
-SCRIPT = Path(__file__).with_name("gradients.py")
+SCRIPT = Path(__file__).with_name("steps.py")
+
+ONE = {
+    "one": {},
+    "one-clipped": {"max_norm": 1.0},
+    "one-in-parts": {"accumulate": 3},
+    "one-bf16": {"number_format": "bf16", "accumulate": 2, "steps": 1},
+    "one-fsdp-compiled": {"engine": "fsdp", "compiled": True, "checkpointing": 1, "steps": 1},
+    "one-fsdp-in-parts": {"engine": "fsdp", "accumulate": 2, "scaled": True},
+}
+TWO = {
+    "ddp-exact": {"save": "two.pth"},
+    "ddp-official": {"gather": "official"},
+    "ddp-lean-in-parts": {"gather": "lean", "accumulate": 2, "scaled": True},
+    "fsdp-exact": {"engine": "fsdp", "scaled": True, "save": "two.dcp"},
+    "fsdp-lean-validated": {"engine": "fsdp", "gather": "lean", "checkpointing": 1, "validate": True},
+    "fsdp-in-parts-clipped": {"engine": "fsdp", "accumulate": 3, "max_norm": 1.0},
+    "ddp-compiled": {"compiled": True, "checkpointing": 1, "steps": 1},
+}
+FOUR = {
+    "ddp-lean-on-four": {"gather": "lean"},
+    "two.pth-on-four-fsdp": {"engine": "fsdp", "load": "two.pth"},
+    "two.dcp-on-four-fsdp": {"engine": "fsdp", "load": "two.dcp"},
+    "two.dcp-on-four-ddp": {"load": "two.dcp"},
+}
+DIFFERENT = ("one", "one-clipped", "one-bf16", "ddp-official")
+AS_ONE = [name for name in (*ONE, *TWO, *FOUR) if name not in DIFFERENT]
 
 
-def run(processes: int, *arguments: object) -> None:
+def run(folder: Path, processes: int, cases: dict[str, dict]) -> None:
+    listed = folder / f"cases{processes}.json"
+    listed.write_text(json.dumps(cases))
     launch = [sys.executable]
     if processes > 1:
         launch += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
-    command = [*launch, str(SCRIPT), *map(str, arguments)]
+    command = [*launch, str(SCRIPT), str(folder), str(listed)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory) -> dict[str, dict]:
-    folder = tmp_path_factory.mktemp("gradients")
-    (folder / "one").mkdir()
-    run(1, folder / "one", "exact")
-    run(2, folder, "exact")
-    run(2, folder, "official")
-    paths = {
-        "one": folder / "one/exact.pt",
-        "exact": folder / "exact.pt",
-        "official": folder / "official.pt",
-    }
-    return {name: torch.load(path, weights_only=True) for name, path in paths.items()}
+def folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("steps")
+    for processes, cases in ((1, ONE), (2, TWO), (4, FOUR)):
+        run(folder, processes, cases)
+    return folder
 
 
-def test_losses_do_not_depend_on_the_number_of_processes(results):
-    for name in ("exact", "official"):
-        for loss in ("contrastive", "sorting"):
-            torch.testing.assert_close(results[name][loss], results["one"][loss], rtol=1e-5, atol=1e-6)
+@pytest.fixture(scope="module")
+def results(folder) -> dict[str, dict]:
+    return {name: torch.load(folder / f"{name}.pt") for name in (*ONE, *TWO, *FOUR)}
 
 
-def test_exact_gather_gives_the_gradient_of_one_process(results):
-    for name, expected in results["one"]["grads"].items():
-        torch.testing.assert_close(results["exact"]["grads"][name], expected, rtol=2e-4, atol=2e-6, msg=name)
+@pytest.mark.parametrize("name", AS_ONE)
+def test_losses_gradients_and_weights_are_those_of_one_process(results, name):
+    got, want = results[name], results["one-clipped" if name.endswith("clipped") else "one"]
+    for step, row in got["rows"].items():
+        assert row == pytest.approx(want["rows"][step], rel=1e-5), (name, step)
+    assert got["grads"].keys() == (want["grads"].keys() if 0 in got["rows"] else set())
+    for parameter, gradient in got["grads"].items():
+        torch.testing.assert_close(gradient, want["grads"][parameter], rtol=2e-4, atol=2e-6, msg=parameter)
+    if 3 in got["rows"]:
+        for parameter, weight in got["weights"].items():  # AdamW makes much of small gradients' rounding
+            torch.testing.assert_close(weight, want["weights"][parameter], rtol=0, atol=2e-4, msg=parameter)
+
+
+def test_steps_with_and_without_sorting_are_among_them(results):
+    assert ["sorting" in row for row in results["one"]["rows"].values()] == [True, False, True, False]
+    assert results["one-clipped"]["rows"][0]["grad_norm"] > 2  # it is the norm before clipping
+
+
+def test_half_precision_is_near(results):
+    got, want = results["one-bf16"], results["one"]
+    assert got["rows"][0] == pytest.approx(want["rows"][0], rel=1e-2)
+    for name, weight in got["weights"].items():
+        assert weight.dtype == want["weights"][name].dtype == torch.float32
 
 
 def test_official_gather_halves_the_contrastive_gradient_on_two_processes(results):
     """The text tower sees the contrastive gradient alone, and the sort head the sorting gradient alone."""
-    one, official = results["one"]["grads"], results["official"]["grads"]
-    for name, expected in one.items():
+    one, official = results["one"], results["ddp-official"]
+    for loss in ("contrastive", "sorting"):
+        assert official["rows"][0][loss] == pytest.approx(one["rows"][0][loss], rel=1e-5)
+    for name, expected in one["grads"].items():
         if name.startswith("text_"):
-            torch.testing.assert_close(official[name], expected / 2, rtol=2e-4, atol=2e-6, msg=name)
+            torch.testing.assert_close(official["grads"][name], expected / 2, rtol=2e-4, atol=2e-6, msg=name)
         elif name.startswith("pred_model."):
-            torch.testing.assert_close(official[name], expected, rtol=2e-4, atol=2e-6, msg=name)
+            torch.testing.assert_close(official["grads"][name], expected, rtol=2e-4, atol=2e-6, msg=name)
+
+
+def test_lean_gather_never_builds_the_whole_matrix(results):
+    assert {name for name in (*TWO, *FOUR) if results[name]["full_matrix"]} == {
+        name
+        for name, case in (TWO | FOUR).items()
+        if case.get("gather") != "lean" and not case.get("compiled")
+    }
+
+
+def test_distributed_checkpoint_is_a_weights_file_like_any_other(folder, results):
+    """What the two ranks wrote as slices fills a model by itself, as the one file of DDP does."""
+    models = []
+    for name in ("two.dcp", "two.pth"):
+        model = create_model("TVTSv2_Demo", video_layers=2, text_layers=2, trained_text_blocks=1)
+        report = load_checkpoint(model, folder / name)
+        assert not report.fresh
+        assert not report.ignored
+        models.append(model.state_dict())
+    for name, weights in models[0].items():
+        torch.testing.assert_close(weights, models[1][name], rtol=0, atol=2e-4, msg=name)
 
 
 def test_one_process_gathers_nothing():
     x = torch.ones(2, 3, requires_grad=True)
     assert gather_batch([x], "exact")[0] is x
+    losses = [contrastive_loss(torch.eye(3), torch.eye(3), 0.05, mode) for mode in ("official", "lean")]
+    assert losses[0] == losses[1]
     with pytest.raises(ValueError, match=r"loss\.gather is 'both'"):
-        gather_batch([x], "both")
+        contrastive_loss(x, x, 0.05, "both")

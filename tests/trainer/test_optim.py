@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from transformers import SchedulerType
 
 from model import create_model, is_new_parameter
-from trainer.optim import build_optimizer, build_scheduler, describe_groups, parameter_groups
+from trainer.optim import NOT_BY_STEPS, build_optimizer, build_scheduler, describe_groups, parameter_groups
 
 SETTINGS = {"new_lr": 1e-4, "clip_lr": 1e-7, "weight_decay": 0.05, "betas": [0.9, 0.999], "eps": 1e-6}
 
@@ -39,6 +40,7 @@ def test_description_counts_every_trained_parameter():
 
 def frozen_run(settings: dict, steps: int) -> list[float]:
     """The learning rate at each of `steps` steps, 10 steps an epoch."""
+    settings = {"options": {}, **settings}
     optimizer = build_optimizer([{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": 1.0}], SETTINGS)
     scheduler = build_scheduler(optimizer, settings, steps_per_epoch=10, total_steps=steps)
     rates = []
@@ -62,6 +64,24 @@ def test_other_schedules_come_from_transformers():
     assert max(rates) == 1.0
     assert rates[10] == 1.0
     assert rates[-1] < 0.01
+
+
+def test_options_reach_the_schedule_and_wrong_ones_are_named():
+    settings = {"type": "cosine_with_min_lr", "warmup_steps": 0, "options": {"min_lr": 2.5e-5}}
+    assert frozen_run(settings, 100)[-1] == pytest.approx(0.25, abs=1e-3)  # of new_lr, which is 1e-4
+    with pytest.raises(ValueError, match=r"'linear' does not go with options \{'speed': 3\}"):
+        frozen_run({"type": "linear", "warmup_steps": 0, "options": {"speed": 3}}, 10)
+    with pytest.raises(ValueError, match="'warmup_stable_decay' does not go with"):
+        frozen_run({"type": "warmup_stable_decay", "warmup_steps": 0}, 10)
+
+
+@pytest.mark.parametrize("kind", [k.value for k in SchedulerType if k.value not in NOT_BY_STEPS])
+def test_every_schedule_of_transformers_that_follows_the_steps_runs(kind):
+    options = {"warmup_stable_decay": {"num_decay_steps": 3}, "cosine_with_min_lr": {"min_lr": 1e-5}}
+    options["cosine_warmup_with_min_lr"] = options["cosine_with_min_lr"]
+    rates = frozen_run({"type": kind, "warmup_steps": 2, "options": options.get(kind, {})}, 10)
+    assert max(rates) == pytest.approx(1.0)
+    assert min(rates) >= 0
 
 
 def test_unknown_schedule_lists_the_known_ones():

@@ -6,8 +6,10 @@ import pytest
 import torch
 
 import train
-from tests.trainer.runs import rows
-from trainer.checkpoints import list_checkpoints
+from model import create_model, load_checkpoint
+from model.convert import convert
+from tests.trainer.runs import losses, rows
+from trainer.checkpoints import list_checkpoints, read_checkpoint
 
 
 def test_a_run_writes_what_people_and_programs_need(undisturbed):
@@ -41,6 +43,8 @@ def test_a_new_run_does_not_overwrite_an_old_one(undisturbed, arguments, capsys)
         ("trainer__precision", "fp16", "needs a GPU"),
         ("arch__start_from", "/nowhere.pth", "nowhere"),
         ("loss__gather", "some", "gather"),
+        ("trainer__engine", "deepspeed", "ddp, fsdp"),
+        ("trainer__accumulate", 0, "from 1 on"),
         ("trainer__monitor", "val_loss", "monitor"),
         ("trainer__keep_last", 0, "trainer.keep_last is 0"),
         ("trainer__device", "tpu9", "none of cpu, cuda"),
@@ -55,3 +59,35 @@ def test_values_that_cannot_be_used_are_named_before_training(
         train.main(arguments(name="wrong", **{key: value}))
     assert message in capsys.readouterr().err
     assert not list_checkpoints(tmp_path / "wrong")
+
+
+@pytest.mark.parametrize(("engine", "suffix"), [("ddp", "pth"), ("fsdp", "dcp")])
+def test_two_processes_train_validate_and_resume(start, arguments, tmp_path, engine, suffix):
+    settings = {"name": "two", "trainer__epochs": 1, "loss__gather": "exact", "trainer__engine": engine}
+    for process in start.ranks(2, arguments(**settings), tmp_path / "says"):
+        process.join(timeout=200)
+        assert process.exitcode == 0, (tmp_path / "says0").read_text()[-3000:]
+    run_dir = tmp_path / "two"
+    steps = [row["step"] for row in rows(run_dir, "step")]
+    assert steps == [1, 2, 3, 4]  # 6 a rank in batches of 4: 2 joint steps
+    assert len(rows(run_dir, "validation")) == 1
+    assert [path.name for path in list_checkpoints(run_dir)] == [f"checkpoint-epoch1.{suffix}"]
+    assert read_checkpoint(run_dir / f"checkpoint-epoch1.{suffix}")["world_size"] == 2
+    convert(run_dir / f"checkpoint-epoch1.{suffix}", tmp_path / "plain")
+    same = [create_model("TVTSv2_Demo") for _ in range(2)]
+    load_checkpoint(same[0], tmp_path / "plain")
+    load_checkpoint(same[1], run_dir / "model_best.pth")
+    assert all(map(torch.equal, same[0].state_dict().values(), same[1].state_dict().values()))
+
+    settings |= {"trainer__epochs": 2, "trainer__engine": "ddp"}
+    assert train.main(arguments("--resume", "auto", **settings)) == 0  # on one process
+    steps = rows(run_dir, "step")
+    assert steps[-1]["step"] == 10  # 4 as before, then a whole epoch of 3 joint steps
+    assert steps[-1]["lr_new"] == pytest.approx(1.2e-3 * 11 / 100)  # as at the 12th step of one process
+
+
+def test_micro_batches_change_nothing_but_rounding(undisturbed, arguments, tmp_path):
+    assert train.main(arguments(name="parts", trainer__accumulate=2, trainer__max_steps=4)) == 0
+    for got, want in zip(losses(tmp_path / "parts"), losses(undisturbed), strict=False):
+        assert got[:2] == want[:2]
+        assert got[2:4] == pytest.approx(want[2:4], rel=1e-4)

@@ -1,0 +1,148 @@
+"""Run by torchrun in test_distributed.py: a few training steps a case, a rank on its share of each batch.
+
+Usage: steps.py OUT_DIR CASES.json; cases are {name: settings}. Rank 0 writes OUT_DIR/NAME.pt for each.
+"""
+
+import contextlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.distributed.tensor import DTensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from model import create_model, is_new_parameter
+from trainer.checkpoints import read_checkpoint, save_atomically
+from trainer.distributed import DistContext, cleanup, setup
+from trainer.engine import build_engine
+from trainer.optim import build_optimizer, build_scheduler, parameter_groups
+from trainer.precision import Precision
+from trainer.sharded import restore, save_sharded
+from trainer.step import TrainStep
+
+BATCH = 8
+OPTIMIZER = {"new_lr": 1e-3, "clip_lr": 1e-3, "weight_decay": 0.05, "betas": [0.9, 0.999], "eps": 1e-6}
+SCHEDULE = {"type": "milestones", "milestones": [], "gamma": 0.1, "warmup_steps": 1, "options": {}}
+
+
+def batch_of(context: DistContext, seed: int, texts: int) -> dict[str, torch.Tensor]:
+    """This rank's share of a batch that is the same on any number of ranks."""
+    g = torch.Generator().manual_seed(seed)
+    ids = torch.randint(1, 400, (texts, BATCH, 12), generator=g)
+    ids[:, :, 9] = 49407  # end of text
+    per_rank = BATCH // context.world_size
+    mine = slice(context.rank * per_rank, (context.rank + 1) * per_rank)
+    return {
+        "video": torch.randn(BATCH, 3, 3, 64, 64, generator=g)[mine],
+        "keep_ind": torch.stack([torch.randperm(16, generator=g)[:8] for _ in range(BATCH)])[mine],
+        "text": ids[:, mine].flatten(0, 1),
+    }
+
+
+class Shapes(TorchDispatchMode):
+    """Notes the shapes of everything that is computed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[tuple[int, ...]] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        self.seen |= {tuple(x.shape) for x in torch.utils._pytree.tree_leaves(out) if torch.is_tensor(x)}
+        return out
+
+
+def run_case(
+    context: DistContext,
+    output: Path,
+    engine: str = "ddp",
+    gather: str = "exact",
+    accumulate: int = 1,
+    max_norm: float | None = None,
+    checkpointing: int = 0,
+    compiled: bool = False,
+    scaled: bool = False,
+    number_format: str = "fp32",
+    validate: bool = False,
+    steps: int = 4,
+    load: str | None = None,
+    save: str | None = None,
+) -> dict[str, Any]:
+    """Train two joint steps, or up to `steps` batches; `load` puts a checkpoint in place of the first two."""
+    torch.manual_seed(1)
+    model = create_model(
+        "TVTSv2_Demo",
+        video_layers=2,
+        text_layers=2,
+        trained_text_blocks=1,
+        activation_checkpointing=checkpointing,
+    )
+    precision = Precision(number_format, context.device)
+    options = {"backend": "eager", "fullgraph": True} if compiled else {}
+    spread = build_engine(engine, model, context, precision, compiled, **options)
+    optimizer = build_optimizer(parameter_groups(spread.model, is_new_parameter, OPTIMIZER), OPTIMIZER)
+    scheduler = build_scheduler(optimizer, SCHEDULE, steps_per_epoch=4, total_steps=4)
+    scaler = torch.amp.GradScaler("cpu", enabled=scaled)
+    config = {
+        "loss": {"gather": gather, "temperature": 0.05, "sort_weight": 2.0},
+        "optimizer": {"max_grad_norm": max_norm},
+        "trainer": {"accumulate": accumulate},
+    }
+    step = TrainStep(spread, optimizer, scheduler, scaler, precision, context, config)
+    if validate:  # ranks need not call the model equally often; the training that follows must not notice
+        with spread.whole(), torch.inference_mode():
+            for seed in range(context.rank + 1):
+                spread.model(batch_of(context, seed, 4))
+    rows, grads, shapes = {}, {}, set()
+    if load is not None:
+        state = read_checkpoint(output / load)
+        restore(output / load, state, spread.model, optimizer)
+        scheduler.load_state_dict(state["scheduler"])
+    for seed, texts in [(0, 4), (1, 1), (2, 4), (3, 1)][0 if load is None else 2 : steps]:
+        noted, batch = Shapes(), batch_of(context, seed, texts)
+        with contextlib.nullcontext() if compiled else noted:
+            losses, norm = step(batch)
+        shapes |= noted.seen
+        rows[seed] = {name: loss.item() for name, loss in losses.items()} | {"grad_norm": norm.item()}
+        if seed == 0:
+            grads = {n: whole(p.grad) for n, p in spread.model.named_parameters() if p.grad is not None}
+        if seed == 1 and save is not None:
+            write(spread, optimizer, scheduler, output / save, context)
+    weights = {name: whole(p.detach()) for name, p in spread.model.named_parameters()}
+    square = any(shape == (BATCH, BATCH) for shape in shapes)
+    return {"rows": rows, "grads": grads, "weights": weights, "full_matrix": square}
+
+
+def write(spread: Any, optimizer: Any, scheduler: Any, path: Path, context: DistContext) -> None:
+    state = {
+        "state_dict": spread.model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "scheduler": scheduler.state_dict(),
+        "loader": {},
+        "epoch": 0,
+        "global_step": 2,
+    }
+    if spread.sharded:
+        save_sharded(state, path, context)
+    elif context.is_main:
+        save_atomically(state, path)
+    context.barrier()
+
+
+def whole(x: torch.Tensor) -> torch.Tensor:
+    return (x.full_tensor() if isinstance(x, DTensor) else x).clone()
+
+
+def main(output: Path, cases: dict[str, dict[str, Any]]) -> None:
+    context = setup("cpu")
+    for name, settings in cases.items():
+        result = run_case(context, output, **settings)
+        if context.is_main:
+            torch.save(result, output / f"{name}.pt")
+    cleanup()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), json.loads(Path(sys.argv[2]).read_text()))
