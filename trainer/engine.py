@@ -29,7 +29,7 @@ def build_engine(
     model: TVTSv2,
     context: DistContext,
     precision: Precision,
-    compiled: bool = False,
+    compiled: bool | None = None,
     **options: Any,
 ) -> "DataParallel | FullyShardedDataParallel":
     """Spread `model` over the ranks, in place. Build the optimiser afterwards, on the engine's `model`.
@@ -37,7 +37,7 @@ def build_engine(
     Args:
         name: "ddp", a copy of the model on each rank, or "fsdp", a slice on each.
         model: a TVTSv2 on the CPU or the device, with the same weights on every rank.
-        compiled: whether to torch.compile it, with `options`.
+        compiled: whether to torch.compile it, with `options`; None: on a GPU.
 
     Raises:
         ValueError: an unknown name.
@@ -48,7 +48,7 @@ def build_engine(
         engine: DataParallel | FullyShardedDataParallel = FullyShardedDataParallel(model, context, precision)
     else:
         engine = DataParallel(model, context)
-    if compiled:
+    if context.device.type == "cuda" if compiled is None else compiled:
         # It would cut graphs into pieces to overlap them with DDP's messages; ours are as small as that.
         torch._dynamo.config.optimize_ddp = False
         engine.model.compile_towers(**options)
