@@ -1,6 +1,6 @@
 """Training end to end: `train.py` reading generated videos, against its own steps with no reading at all.
 
-python benchmarks/end_to_end.py --arch TVTSv2_B_16 --batch-size 64 --workers 8 --set arch.compile=true
+python benchmarks/end_to_end.py --arch TVTSv2_B_16 --batch-size 64 --workers 8
 
 For each size of video, raw and after scripts/prepare_videos.sh, it runs train.py on both pre-training sets
 in their layouts (symbolic links give a few different videos many names, so the disk's cache holds them). The

@@ -15,8 +15,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # to run as a file
 
 import torch
 
-from benchmarks.reporting import report
-from benchmarks.timing import Runner, add_common_arguments, autocast, full_float32, measure
+from benchmarks.reporting import against_reference
+from benchmarks.timing import Runner, add_common_arguments, autocast
 from model import VARIANTS, create_model
 from model.flops import inference_flops_per_clip
 
@@ -45,15 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--arch", choices=VARIANTS, default="TVTSv2_B_16", help="default: %(default)s")
     add_common_arguments(parser, batch_size=48)
     args = parser.parse_args(argv)
-    builders = {
-        "ours": lambda: build_runner(args, "ours", "auto", not args.no_compile and args.device != "cpu")
-    }
-    if not args.no_reference:
-        builders["plain eager"] = lambda: build_runner(args, "plain eager", "sdpa", False)
-    with full_float32():
-        runners, failed = measure(builders, torch.device(args.device), args.rounds, args.steps)
-        report("inference", args, runners, failed)
-    return 0 if runners else 1
+    return against_reference("inference", args, build_runner)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,31 @@
 """What the benchmarks of steps report: figures of each runner, their ratio, and where the GPU's time goes."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
 from benchmarks import common
-from benchmarks.timing import DTYPES, Runner, kernel_times, matrix_rate
+from benchmarks.timing import DTYPES, Runner, full_float32, kernel_times, matrix_rate, measure
 
 LONGEST_KERNELS = 30
+
+
+def against_reference(
+    title: str, args: argparse.Namespace, build: Callable[[argparse.Namespace, str, str, bool], Runner]
+) -> int:
+    """Time ours, and unless `args.no_reference` plain eager PyTorch with it. Returns the exit status.
+
+    build: of the arguments, a name, an attention backend and whether to compile, makes a runner.
+    """
+    compiled = not args.no_compile and args.device != "cpu"
+    builders = {"ours": lambda: build(args, "ours", "auto", compiled)}
+    if not args.no_reference:
+        builders["plain eager"] = lambda: build(args, "plain eager", "sdpa", False)
+    with full_float32():
+        runners, failed = measure(builders, torch.device(args.device), args.rounds, args.steps)
+        report(title, args, runners, failed)
+    return 0 if runners else 1
 
 
 def report(title: str, args: argparse.Namespace, runners: Sequence[Runner], failed: dict[str, str]) -> None:

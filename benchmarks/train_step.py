@@ -15,8 +15,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # to run as a file
 
 import torch
 
-from benchmarks.reporting import report
-from benchmarks.timing import Runner, add_common_arguments, autocast, full_float32, measure
+from benchmarks.reporting import against_reference
+from benchmarks.timing import Runner, add_common_arguments, autocast
 from model import VARIANTS, create_model, is_new_parameter
 from model.flops import train_flops_per_clip
 from model.loss import NormSoftmaxLoss, sort_loss
@@ -96,15 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="recompute every k-th block, or the activations in all MLPs (mlp); default: 0, nothing",
     )
     args = parser.parse_args(argv)
-    builders = {
-        "ours": lambda: build_runner(args, "ours", "auto", not args.no_compile and args.device != "cpu")
-    }
-    if not args.no_reference:
-        builders["plain eager"] = lambda: build_runner(args, "plain eager", "sdpa", False)
-    with full_float32():
-        runners, failed = measure(builders, torch.device(args.device), args.rounds, args.steps)
-        report("training step", args, runners, failed)
-    return 0 if runners else 1
+    return against_reference("training step", args, build_runner)
 
 
 if __name__ == "__main__":

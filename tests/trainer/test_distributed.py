@@ -64,7 +64,7 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def results(folder) -> dict[str, dict]:
-    return {name: torch.load(folder / f"{name}.pt") for name in (*ONE, *TWO, *FOUR)}
+    return {name: torch.load(folder / f"{name}.pt", weights_only=True) for name in (*ONE, *TWO, *FOUR)}
 
 
 @pytest.mark.parametrize("name", AS_ONE)
