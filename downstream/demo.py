@@ -69,6 +69,7 @@ class Demo:
         run(
             *("downstream/sorting.py", "--config", "configs/demo.json", "--checkpoint", self.checkpoint),
             *("--set", f"data.meta={self.data / 'meta_data'}", "--set", f"data.val={entries}"),
+            *(part for override in self.overrides for part in ("--set", override)),
             *("--output", self.results / "evaluation" / "sorting.json"),
         )
 

@@ -1,0 +1,124 @@
+"""Does it learn what the paper says? The demo with one thing changed at a time, over several seeds.
+
+python benchmarks/ablations.py --seeds 0 1 2 --parallel 6
+
+Every run is a whole demo (data once, pre-training, evaluation) in a folder of its own below --output; a
+finished one is not run again. Figures are means over the seeds and, behind ±, their standard deviation.
+Runs side by side slow each other down: compare clips/s with --parallel 1.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # to run as a file from anywhere
+
+from tqdm import tqdm
+
+from benchmarks import common
+from trainer.config import REPOSITORY
+
+# Name -> what differs from configs/demo.json, where both towers learn from random weights.
+ABLATIONS: dict[str, tuple[str, ...]] = {
+    "as the demo is": (),
+    "without the sorting loss": ("loss.sort_weight=0",),
+    "mask ratio 0": ("arch.mask_ratio=0.0",),
+    "mask ratio 0.7": ("arch.mask_ratio=0.7",),
+    "text tower: last block trained": ("arch.trained_text_blocks=1",),
+    "text tower: no block trained": ("arch.trained_text_blocks=0", "arch.freeze_text_embeddings=true"),
+    "temporal attention from zero": ("arch.temporal_attention_init=zero",),
+}
+FIRST_STEPS = 3  # rows of the log that hold start-up, too
+
+
+def folder_of(output: Path, name: str, seed: int) -> Path:
+    return output / f"{name.replace(' ', '-').replace(':', '')}-seed{seed}"
+
+
+def run_demo(name: str, seed: int, args: argparse.Namespace) -> None:
+    """One whole demo, unless its summary is there. RuntimeError with the end of its log if it fails."""
+    folder = folder_of(args.output, name, seed)
+    if (folder / "summary.json").is_file():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    command = ["-m", "downstream.demo", "--seed", str(seed), "--scale", str(args.scale), "--output", folder]
+    for override in (*ABLATIONS[name], *args.overrides):
+        command += ["--set", override]
+    log = folder / "demo.log"
+    threads = str(max(1, (os.cpu_count() or 1) // args.parallel))
+    with log.open("w") as file:
+        done = subprocess.run(
+            [sys.executable, *map(str, command)],
+            cwd=REPOSITORY,
+            env={"OMP_NUM_THREADS": threads, "OMP_WAIT_POLICY": "PASSIVE", **os.environ},
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
+    if done.returncode:
+        end = "\n".join(log.read_text().splitlines()[-5:])
+        raise RuntimeError(f"the demo {name!r} with seed {seed} failed ({log}):\n{end}")
+
+
+def row_of(output: Path, name: str, seeds: Sequence[int]) -> dict[str, str]:
+    """A line of the table, from the summaries and logs of an ablation's runs."""
+    folders = [folder_of(output, name, seed) for seed in seeds]
+    summaries = [json.loads((folder / "summary.json").read_text()) for folder in folders]
+    row = {"name": name}
+    for rows in zip(*summaries, strict=True):
+        row[rows[0]["task"].strip()] = mean_and_deviation([row["percent"] for row in rows])
+    row["clips/s"] = f"{statistics.median(rate for folder in folders for rate in rates(folder)):.0f}"
+    return row
+
+
+def mean_and_deviation(values: Sequence[float]) -> str:
+    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+    return f"{statistics.mean(values):.1f} ± {deviation:.1f}"
+
+
+def rates(folder: Path) -> list[float]:
+    """Clips a second of training, as logged every few seconds."""
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    logged = [row["clips_per_s"] for row in rows if "clips_per_s" in row]
+    return logged[FIRST_STEPS:] or logged
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
+    parser.add_argument("--only", nargs="+", choices=ABLATIONS, default=list(ABLATIONS), metavar="NAME")
+    parser.add_argument("--parallel", type=int, default=1, help="demos side by side (default: 1)")
+    parser.add_argument("--scale", type=float, default=1.0, help="factor on the demo's length (default: 1)")
+    parser.add_argument(
+        "--output", type=Path, default=REPOSITORY / "results/ablations", help="default: results/ablations"
+    )
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
+    parser.add_argument("--json", metavar="FILE", help="write the figures to a file, too")
+    args = parser.parse_args(argv)
+    args.output = args.output.resolve()
+    data = REPOSITORY / "data" / ("demo" if args.scale == 1 else f"demo-x{args.scale:g}")
+    subprocess.run(  # once, before all of them would do it at the same time
+        [sys.executable, "-m", "data_loader.demo", "--root", data, "--scale", str(args.scale)],
+        cwd=REPOSITORY,
+        check=True,
+    )
+    jobs = [(name, seed) for seed in args.seeds for name in args.only]
+    with ThreadPoolExecutor(args.parallel) as pool:
+        done = pool.map(lambda job: run_demo(*job, args), jobs)
+        for _ in tqdm(done, total=len(jobs), unit="demo"):
+            pass
+    rows = [row_of(args.output, name, args.seeds) for name in args.only]
+    common.report("ablations on the demo", {f"seeds {args.seeds}, %": rows}, args.json)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
