@@ -27,18 +27,7 @@ def test_figures_are_means_over_the_seeds(tmp_path):
 
 
 def test_a_failing_run_is_named_with_the_end_of_its_log(tmp_path):
+    run = ["--only", "mask ratio 0", "--seeds", "7", "--scale", "0.002", "--output", str(tmp_path)]
+    misspelt = ["--set", "arch.mask_ration=1"]
     with pytest.raises(RuntimeError, match=r"'mask ratio 0' with seed 7 failed(?s:.*)did you mean"):
-        ablations.main(
-            [
-                "--only",
-                "mask ratio 0",
-                "--seeds",
-                "7",
-                "--scale",
-                "0.002",
-                "--set",
-                "arch.mask_ration=1",
-                "--output",
-                str(tmp_path),
-            ]
-        )
+        ablations.main([*run, *misspelt])
