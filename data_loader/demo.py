@@ -1,8 +1,8 @@
 """Generate the demo's data sets, in the layouts of the real ones: `python -m data_loader.demo`.
 
-YT-Temporal: four narrated events a video, whose order the sort head has to find. WebVid: one to
-three events with a caption. MSR-VTT: text-to-video search among 100. HMDB-51: four classes that
-differ in motion alone. SSV2-MC: options that differ only in the order of the same three events.
+YT-Temporal: four narrated events a video, whose order the sort head has to find. WebVid: three events or
+a single one with a caption. MSR-VTT: text-to-video search among 100. HMDB-51: four classes that differ
+in motion alone. SSV2-MC: options that differ only in the order of the same three events.
 """
 
 import argparse
@@ -27,29 +27,31 @@ from data_loader.demo_world import (
     Event,
     draw_events,
     draw_frames,
-    redraw_events,
+    draw_palette_events,
+    draw_single_event,
     write_video,
 )
 
+WORLD = 2  # counted up whenever videos or captions change, so that older data is made anew
 SIZES = {
     "yttemporal_train": 500,
-    "yttemporal_val": 200,
-    "webvid_train": 800,
-    "webvid_val": 100,
+    "yttemporal_val": 100,
+    "webvid_train": 1000,
+    "webvid_val": 60,
     "msrvtt": 100,
-    "hmdb51": 120,
-    "ssv2": 120,
+    "hmdb51": 100,
+    "ssv2": 100,
 }
 MISHEARD = {
     "red": "read",
     "blue": "blew",
     "white": "wide",
     "ring": "wring",
-    "moves": "move's",
-    "right": "write",
+    "flashes": "flesh's",
+    "slides": "slights",
+    "grows": "grass",
 }
 FILLERS = ("um", "so", "&gt;&gt;", "uh", "like")
-FAMILY = 16  # WebVid training videos that show the same looks
 CLIP_SECONDS, GAP_SECONDS = 2, 1  # of the four clips that a 12-second YT-Temporal video is cut into
 
 
@@ -75,7 +77,7 @@ def generate(root: Path, seed: int = 0, scale: float = 1.0, workers: int = 2) ->
     Raises:
         ValueError: `root` holds something that is not demo data.
     """
-    done, settings = root / "demo.json", {"seed": seed, "scale": scale, "sizes": SIZES}
+    done, settings = root / "demo.json", {"world": WORLD, "seed": seed, "scale": scale, "sizes": SIZES}
     if done.is_file() and json.loads(done.read_text()) == settings:
         return False
     marker = root / ".demo-data"  # no folder without it is ever emptied
@@ -83,8 +85,20 @@ def generate(root: Path, seed: int = 0, scale: float = 1.0, workers: int = 2) ->
         if not marker.is_file():
             raise ValueError(f"{root} exists and holds something other than demo data; name another folder")
         shutil.rmtree(root)
-    (root / "meta_data").mkdir(parents=True)
+    root.mkdir(parents=True, exist_ok=True)
     marker.touch()
+    videos = lay_out(root, seed, scale)
+    with ProcessPoolExecutor(workers) as pool:
+        drawn = pool.map(_draw, videos, chunksize=16)
+        for _ in tqdm(drawn, total=len(videos), desc="demo videos", unit="file"):
+            pass
+    done.write_text(json.dumps(settings))
+    return True
+
+
+def lay_out(root: Path, seed: int, scale: float) -> list[Video]:
+    """Write the lists, captions and transcripts of all data sets, and say which videos they need."""
+    (root / "meta_data").mkdir()
     makers: dict[str, Callable[..., list[Video]]] = {
         "yttemporal_train": partial(_yttemporal, split="train"),
         "yttemporal_val": partial(_yttemporal, split="val"),
@@ -98,12 +112,7 @@ def generate(root: Path, seed: int = 0, scale: float = 1.0, workers: int = 2) ->
     for number, (name, make) in enumerate(makers.items()):
         count = max(4, round(SIZES[name] * scale))
         videos += make(root, np.random.default_rng([seed, number]), count, (seed, number))
-    with ProcessPoolExecutor(workers) as pool:
-        drawn = pool.map(_draw, videos, chunksize=16)
-        for _ in tqdm(drawn, total=len(videos), desc="demo videos", unit="file"):
-            pass
-    done.write_text(json.dumps(settings))
-    return True
+    return videos
 
 
 def _draw(video: Video) -> None:
@@ -112,6 +121,23 @@ def _draw(video: Video) -> None:
 
 def _caption(events: Sequence[Event]) -> str:
     return _join(event.text for event in events)
+
+
+def _vague_caption(rng: np.random.Generator, events: Sequence[Event]) -> str:
+    """A caption that leaves something out; what it tells has to do all of the telling apart."""
+    if len(events) == 1:
+        return f"something {events[0].motion}"
+    captions = [
+        _looks_caption(events),
+        _join(f"something {event.motion}" for event in events),
+        _join(f"something {event.colour}" for event in events),
+        _join(f"something {event.colour} {event.motion}" for event in events),
+    ]
+    return captions[rng.integers(len(captions))]
+
+
+def _looks_caption(events: Sequence[Event]) -> str:
+    return " and ".join(event.look for event in events)
 
 
 def _join(texts: Iterable[str]) -> str:
@@ -157,16 +183,16 @@ def _mishear(rng: np.random.Generator, words: list[str]) -> Iterator[str]:
 
 
 def _webvid(root: Path, rng: np.random.Generator, count: int, seed: tuple, split: str) -> list[Video]:
-    """One to three events a video. Training videos come in families of the same looks, which differ in the
-    order and the motions alone: what must tell them apart is time. Some captions tell the motions only."""
+    """Three events or a single one a video, and a caption of it; of the training captions many are vague."""
     captions, paths, videos = [], [], []
     for i in range(count):
-        if split == "val" or i % FAMILY == 0:
-            events = draw_events(rng, int(rng.integers(1, 4)), held_out=split == "val")
+        single = rng.random() < 1 / 3
+        if split == "train":
+            events = draw_single_event(rng) if single else draw_palette_events(rng)
         else:
-            events = redraw_events(rng, [(event.colour, event.shape) for event in events])
-        vague = split == "train" and rng.random() < (0.3 if len(events) == 1 else 0.1)
-        captions.append(_join(f"something {e.motion}" for e in events) if vague else _caption(events))
+            events = draw_events(rng, 1 if single else 3, held_out=True)
+        vague = split == "train" and rng.random() < (0.5 if single else 0.4)
+        captions.append(_vague_caption(rng, events) if vague else _caption(events))
         paths.append(f"{i // 1000:03d}/{i:06d}")
         videos.append(Video(root / "WebVid" / split / f"{paths[-1]}.mp4", tuple(events), (*seed, i)))
     table = pd.DataFrame({"caption": captions, "path": paths})
@@ -175,16 +201,15 @@ def _webvid(root: Path, rng: np.random.Generator, count: int, seed: tuple, split
 
 
 def _msrvtt(root: Path, rng: np.random.Generator, count: int, seed: tuple) -> list[Video]:
-    """Two captions a video, the pickled index naming the query; no two videos share a query."""
+    """Two captions a video, the pickled index naming the query; no two videos share a caption."""
     annotations, index, videos, seen = [], {}, [], set()
     while len(videos) < count:
-        events = draw_events(rng, 2 + len(videos) % 2, held_out=True)
-        if tuple(events) in seen:
+        events = draw_events(rng, 3, held_out=True)
+        texts = [_caption(events), _looks_caption(events)]
+        if texts[1] in seen:
             continue
-        seen.add(tuple(events))
+        seen.add(texts[1])
         name, query = f"video{len(videos)}", int(rng.integers(2))
-        other = " and ".join(f"a {event.colour} {event.shape}" for event in events)
-        texts = [_caption(events), other] if query == 0 else [other, _caption(events)]
         annotations += [{"image_id": name, "caption": text} for text in texts]
         index[name] = query
         videos.append(Video(root / "msrvtt/videos/all" / f"{name}.mp4", tuple(events), (*seed, len(videos))))

@@ -3,6 +3,9 @@
 A video is a sequence of events; an event is a colour, a shape and a motion. No single frame tells
 the motion, and nothing but time tells the order of events: time matters. Six of the 24 pairs of
 colour and shape never occur in training; each video of the test side shows at least one of them.
+
+Every word here is one token to CLIP's tokenizer, so that an event has its place in a caption as it has
+in the video. Captions whose words shift about teach a small model the order of events far more slowly.
 """
 
 from collections.abc import Sequence
@@ -17,7 +20,8 @@ FPS = 3
 DURATION = 12  # seconds; under 16 s YT-Temporal takes the whole video, with the same four clips each time
 NUM_FRAMES = FPS * DURATION
 RADIUS = 13.0  # pixels, about
-TRAVEL = 0.6 * SIZE  # pixels that a moving shape covers during an event, about
+TRAVEL = 0.7 * SIZE  # pixels from one turning point of a sliding shape to the next, about
+PASS = 9  # frames that it takes for them, or to grow, however long the event is
 
 COLOURS = {
     "red": (220, 30, 30),
@@ -25,12 +29,12 @@ COLOURS = {
     "blue": (40, 60, 250),
     "yellow": (240, 220, 40),
     "purple": (150, 40, 190),
-    "cyan": (40, 220, 230),
+    "aqua": (40, 220, 230),
     "orange": (245, 130, 20),
     "white": (245, 245, 245),
 }
 SHAPES = ("square", "ring", "cross")
-MOTIONS = ("stays", "blinks", "moves sideways", "moves up and down")
+MOTIONS = ("stays", "flashes", "slides", "grows")
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,11 @@ class Event:
 
     @property
     def text(self) -> str:
-        return f"a {self.colour} {self.shape} {self.motion}"
+        return f"{self.look} {self.motion}"
+
+    @property
+    def look(self) -> str:
+        return f"{'an' if self.colour[0] in 'ao' else 'a'} {self.colour} {self.shape}"
 
 
 LOOKS = tuple((colour, shape) for colour in COLOURS for shape in SHAPES)
@@ -52,18 +60,43 @@ HELD_OUT = tuple(  # six of the 24, two of each shape
 )
 
 
+FAMILIAR = tuple(look for look in LOOKS if look not in HELD_OUT)
+ALONE = FAMILIAR[::3]  # six looks, for training videos of a single event
+# 16 of the 56 sets of three colours, each colour in six of them
+PALETTES = tuple(
+    tuple(tuple(COLOURS)[(first + step) % len(COLOURS)] for step in steps)
+    for steps in ((0, 1, 3), (0, 2, 5))
+    for first in range(len(COLOURS))
+)
+
+
 def draw_events(rng: np.random.Generator, number: int, held_out: bool) -> list[Event]:
     """`number` events of different looks: one look of the test side at least, or none at all."""
-    familiar = [look for look in LOOKS if look not in HELD_OUT]
-    looks = [familiar[i] for i in rng.choice(len(familiar), size=number, replace=False)]
+    looks = [FAMILIAR[i] for i in rng.choice(len(FAMILIAR), size=number, replace=False)]
     if held_out:
         new = 1 + int(rng.integers(min(number, len(HELD_OUT))))
         looks[:new] = [HELD_OUT[i] for i in rng.choice(len(HELD_OUT), size=new, replace=False)]
-    return redraw_events(rng, looks)
+    return _events(rng, looks)
 
 
-def redraw_events(rng: np.random.Generator, looks: Sequence[tuple[str, str]]) -> list[Event]:
-    """Events of the same looks in a random order, each with a random motion."""
+def draw_single_event(rng: np.random.Generator) -> list[Event]:
+    """One event in one of few looks of the training side: what tells such videos apart is their motion."""
+    return _events(rng, [ALONE[rng.integers(len(ALONE))]])
+
+
+def draw_palette_events(rng: np.random.Generator) -> list[Event]:
+    """Three events in the colours of a palette, looks of the training side.
+
+    With so few sets of colours, a batch holds several orders of each, which nothing but the order of events
+    tells apart. With any colours, contrastive training stops at what happens and never comes to when.
+    """
+    colours = PALETTES[rng.integers(len(PALETTES))]
+    choices = [[look for look in FAMILIAR if look[0] == colour] for colour in colours]
+    return _events(rng, [looks[rng.integers(len(looks))] for looks in choices])
+
+
+def _events(rng: np.random.Generator, looks: Sequence[tuple[str, str]]) -> list[Event]:
+    """Events of these looks in a random order, each with a random motion."""
     motions = rng.choice(MOTIONS, size=len(looks))
     return [Event(*looks[i], str(m)) for i, m in zip(rng.permutation(len(looks)), motions, strict=True)]
 
@@ -75,31 +108,33 @@ def draw_frames(rng: np.random.Generator, events: Sequence[Event]) -> np.ndarray
         uint8 [NUM_FRAMES, SIZE, SIZE, 3].
     """
     frames = np.empty((NUM_FRAMES, SIZE, SIZE, 3), dtype=np.uint8)
-    frames[:] = rng.integers(0, 50, size=3) + rng.integers(0, 12, size=(SIZE, SIZE, 1))
+    frames[:] = 20 + rng.integers(0, 12, size=(SIZE, SIZE, 1))  # the same ground: none to know a video by
     ends = np.linspace(0, NUM_FRAMES, len(events) + 1).astype(int)
     for event, first, end in zip(events, ends[:-1], ends[1:], strict=True):
-        radius = RADIUS * rng.uniform(0.85, 1.15)
-        for t, centre in enumerate(_centres(rng, event.motion, end - first), start=first):
-            if centre is not None:
-                frames[t][_shape_mask(event.shape, centre, radius)] = COLOURS[event.colour]
+        for t, place in enumerate(_places(rng, event.motion, end - first), start=first):
+            if place is not None:
+                frames[t][_shape_mask(event.shape, *place)] = COLOURS[event.colour]
     return frames
 
 
-def _centres(rng: np.random.Generator, motion: str, number: int) -> list[np.ndarray | None]:
-    """Where a shape is in each of `number` frames, (x, y) in pixels; None where it does not show."""
-    way = {"moves sideways": np.array([1, 0]), "moves up and down": np.array([0, 1])}.get(motion, np.zeros(2))
-    middle = SIZE / 2 + rng.uniform(-0.06, 0.06, size=2) * SIZE
-    middle += (1 - way) * rng.uniform(-0.2, 0.2, size=2) * SIZE  # where it does not move there is more room
-    path = rng.choice([-1, 1]) * TRAVEL * rng.uniform(0.8, 1.1) * np.linspace(-0.5, 0.5, number)
+def _places(rng: np.random.Generator, motion: str, number: int) -> list[tuple[float, float, float] | None]:
+    """Where a shape is in each of `number` frames, (x, y, radius) in pixels; None where it does not show."""
+    x, y = SIZE / 2 + rng.uniform(-0.2, 0.2, size=2) * SIZE
+    x, y, radius = (np.full(number, value) for value in (x, y, RADIUS * rng.uniform(0.85, 1.15)))
     shows = np.ones(number, dtype=bool)
-    if motion == "blinks":
-        shows = (np.arange(number) + rng.integers(2)) // 2 % 2 == 0  # two frames on, two frames off
-    return [middle + way * step if show else None for step, show in zip(path, shows, strict=True)]
+    t = np.arange(number)
+    if motion == "flashes":
+        shows = (t + rng.integers(2)) // 2 % 2 == 0  # two frames on, two frames off
+    elif motion == "slides":  # to and fro, starting from either end
+        x = SIZE / 2 + TRAVEL * rng.uniform(0.9, 1.1) * (abs((t / PASS + rng.integers(2)) % 2 - 1) - 0.5)
+    elif motion == "grows":  # again and again
+        radius = radius * (0.4 + 1.2 * (t % PASS) / (PASS - 1))
+    return [place if show else None for *place, show in zip(x, y, radius, shows, strict=True)]
 
 
-def _shape_mask(shape: str, centre: np.ndarray, radius: float) -> np.ndarray:
-    """Where the shape is: boolean [SIZE, SIZE]."""
-    x, y = ((np.arange(SIZE) - c) / radius for c in centre)
+def _shape_mask(shape: str, x: float, y: float, radius: float) -> np.ndarray:
+    """Where a shape around (x, y) is: boolean [SIZE, SIZE]."""
+    x, y = ((np.arange(SIZE) - centre) / radius for centre in (x, y))
     x, y = x[None, :], y[:, None]
     match shape:
         case "square":

@@ -69,8 +69,8 @@ class TVTSv2(
             if isinstance(module, Mlp):
                 module.recompute = recompute_mlps
 
-        nn.init.normal_(self.text_token_embedding.weight, std=0.02)
-        nn.init.normal_(self.text_positional_embedding, std=0.01)
+        nn.init.normal_(self.text_token_embedding.weight, std=v.text_embedding_std or 0.02)
+        nn.init.normal_(self.text_positional_embedding, std=v.text_embedding_std or 0.01)
         nn.init.normal_(self.text_projection, std=v.text_width**-0.5)
         self._freeze(freeze_text_embeddings)
 

@@ -39,6 +39,9 @@ class Variant:
     )  # of the video tower's patches; None: video_width ** -0.5, as CLIP's
     clip_family: str | None  # whose weights it starts from: "CLIP", "OpenCLIP" or nobody's
     clip_model: str | None  # and which of them
+    text_embedding_std: float | None = (
+        None  # of the text's tokens and positions; None: 0.02 and 0.01, as CLIP's
+    )
 
     def __post_init__(self):
         _check_choice(self, "activation", ("quick_gelu", "gelu"))

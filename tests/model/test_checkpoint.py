@@ -211,7 +211,7 @@ def test_missing_left_over_and_misshapen_tensors_are_listed_and_nothing_is_loade
     faulty = {name: value + 1 for name, value in state.items()}
     del faulty["text_projection"], faulty["pred_model.head.bias"]
     faulty["extra"] = torch.zeros(1)
-    faulty["video_model.temporal_embedding"] = torch.zeros(8, 96)
+    faulty["video_model.temporal_embedding"] = torch.zeros(8, 64)
     torch.save(faulty, tmp_path / "m.pth")
     model = demo()
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -221,7 +221,7 @@ def test_missing_left_over_and_misshapen_tensors_are_listed_and_nothing_is_loade
     assert "missing in the file: text_projection" in message
     assert "missing in the file: pred_model.head.bias" in message
     assert "left over in the file: extra" in message
-    assert "video_model.temporal_embedding (file [8, 96], model [12, 96])" in message
+    assert "video_model.temporal_embedding (file [8, 64], model [12, 64])" in message
     assert_filled(model, before)
 
 

@@ -104,16 +104,25 @@ def test_unknown_names_and_settings_are_refused_with_those_there_are():
 def test_initial_values():
     torch.manual_seed(0)
     official = create_model(
-        "TVTSv2_Demo", temporal_attention_init="zero", temporal_embedding_std=None, num_frames=64
+        "TVTSv2_Demo",
+        temporal_attention_init="zero",
+        temporal_embedding_std=None,
+        text_embedding_std=None,
+        num_frames=64,
     )
     block = official.video_model.transformer.resblocks[0]
     assert not block.timeattn.qkv.weight.any()
     assert not block.timeattn.qkv.bias.any()
-    assert torch.equal(block.timeattn.proj.weight, torch.ones(96, 96))
-    assert official.video_model.temporal_embedding.shape == (64, 96)
-    assert official.video_model.temporal_embedding.std().item() == pytest.approx(96**-0.5, rel=0.05)
-    assert torch.equal(block.ln_3.weight, torch.ones(96))
+    assert torch.equal(block.timeattn.proj.weight, torch.ones(64, 64))
+    assert official.video_model.temporal_embedding.shape == (64, 64)
+    assert official.video_model.temporal_embedding.std().item() == pytest.approx(64**-0.5, rel=0.05)
+    assert torch.equal(block.ln_3.weight, torch.ones(64))
+    assert official.text_token_embedding.weight.std().item() == pytest.approx(0.02, rel=0.05)
+    assert official.text_positional_embedding.std().item() == pytest.approx(0.01, rel=0.05)
+    assert [v.name for v in VARIANTS.values() if v.text_embedding_std is not None] == ["TVTSv2_Demo"]
     demo = create_model("TVTSv2_Demo")
+    assert demo.text_token_embedding.weight.std().item() == pytest.approx(0.3, rel=0.05)
+    assert demo.text_positional_embedding.std().item() == pytest.approx(0.3, rel=0.05)
     assert demo.video_model.transformer.resblocks[0].timeattn.qkv.weight.any()
     assert demo.video_model.temporal_embedding.std().item() == pytest.approx(1.0, rel=0.1)
     assert demo.video_model.positional_embedding.std().item() == pytest.approx(1.0, rel=0.1)

@@ -1,0 +1,154 @@
+"""The demo's world: what is never seen in training, what the questions ask for, and the files."""
+
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+
+import CLIP
+from data_loader import build_dataset
+from data_loader.demo import SIZES, generate, lay_out
+from data_loader.demo_world import (
+    COLOURS,
+    FAMILIAR,
+    HELD_OUT,
+    MOTIONS,
+    NUM_FRAMES,
+    PALETTES,
+    SHAPES,
+    Event,
+    draw_frames,
+)
+from data_loader.msrvtt import MSRVTT
+from data_loader.records import read_table
+
+
+@pytest.fixture(scope="module")
+def lists(tmp_path_factory):
+    """Lists and captions at their full size, and the videos they need, none of them drawn."""
+    root = tmp_path_factory.mktemp("lists")
+    return root, lay_out(root, seed=0, scale=1.0)
+
+
+def is_training(root, video) -> bool:
+    name = str(video.path.relative_to(root))
+    return "WebVid/train" in name or "YTTemporal/videos/subset_87/data/train" in name
+
+
+def looks(video) -> set:
+    return {(event.colour, event.shape) for event in video.events}
+
+
+def test_sizes(lists):
+    _, videos = lists
+    assert len(videos) == sum(SIZES.values()) <= 2000
+    assert len({video.path for video in videos}) == len(videos)
+    assert len({video.seed for video in videos}) == len(videos)
+
+
+def test_test_side_shows_what_training_never_does(lists):
+    root, videos = lists
+    training = [video for video in videos if is_training(root, video)]
+    assert len(training) == SIZES["yttemporal_train"] + SIZES["webvid_train"]
+    assert set().union(*map(looks, training)) == set(FAMILIAR)
+    for video in videos:
+        if not is_training(root, video):
+            assert looks(video) & set(HELD_OUT)
+    for part, names in ((0, COLOURS), (1, SHAPES)):  # the parts of what is new are not
+        assert {look[part] for look in FAMILIAR} == set(names)
+
+
+def test_palettes_bring_orders_of_the_same_colours_into_a_batch(lists):
+    _, videos = lists
+    assert len({frozenset(palette) for palette in PALETTES}) == 16
+    assert set(Counter(colour for palette in PALETTES for colour in palette).values()) == {6}
+    stories = [
+        [event.colour for event in video.events]
+        for video in videos
+        if "WebVid/train" in str(video.path) and len(video.events) == 3
+    ]
+    assert 0.6 * SIZES["webvid_train"] < len(stories) < 0.75 * SIZES["webvid_train"]
+    orders = Counter(map(tuple, stories))
+    assert {frozenset(story) for story in orders} == {frozenset(palette) for palette in PALETTES}
+    assert len(orders) == 16 * 6
+
+
+def test_options_differ_in_the_order_of_events_alone(lists):
+    root, videos = lists
+    shown = {video.path.name: video.events for video in videos if "SSV2" in str(video.path)}
+    rows = [json.loads(line) for line in (root / "meta_data/ssv2/mc/val.jsonl").read_text().splitlines()]
+    assert len(rows) == SIZES["ssv2"]
+    for row in rows:
+        options = [tuple(option.split(" then ")) for option in row["options"]]
+        assert len(set(options)) == 6
+        assert len({tuple(sorted(option)) for option in options}) == 1
+        assert options[row["answer"]] == tuple(event.text for event in shown[row["clip_name"]])
+    assert len({row["answer"] for row in rows}) == 6  # not always in the same place
+
+
+def test_queries_and_classes(lists):
+    root, videos = lists
+    meta = root / "meta_data"
+    (root / "msrvtt/videos/all").mkdir(parents=True)
+    queries = MSRVTT("test", root=root / "msrvtt", meta=meta).captions
+    assert len(set(queries)) == len(queries) == SIZES["msrvtt"] == 100
+    seen = {}
+    for video in videos:
+        if "hmdb51" in str(video.path):
+            (event,) = video.events
+            seen.setdefault(event.motion, Counter())[event.colour, event.shape] += 1
+    assert list(seen) == list(MOTIONS)
+    assert len({tuple(sorted(counts.items())) for counts in seen.values()}) == 1  # the same looks in each
+
+
+def test_every_word_of_a_caption_is_one_token(lists):
+    root, _ = lists
+    captions = read_table(root / "meta_data/webvid_train.tsv", "captions", sep="\t")["caption"]
+    words = sorted({word for caption in captions for word in caption.split()})
+    assert {*COLOURS, *SHAPES, *MOTIONS, "then", "something"} < set(words)
+    assert (CLIP.tokenize(words).argmax(dim=1) == 2).all()  # start, the word, end
+
+
+@pytest.mark.parametrize("motion", MOTIONS)
+def test_motions(motion):
+    frames = draw_frames(np.random.default_rng(0), [Event("white", "square", motion)])
+    shown = (frames > 200).all(axis=3)
+    rows, columns = ({tuple(np.flatnonzero(frame.any(axis))) for frame in shown} for axis in (1, 0))
+    expected = {
+        "stays": (1, 1),
+        "flashes": (2, 2),  # here or nowhere
+        "slides": (1, 10),
+        "grows": (9, 9),
+    }[motion]
+    assert len(frames) == NUM_FRAMES
+    assert (len(rows), len(columns)) == expected
+    assert (() in rows) == (motion == "flashes")
+
+
+def test_files_are_read_by_the_data_sets_and_made_once(tmp_path):
+    root = tmp_path / "demo"
+    assert generate(root, seed=1, scale=0.01, workers=1)
+    meta = root / "meta_data"
+    for kind, folder, split in (
+        ("yttemporal", "YTTemporal", "train"),
+        ("yttemporal", "YTTemporal", "val"),
+        ("webvid", "WebVid", "train"),
+        ("webvid", "WebVid", "val"),
+        ("msrvtt", "msrvtt", "test"),
+        ("hmdb51", "hmdb51", "test"),
+        ("ssv2", "SSV2", "test"),
+    ):
+        dataset = build_dataset(kind, split, root=root / folder, meta=meta, image_size=64)
+        item = dataset[0]
+        assert item["video"].shape == (12, 3, 64, 64) and item["valid_frames"] == 12
+        assert all(item["text"]) and len(item["text"]) == (4 if kind == "yttemporal" else 1)
+    assert not generate(root, seed=1, scale=0.01, workers=1)  # the same again: kept
+    assert generate(root, seed=2, scale=0.01, workers=1)  # other videos: made anew
+
+
+def test_other_folders_are_left_alone(tmp_path):
+    (tmp_path / "thesis.txt").write_text("dear")
+    with pytest.raises(ValueError, match="holds something other than demo data"):
+        generate(tmp_path)
+    assert (tmp_path / "thesis.txt").read_text() == "dear"
