@@ -27,7 +27,7 @@ from data_loader.demo_world import (
     Event,
     draw_events,
     draw_frames,
-    draw_palette_events,
+    draw_palette_stories,
     draw_single_event,
     write_video,
 )
@@ -42,6 +42,7 @@ SIZES = {
     "hmdb51": 100,
     "ssv2": 100,
 }
+ORDERS = 3  # WebVid training videos that show the same events, each in another order
 MISHEARD = {
     "red": "read",
     "blue": "blew",
@@ -123,17 +124,9 @@ def _caption(events: Sequence[Event]) -> str:
     return _join(event.text for event in events)
 
 
-def _vague_caption(rng: np.random.Generator, events: Sequence[Event]) -> str:
-    """A caption that leaves something out; what it tells has to do all of the telling apart."""
-    if len(events) == 1:
-        return f"something {events[0].motion}"
-    captions = [
-        _looks_caption(events),
-        _join(f"something {event.motion}" for event in events),
-        _join(f"something {event.colour}" for event in events),
-        _join(f"something {event.colour} {event.motion}" for event in events),
-    ]
-    return captions[rng.integers(len(captions))]
+def _vague_caption(events: Sequence[Event]) -> str:
+    """A caption that leaves out the looks of a single event, or motions and order of several."""
+    return f"something {events[0].motion}" if len(events) == 1 else _looks_caption(events)
 
 
 def _looks_caption(events: Sequence[Event]) -> str:
@@ -183,16 +176,20 @@ def _mishear(rng: np.random.Generator, words: list[str]) -> Iterator[str]:
 
 
 def _webvid(root: Path, rng: np.random.Generator, count: int, seed: tuple, split: str) -> list[Video]:
-    """Three events or a single one a video, and a caption of it; of the training captions many are vague."""
+    """Three events or a single one a video, and a caption of it; some captions of training are vague."""
     captions, paths, videos = [], [], []
+    stories: list[list[Event]] = []
     for i in range(count):
         single = rng.random() < 1 / 3
-        if split == "train":
-            events = draw_single_event(rng) if single else draw_palette_events(rng)
-        else:
+        if split == "val":
             events = draw_events(rng, 1 if single else 3, held_out=True)
-        vague = split == "train" and rng.random() < (0.5 if single else 0.4)
-        captions.append(_vague_caption(rng, events) if vague else _caption(events))
+        elif single:
+            events = draw_single_event(rng)
+        else:
+            stories = stories or draw_palette_stories(rng, ORDERS)
+            events = stories.pop()
+        vague = split == "train" and rng.random() < (0.5 if single else 0.25)
+        captions.append(_vague_caption(events) if vague else _caption(events))
         paths.append(f"{i // 1000:03d}/{i:06d}")
         videos.append(Video(root / "WebVid" / split / f"{paths[-1]}.mp4", tuple(events), (*seed, i)))
     table = pd.DataFrame({"caption": captions, "path": paths})

@@ -8,6 +8,7 @@ Every word here is one token to CLIP's tokenizer, so that an event has its place
 in the video. Captions whose words shift about teach a small model the order of events far more slowly.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,15 +85,17 @@ def draw_single_event(rng: np.random.Generator) -> list[Event]:
     return _events(rng, [ALONE[rng.integers(len(ALONE))]])
 
 
-def draw_palette_events(rng: np.random.Generator) -> list[Event]:
-    """Three events in the colours of a palette, looks of the training side.
+def draw_palette_stories(rng: np.random.Generator, number: int) -> list[list[Event]]:
+    """Three events in the colours of a palette, looks of the training side, in `number` different orders.
 
-    With so few sets of colours, a batch holds several orders of each, which nothing but the order of events
+    With so few sets of colours, a batch holds several orders of each, which little but the order of events
     tells apart. With any colours, contrastive training stops at what happens and never comes to when.
     """
     colours = PALETTES[rng.integers(len(PALETTES))]
     choices = [[look for look in FAMILIAR if look[0] == colour] for colour in colours]
-    return _events(rng, [looks[rng.integers(len(looks))] for looks in choices])
+    events = _events(rng, [looks[rng.integers(len(looks))] for looks in choices])
+    orders = list(itertools.permutations(events))
+    return [list(orders[i]) for i in rng.choice(len(orders), size=number, replace=False)]
 
 
 def _events(rng: np.random.Generator, looks: Sequence[tuple[str, str]]) -> list[Event]:
