@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # to run as a file
 
 import torch
 
+from benchmarks.timing import add_recomputation
 from benchmarks.train_step import random_batch
 from model import VARIANTS, create_model, is_new_parameter
 from model.flops import train_flops_per_clip
@@ -58,7 +59,7 @@ def measure(args: argparse.Namespace, context: DistContext) -> dict[str, Any]:
     precision = choose_precision(args.precision, context.device)
     torch.manual_seed(0)
     model = create_model(args.arch, activation_checkpointing=args.activation_checkpointing)
-    engine = build_engine(args.engine, model, context, precision, args.compile)
+    engine = build_engine(args.engine, model, context, precision, False if args.no_compile else None)
     groups = parameter_groups(engine.model, is_new_parameter, config["optimizer"])
     optimizer = build_optimizer(groups, config["optimizer"])
     scheduler = build_scheduler(optimizer, config["lr_scheduler"], steps_per_epoch=10**6, total_steps=10**7)
@@ -157,13 +158,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--texts", type=int, default=4, help="texts a clip (default: %(default)s)")
     add("--text-tokens", type=int, default=77, help="tokens of the longest text (default: %(default)s)")
     add("--precision", choices=DTYPES, default="bf16", help="default: %(default)s")
-    add(
-        "--activation-checkpointing",
-        type=lambda text: text if text == "mlp" else int(text),
-        default=0,
-        help="recompute every k-th block, or the activations in all MLPs (mlp); default: 0, nothing",
-    )
-    add("--compile", action="store_true", help="torch.compile the blocks")
+    add_recomputation(parser)
+    add("--no-compile", action="store_true", help="without torch.compile (always so on a CPU)")
     add("--rounds", type=int, default=3, help="default: %(default)s")
     add("--steps", type=int, default=10, help="steps a round (default: %(default)s)")
     add("--device", help="cuda or cpu (default: a GPU where there is one)")

@@ -159,6 +159,19 @@ def add_common_arguments(parser: argparse.ArgumentParser, batch_size: int) -> No
     parser.add_argument("--json", metavar="FILE", help="write the figures to a file, too")
 
 
+def add_recomputation(parser: argparse.ArgumentParser) -> None:
+    def number_or_mlp(text: str) -> int | str:
+        return text if text == "mlp" else int(text)
+
+    parser.add_argument(
+        "--activation-checkpointing",
+        type=number_or_mlp,
+        default=0,
+        metavar="K|mlp",
+        help="recompute every k-th block, or the activations in all MLPs (mlp); default: 0, nothing",
+    )
+
+
 def _synchronize(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
