@@ -63,24 +63,10 @@ def measure(
     """
     runners, failed = [], {}
     for name, build in builders.items():
-        before = _allocated(device)
         try:
-            runner = build()
-            start = time.perf_counter()
-            for _ in range(3):
-                runner.step()
-            _synchronize(device)
-            runner.start_seconds = time.perf_counter() - start
-            if device.type == "cuda":
-                torch.cuda.reset_peak_memory_stats(device)
-            for _ in range(2):
-                runner.step()
-            _synchronize(device)
+            runners.append(_start(build, device))
         except torch.OutOfMemoryError as error:
             failed[name] = str(error).split(". ")[0]
-            continue
-        runner.peak_bytes = _peak(device) - before
-        runners.append(runner)
     for _ in range(rounds):
         for runner in runners:
             runner.step()  # the other's memory goes back to the allocator before the clock starts
@@ -91,6 +77,24 @@ def measure(
             _synchronize(device)
             runner.seconds.append((time.perf_counter() - start) / steps)
     return runners, failed
+
+
+def _start(build: Callable[[], Runner], device: torch.device) -> Runner:
+    """A runner after its first steps. One that does not fit into memory leaves nothing there for the next."""
+    before = _allocated(device)
+    runner = build()
+    start = time.perf_counter()
+    for _ in range(3):
+        runner.step()
+    _synchronize(device)
+    runner.start_seconds = time.perf_counter() - start
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    for _ in range(2):
+        runner.step()
+    _synchronize(device)
+    runner.peak_bytes = _peak(device) - before
+    return runner
 
 
 def matrix_rate(device: torch.device, dtype: torch.dtype, size: int = 8192, repeats: int = 10) -> float:
