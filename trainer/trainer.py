@@ -214,8 +214,8 @@ class Trainer:
             bar.set_postfix_str(summary)
             logger.info("step %d/%d  %s", self.global_step, self.total_steps, summary)
         bad = [row for row in rows if not math.isfinite(row["loss"] + row["grad_norm"])]
-        if bad and self.scaler.is_enabled() and len(bad) < len(rows):
-            return  # a loss scaler skips such a step and lowers its scale
+        if bad and self.scaler.is_enabled() and self.scaler.get_scale() >= 1:
+            return  # a loss scaler skips such steps, the first ones as a rule, and halves its scale
         if bad:
             raise FloatingPointError(
                 f"loss {bad[0]['loss']}, gradient norm {bad[0]['grad_norm']} by step "
