@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # to run as a file
 
 import torch
 
+from benchmarks import common
 from benchmarks.timing import add_recomputation
 from benchmarks.train_step import random_batch
 from model import VARIANTS, create_model, is_new_parameter
@@ -34,16 +35,6 @@ from trainer.gather import GATHERS
 from trainer.optim import build_optimizer, build_scheduler, parameter_groups
 from trainer.precision import DTYPES, choose_precision
 from trainer.step import TrainStep
-
-COLUMNS = {
-    "gpus": "GPUs",
-    "clips_per_s": "clips/s",
-    "clips_per_s_per_gpu": "a GPU",
-    "efficiency": "efficiency",
-    "ms_per_step": "ms/step",
-    "model_tflops_per_gpu": "TFLOP/s a GPU",
-    "peak_gib": "peak GiB",
-}
 
 
 def measure(args: argparse.Namespace, context: DistContext) -> dict[str, Any]:
@@ -77,9 +68,8 @@ def measure(args: argparse.Namespace, context: DistContext) -> dict[str, Any]:
     flops = train_flops_per_clip(v, frames, v.kept_patches, args.texts, args.text_tokens)
     on_gpu = context.device.type == "cuda"
     return {
+        "name": f"{context.world_size} GPUs" if on_gpu else f"{context.world_size} processes",
         "gpus": context.world_size,
-        "card": torch.cuda.get_device_name(context.device) if on_gpu else "CPU",
-        "torch": torch.__version__,
         "precision": precision.name,
         "clips_per_s": round(clips / seconds, 3),
         "clips_per_s_per_gpu": round(clips / seconds / context.world_size, 3),
@@ -123,7 +113,8 @@ def launch(args: argparse.Namespace, argv: Sequence[str]) -> list[dict[str, Any]
                 env=environment,
                 stdout=subprocess.DEVNULL,
             )
-            rows += json.loads(file.read_text())["rows"]
+            [of_one_run] = json.loads(file.read_text())["tables"].values()
+            rows += of_one_run
     return rows
 
 
@@ -131,16 +122,8 @@ def report(args: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
     """Print a table, and write the figures to `args.json` if it is given."""
     for row in rows:  # of the throughput that as many times the smallest run would give
         row["efficiency"] = round(row["clips_per_s_per_gpu"] / rows[0]["clips_per_s_per_gpu"], 4)
-    first = rows[0]
-    print(
-        f"training, {args.arch}, {args.engine}, batch {args.batch_size} a GPU, {first['precision']}: "
-        f"{first['card']}, PyTorch {first['torch']}"
-    )
-    print("".join(f"{head:>15}" for head in COLUMNS.values()))
-    for row in rows:
-        print("".join(f"{'–' if row[key] is None else f'{row[key]:,}':>15}" for key in COLUMNS))
-    if args.json:
-        Path(args.json).write_text(json.dumps({"arguments": vars(args), "rows": rows}, indent=1))
+    batch = f"batch {args.batch_size} a GPU, {rows[0]['precision']}"
+    common.report(f"training, {args.arch}, {args.engine}", {batch: rows}, args.json, arguments=vars(args))
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
