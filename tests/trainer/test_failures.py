@@ -91,12 +91,12 @@ def test_a_nan_stops_the_run_and_leaves_the_checkpoint(undisturbed, arguments, m
 
 def scaled_from(monkeypatch, scale: float) -> None:
     """Lets the loss be scaled as in fp16, which the CPU cannot train in."""
-    scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+    scaler = torch.amp.GradScaler("cpu", init_scale=scale, backoff_factor=2.0**-20)
     monkeypatch.setattr(Precision, "scaler", lambda _: scaler)
 
 
 def test_steps_that_a_loss_scaler_skips_stop_nothing(arguments, tmp_path, monkeypatch):
-    scaled_from(monkeypatch, 2.0**118)
+    scaled_from(monkeypatch, 2.0**127)  # the first step overflows
     settings = {"trainer__epochs": 1, "trainer__log_every_s": 0, "data__val": []}  # a line for each step
     assert train.main(arguments(name="scaled", **settings)) == 0
     finite = [math.isfinite(row["grad_norm"]) for row in rows(tmp_path / "scaled", "step")]
