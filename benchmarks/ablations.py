@@ -3,8 +3,9 @@
 python benchmarks/ablations.py --seeds 0 1 2 --parallel 6
 
 Every run is a whole demo (data once, pre-training, evaluation) in a folder of its own below --output; a
-finished one is not run again. Figures are means over the seeds and, behind ±, their standard deviation.
-Runs side by side slow each other down: compare clips/s with --parallel 1.
+finished one is not run again, so another --scale or --set needs another --output. Figures are means over
+the seeds and, behind ±, their standard deviation. Runs side by side slow each other down: compare
+clips/s with --parallel 1.
 """
 
 import argparse
@@ -23,6 +24,7 @@ from tqdm import tqdm
 
 from benchmarks import common
 from trainer.config import REPOSITORY
+from trainer.errors import user_errors
 
 # Name -> what differs from configs/demo.json, where both towers learn from random weights.
 ABLATIONS: dict[str, tuple[str, ...]] = {
@@ -39,6 +41,16 @@ FIRST_STEPS = 3  # rows of the log that hold start-up, too
 
 def folder_of(output: Path, name: str, seed: int) -> Path:
     return output / f"{name.replace(' ', '-').replace(':', '')}-seed{seed}"
+
+
+def claim(output: Path, scale: float, overrides: Sequence[str]) -> None:
+    """Make the folder for runs of these options. ValueError if it holds runs of others."""
+    wanted, note = {"scale": scale, "set": list(overrides)}, output / "options.json"
+    found = json.loads(note.read_text()) if note.is_file() else wanted
+    if found != wanted:
+        raise ValueError(f"{output} holds runs with {found}, not {wanted}; choose another --output")
+    output.mkdir(parents=True, exist_ok=True)
+    note.write_text(json.dumps(wanted))
 
 
 def run_demo(name: str, seed: int, args: argparse.Namespace) -> None:
@@ -104,6 +116,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", metavar="FILE", help="write the figures to a file, too")
     args = parser.parse_args(argv)
     args.output = args.output.resolve()
+    with user_errors():
+        claim(args.output, args.scale, args.overrides)
     data = REPOSITORY / "data" / ("demo" if args.scale == 1 else f"demo-x{args.scale:g}")
     subprocess.run(  # once, before all of them would do it at the same time
         [sys.executable, "-m", "data_loader.demo", "--root", data, "--scale", str(args.scale)],

@@ -23,6 +23,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # to run as a file
 
 import torch
 
+from benchmarks import common
+from benchmarks.timing import add_recomputation
 from benchmarks.train_step import random_batch
 from model import VARIANTS, create_model, is_new_parameter
 from model.flops import train_flops_per_clip
@@ -33,16 +35,6 @@ from trainer.gather import GATHERS
 from trainer.optim import build_optimizer, build_scheduler, parameter_groups
 from trainer.precision import DTYPES, choose_precision
 from trainer.step import TrainStep
-
-COLUMNS = {
-    "gpus": "GPUs",
-    "clips_per_s": "clips/s",
-    "clips_per_s_per_gpu": "a GPU",
-    "efficiency": "efficiency",
-    "ms_per_step": "ms/step",
-    "model_tflops_per_gpu": "TFLOP/s a GPU",
-    "peak_gib": "peak GiB",
-}
 
 
 def measure(args: argparse.Namespace, context: DistContext) -> dict[str, Any]:
@@ -58,7 +50,7 @@ def measure(args: argparse.Namespace, context: DistContext) -> dict[str, Any]:
     precision = choose_precision(args.precision, context.device)
     torch.manual_seed(0)
     model = create_model(args.arch, activation_checkpointing=args.activation_checkpointing)
-    engine = build_engine(args.engine, model, context, precision, args.compile)
+    engine = build_engine(args.engine, model, context, precision, False if args.no_compile else None)
     groups = parameter_groups(engine.model, is_new_parameter, config["optimizer"])
     optimizer = build_optimizer(groups, config["optimizer"])
     scheduler = build_scheduler(optimizer, config["lr_scheduler"], steps_per_epoch=10**6, total_steps=10**7)
@@ -76,9 +68,8 @@ def measure(args: argparse.Namespace, context: DistContext) -> dict[str, Any]:
     flops = train_flops_per_clip(v, frames, v.kept_patches, args.texts, args.text_tokens)
     on_gpu = context.device.type == "cuda"
     return {
+        "name": f"{context.world_size} GPUs" if on_gpu else f"{context.world_size} processes",
         "gpus": context.world_size,
-        "card": torch.cuda.get_device_name(context.device) if on_gpu else "CPU",
-        "torch": torch.__version__,
         "precision": precision.name,
         "clips_per_s": round(clips / seconds, 3),
         "clips_per_s_per_gpu": round(clips / seconds / context.world_size, 3),
@@ -122,7 +113,8 @@ def launch(args: argparse.Namespace, argv: Sequence[str]) -> list[dict[str, Any]
                 env=environment,
                 stdout=subprocess.DEVNULL,
             )
-            rows += json.loads(file.read_text())["rows"]
+            [of_one_run] = json.loads(file.read_text())["tables"].values()
+            rows += of_one_run
     return rows
 
 
@@ -130,16 +122,8 @@ def report(args: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
     """Print a table, and write the figures to `args.json` if it is given."""
     for row in rows:  # of the throughput that as many times the smallest run would give
         row["efficiency"] = round(row["clips_per_s_per_gpu"] / rows[0]["clips_per_s_per_gpu"], 4)
-    first = rows[0]
-    print(
-        f"training, {args.arch}, {args.engine}, batch {args.batch_size} a GPU, {first['precision']}: "
-        f"{first['card']}, PyTorch {first['torch']}"
-    )
-    print("".join(f"{head:>15}" for head in COLUMNS.values()))
-    for row in rows:
-        print("".join(f"{'–' if row[key] is None else f'{row[key]:,}':>15}" for key in COLUMNS))
-    if args.json:
-        Path(args.json).write_text(json.dumps({"arguments": vars(args), "rows": rows}, indent=1))
+    batch = f"batch {args.batch_size} a GPU, {rows[0]['precision']}"
+    common.report(f"training, {args.arch}, {args.engine}", {batch: rows}, args.json, arguments=vars(args))
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -157,13 +141,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--texts", type=int, default=4, help="texts a clip (default: %(default)s)")
     add("--text-tokens", type=int, default=77, help="tokens of the longest text (default: %(default)s)")
     add("--precision", choices=DTYPES, default="bf16", help="default: %(default)s")
-    add(
-        "--activation-checkpointing",
-        type=lambda text: text if text == "mlp" else int(text),
-        default=0,
-        help="recompute every k-th block, or the activations in all MLPs (mlp); default: 0, nothing",
-    )
-    add("--compile", action="store_true", help="torch.compile the blocks")
+    add_recomputation(parser)
+    add("--no-compile", action="store_true", help="without torch.compile (always so on a CPU)")
     add("--rounds", type=int, default=3, help="default: %(default)s")
     add("--steps", type=int, default=10, help="steps a round (default: %(default)s)")
     add("--device", help="cuda or cpu (default: a GPU where there is one)")

@@ -63,24 +63,10 @@ def measure(
     """
     runners, failed = [], {}
     for name, build in builders.items():
-        before = _allocated(device)
         try:
-            runner = build()
-            start = time.perf_counter()
-            for _ in range(3):
-                runner.step()
-            _synchronize(device)
-            runner.start_seconds = time.perf_counter() - start
-            if device.type == "cuda":
-                torch.cuda.reset_peak_memory_stats(device)
-            for _ in range(2):
-                runner.step()
-            _synchronize(device)
+            runners.append(_start(build, device))
         except torch.OutOfMemoryError as error:
             failed[name] = str(error).split(". ")[0]
-            continue
-        runner.peak_bytes = _peak(device) - before
-        runners.append(runner)
     for _ in range(rounds):
         for runner in runners:
             runner.step()  # the other's memory goes back to the allocator before the clock starts
@@ -91,6 +77,24 @@ def measure(
             _synchronize(device)
             runner.seconds.append((time.perf_counter() - start) / steps)
     return runners, failed
+
+
+def _start(build: Callable[[], Runner], device: torch.device) -> Runner:
+    """A runner after its first steps. One that does not fit into memory leaves nothing there for the next."""
+    before = _allocated(device)
+    runner = build()
+    start = time.perf_counter()
+    for _ in range(3):
+        runner.step()
+    _synchronize(device)
+    runner.start_seconds = time.perf_counter() - start
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    for _ in range(2):
+        runner.step()
+    _synchronize(device)
+    runner.peak_bytes = _peak(device) - before
+    return runner
 
 
 def matrix_rate(device: torch.device, dtype: torch.dtype, size: int = 8192, repeats: int = 10) -> float:
@@ -157,6 +161,19 @@ def add_common_arguments(parser: argparse.ArgumentParser, batch_size: int) -> No
     )
     parser.add_argument("--profile", action="store_true", help="also say where the GPU's time goes (ours)")
     parser.add_argument("--json", metavar="FILE", help="write the figures to a file, too")
+
+
+def add_recomputation(parser: argparse.ArgumentParser) -> None:
+    def number_or_mlp(text: str) -> int | str:
+        return text if text == "mlp" else int(text)
+
+    parser.add_argument(
+        "--activation-checkpointing",
+        type=number_or_mlp,
+        default=0,
+        metavar="K|mlp",
+        help="recompute every k-th block, or the activations in all MLPs (mlp); default: 0, nothing",
+    )
 
 
 def _synchronize(device: torch.device) -> None:

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # to run as a file
 import torch
 
 from benchmarks.reporting import against_reference
-from benchmarks.timing import Runner, add_common_arguments, autocast
+from benchmarks.timing import Runner, add_common_arguments, add_recomputation, autocast
 from model import VARIANTS, create_model, is_new_parameter
 from model.flops import train_flops_per_clip
 from model.loss import NormSoftmaxLoss, sort_loss
@@ -89,12 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         default=77,
         help="tokens of the batch's longest text (default: 77, the most)",
     )
-    parser.add_argument(
-        "--activation-checkpointing",
-        type=lambda text: text if text == "mlp" else int(text),
-        default=0,
-        help="recompute every k-th block, or the activations in all MLPs (mlp); default: 0, nothing",
-    )
+    add_recomputation(parser)
     args = parser.parse_args(argv)
     return against_reference("training step", args, build_runner)
 

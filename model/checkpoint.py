@@ -1,5 +1,6 @@
 """Weights files into models: official or our own, `.pth`, `.safetensors` or a folder of them."""
 
+import json
 import pickle
 import re
 import warnings
@@ -17,6 +18,8 @@ from torch import Tensor, nn
 
 from model.inert_pickle import read_tensors
 from model.variants import VARIANTS, Variant
+
+SIZES = "files.json"  # of a distributed checkpoint: how many bytes each of its other files has
 
 
 class CheckpointError(ValueError):
@@ -94,8 +97,27 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     return {name.removeprefix("module."): value for name, value in state.items()}
 
 
+def check_whole(folder: Path) -> None:
+    """Look whether a distributed checkpoint is whole; where slices are missing, reading gives random numbers.
+
+    Raises:
+        ValueError: a file is missing or has another size than it was written with.
+    """
+    if not (folder / SIZES).is_file():
+        raise ValueError(f"{SIZES} is missing")
+    sizes = json.loads((folder / SIZES).read_text())
+    wrong = [name for name, size in sizes.items() if not _has_size(folder / name, size)]
+    if wrong:
+        raise ValueError(f"{', '.join(wrong)} missing or cut short")
+
+
+def _has_size(path: Path, size: int) -> bool:
+    return path.is_file() and path.stat().st_size == size
+
+
 def _read_distributed(folder: Path) -> dict[str, Tensor]:
     """The weights of a training checkpoint to which each process wrote its slices, put together."""
+    check_whole(folder)
     reader = dcp.HuggingFaceStorageReader(str(folder))
     state = {
         name: torch.empty(stored.size, dtype=stored.properties.dtype)

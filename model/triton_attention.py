@@ -88,12 +88,14 @@ def _forward_kernel(
     is_class = r == members
     q = _load(here, token, stride, dim, SIZE, patch | is_class)
 
-    # The class key comes first: the state of the running softmax after it. The class query takes it once.
+    # The class key comes first: the state of the running softmax after it. The class query takes it once, and
+    # starts from nothing in the other tiles: a high score of that key would let all others underflow there.
     class_k = tl.load(here + width + dim, mask=dim < SIZE, other=0.0).to(tl.float32)
     class_v = tl.load(here + 2 * width + dim, mask=dim < SIZE, other=0.0).to(tl.float32)
     score = tl.sum(q.to(tl.float32) * class_k[None, :], axis=1) * SCALE
-    high = score
-    total = tl.where(is_class & (tile > 0), 0.0, 1.0)
+    taken = is_class & (tile > 0)
+    high = tl.where(taken, float("-inf"), score)
+    total = tl.where(taken, 0.0, 1.0)
     acc = total[:, None] * class_v[None, :]
 
     for start in range(0, members, KEYS):

@@ -47,7 +47,7 @@ def _kernel(
 def add_layer_norm(
     x: Tensor, branch: Tensor | None, weight: Tensor, bias: Tensor, eps: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """x, branch [..., width]; weight, bias [width] float32.
+    """x, branch [..., width]; weight, bias [width], in float32 or, as FSDP gathers them, in x's dtype.
 
     Returns:
         x + branch and its LayerNorm in x's dtype, mean and 1 / standard deviation [..., 1] in float32.

@@ -40,6 +40,7 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} # of each process; its loaders are 
 
 # Without torchrun in between, each process gets Slurm's signals itself and has as long as it needs to save.
 status=0
+export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1} # srun does not take it over by itself since Slurm 22.05
 srun --wait=60 --kill-on-bad-exit=0 bash -c '
     export RANK=$SLURM_PROCID WORLD_SIZE=$SLURM_NTASKS
     export LOCAL_RANK=$SLURM_LOCALID LOCAL_WORLD_SIZE=$SLURM_NTASKS_PER_NODE

@@ -21,13 +21,14 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 
 from model import load_checkpoint
+from model.checkpoint import SIZES, check_whole
 from trainer.distributed import DistContext
 from trainer.engine import slice_like
 from trainer.files import UNFINISHED, RunWriteError, flush_folder
 
 logger = logging.getLogger(__name__)
 
-REST, SIZES = "trainer.pth", "files.json"
+REST = "trainer.pth"
 WEIGHTS, OPTIMIZER = "state_dict.", "optimizer."  # how the names of the tensors begin
 
 
@@ -96,12 +97,7 @@ def read_rest(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: a file is missing or has another size than it was written with.
     """
-    if not (path / SIZES).is_file():
-        raise ValueError(f"{SIZES} is missing")
-    sizes = json.loads((path / SIZES).read_text())
-    wrong = [name for name, size in sizes.items() if not _has_size(path / name, size)]
-    if wrong:
-        raise ValueError(f"{', '.join(wrong)} missing or cut short")
+    check_whole(path)
     return torch.load(path / REST, map_location="cpu", weights_only=True)
 
 
@@ -166,7 +162,3 @@ def _load_tensors(
         warnings.filterwarnings("ignore", "torch.distributed is disabled")
         dcp.load(wanted, storage_reader=reader, no_dist=not dist.is_initialized())
     return optimizer_state
-
-
-def _has_size(path: Path, size: int) -> bool:
-    return path.is_file() and path.stat().st_size == size

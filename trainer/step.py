@@ -10,6 +10,7 @@ from torch.distributed.tensor import DTensor
 
 from model import ModelOutput
 from model.loss import sort_loss
+from model.text_encoder import cut_to_longest
 from trainer.distributed import DistContext
 from trainer.engine import DataParallel, FullyShardedDataParallel
 from trainer.gather import check_gather, contrastive_loss
@@ -110,6 +111,13 @@ class TrainStep:
 
     def _sorting(self, output: ModelOutput) -> Tensor:
         return sort_loss(output.order_logits.float(), self.loss["sort_weight"])
+
+
+def to_device(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+    """A batch with its tensors on `device`, the texts cut to the longest first: on a GPU that would wait."""
+    if "text" in batch:
+        batch = {**batch, "text": cut_to_longest(batch["text"])}
+    return {k: v.to(device, non_blocking=True) if torch.is_tensor(v) else v for k, v in batch.items()}
 
 
 def split_batch(batch: Mapping[str, Any], parts: int) -> list[dict[str, Tensor]]:

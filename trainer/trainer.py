@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-import torch
 from torch import nn
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
@@ -15,7 +14,6 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from data_loader.failures import UnreadableCounter
 from data_loader.loader import JointLoader
 from model import is_new_parameter
-from model.text_encoder import cut_to_longest
 from trainer.checkpoints import check_keep_last, checkpoint_path, remove_old, save_atomically
 from trainer.distributed import DistContext
 from trainer.engine import build_engine
@@ -33,7 +31,7 @@ from trainer.resume import collect_state, resume
 from trainer.run_log import RunLog, write_settings
 from trainer.sharded import save_sharded
 from trainer.signals import LateSum, Stopped, StopSignal
-from trainer.step import TrainStep
+from trainer.step import TrainStep, to_device
 from trainer.validation import validate
 
 logger = logging.getLogger(__name__)
@@ -216,8 +214,8 @@ class Trainer:
             bar.set_postfix_str(summary)
             logger.info("step %d/%d  %s", self.global_step, self.total_steps, summary)
         bad = [row for row in rows if not math.isfinite(row["loss"] + row["grad_norm"])]
-        if bad and self.scaler.is_enabled() and len(bad) < len(rows):
-            return  # a loss scaler skips such a step and lowers its scale
+        if bad and self.scaler.is_enabled() and self.scaler.get_scale() >= 1:
+            return  # a loss scaler skips such steps, the first ones as a rule, and halves its scale
         if bad:
             raise FloatingPointError(
                 f"loss {bad[0]['loss']}, gradient norm {bad[0]['grad_norm']} by step "
@@ -247,12 +245,3 @@ class Trainer:
     def _checkpoint(self) -> Path:
         """The checkpoint of the place where the run is."""
         return checkpoint_path(self.run_dir, self.epoch, self.train_loader.step, self.engine.sharded)
-
-    # ------------------------------------------------------------------ small things
-
-
-def to_device(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
-    """A batch with its tensors on `device`, the texts cut to the longest first: on a GPU that would wait."""
-    if "text" in batch:
-        batch = {**batch, "text": cut_to_longest(batch["text"])}
-    return {k: v.to(device, non_blocking=True) if torch.is_tensor(v) else v for k, v in batch.items()}

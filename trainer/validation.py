@@ -13,6 +13,7 @@ from tqdm import tqdm
 from model.metric import sim_matrix, t2v_metrics, v2t_metrics
 from trainer.distributed import DistContext
 from trainer.signals import StopSignal
+from trainer.step import to_device
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +71,7 @@ def _embed(
 ) -> list[tuple[int, np.ndarray, np.ndarray, bool | None]]:
     """(index, text embedding [D], video embedding [D], whether the order is wholly right) of each sample."""
     with autocast():
-        output = model({k: v.to(device) if torch.is_tensor(v) else v for k, v in batch.items()})
+        output = model(to_device(batch, device))
     texts, videos = output.text_embeds.float().cpu().numpy(), output.video_embeds.float().cpu().numpy()
     ordered: list[bool | None] = [None] * len(videos)
     if output.order_logits is not None:

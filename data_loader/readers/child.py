@@ -22,10 +22,8 @@ GRACE = 10  # seconds beyond its limit after which the child ends itself, should
 
 def serve(socket_fd: int, pixels_fd: int) -> None:
     """Answers requests that come in on a socket until the other end closes it."""
-    for number in (
-        signal.SIGINT,
-        signal.SIGTERM,
-    ):  # sent to all processes of a run, and the parent's to handle
+    # Both are sent to all processes of a run, and are the parent's to handle.
+    for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     with Connection(socket_fd) as connection, open(os.devnull, "w") as nowhere:
         connection.send_bytes(b"ready")

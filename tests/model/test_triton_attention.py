@@ -32,12 +32,24 @@ def compare(over, frames, patches, heads, size, device, dtype):
     return [relative_error(a, b) for one, other in pairs for a, b in ((one, other), (one[:, 0], other[:, 0]))]
 
 
+def sharp_error(over, device, dtype):
+    """Relative error of the output where the class query finds its own key far above all others."""
+    torch.manual_seed(0)
+    qkv = torch.randn(2, 1 + 3 * 70, 3 * 2 * 16, device=device).to(dtype)
+    q, k, v = qkv.view(*qkv.shape[:2], 3, 2, 16).unbind(2)
+    k[:, 0] = 100 * q[:, 0]
+    got = triton_attention.triton_divided_attention(qkv, 3, 2, over)
+    pairs = allowed_pairs(3, 70, over).to(device)
+    return relative_error(got, plain_attention(q.double(), k.double(), v.double(), pairs).flatten(2))
+
+
 def interpreted_cases():
     for over in ("space", "time"):
         for case in CASES:
             worst = max(compare(over, *case, "cpu", torch.float32))
             print(over, *case, f"{worst:.1e}")
             assert worst < 1e-5, (over, case, worst)
+        assert sharp_error(over, "cpu", torch.float32) < 1e-5, over
 
 
 @pytest.mark.skipif(ON_GPU, reason="here the compiled kernels are tested")
@@ -52,6 +64,7 @@ def test_kernels_equal_plain_attention_in_the_interpreter():
 def test_compiled_kernels_equal_plain_attention(over, case):
     assert max(compare(over, *case, "cuda", torch.bfloat16)) < 1e-2
     assert max(compare(over, *case, "cuda", torch.float32)) < 1e-5
+    assert sharp_error(over, "cuda", torch.bfloat16) < 1e-2
 
 
 def test_cpu_and_float32_take_pytorchs_attention():

@@ -107,7 +107,7 @@ def test_other_files_are_no_training_checkpoints(tmp_path):
 
 def save_distributed(folder, epoch):
     state = {**STATE, "optimizer": {"state": {}, "param_groups": []}, "epoch": epoch, "global_step": epoch}
-    path = checkpoint_path(folder, epoch, 0, ".dcp")
+    path = checkpoint_path(folder, epoch, 0, sharded=True)
     save_sharded(state, path, ALONE)
     return path
 

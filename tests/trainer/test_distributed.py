@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from model import create_model, load_checkpoint
+from model.checkpoint import CheckpointError, read_state_dict
 from trainer.config import REPOSITORY
 from trainer.gather import contrastive_loss, gather_batch
 
@@ -123,6 +125,14 @@ def test_distributed_checkpoint_is_a_weights_file_like_any_other(folder, results
         models.append(model.state_dict())
     for name, weights in models[0].items():
         torch.testing.assert_close(weights, models[1][name], rtol=0, atol=2e-4, msg=name)
+
+
+def test_distributed_checkpoint_that_lacks_a_process_is_refused(folder, tmp_path):
+    copy = Path(shutil.copytree(folder / "two.dcp", tmp_path / "copy.dcp"))
+    lost = min(copy.glob("shard-*.safetensors"))
+    lost.unlink()
+    with pytest.raises(CheckpointError, match=f"{lost.name} missing or cut short"):
+        read_state_dict(copy)
 
 
 def test_one_process_gathers_nothing():

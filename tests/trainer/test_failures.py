@@ -1,5 +1,6 @@
 """What may stop a run: no room, no permission, losses that are no numbers, dying ranks."""
 
+import math
 import os
 import resource
 import shutil
@@ -9,6 +10,7 @@ import sys
 from contextlib import contextmanager
 
 import pytest
+import torch
 
 import train
 from tests.trainer.runs import rows, wait_until
@@ -17,6 +19,7 @@ from trainer import step
 from trainer import trainer as trainer_module
 from trainer.checkpoints import list_checkpoints, read_checkpoint
 from trainer.config import REPOSITORY
+from trainer.precision import Precision
 from trainer.trainer import Trainer
 
 
@@ -84,6 +87,28 @@ def test_a_nan_stops_the_run_and_leaves_the_checkpoint(undisturbed, arguments, m
     assert "Traceback" not in said
     assert (undisturbed / "checkpoint-epoch2.pth").read_bytes() == whole
     assert len(list_checkpoints(undisturbed)) == 2
+
+
+def scaled_from(monkeypatch, scale: float) -> None:
+    """Lets the loss be scaled as in fp16, which the CPU cannot train in."""
+    scaler = torch.amp.GradScaler("cpu", init_scale=scale, backoff_factor=2.0**-20)
+    monkeypatch.setattr(Precision, "scaler", lambda _: scaler)
+
+
+def test_steps_that_a_loss_scaler_skips_stop_nothing(arguments, tmp_path, monkeypatch):
+    scaled_from(monkeypatch, 2.0**127)  # the first step overflows
+    settings = {"trainer__epochs": 1, "trainer__log_every_s": 0, "data__val": []}  # a line for each step
+    assert train.main(arguments(name="scaled", **settings)) == 0
+    finite = [math.isfinite(row["grad_norm"]) for row in rows(tmp_path / "scaled", "step")]
+    assert not finite[0] and finite[-1]
+
+
+def test_losses_that_no_scale_helps_stop_the_run(arguments, monkeypatch, capsys):
+    scaled_from(monkeypatch, 4.0)
+    monkeypatch.setattr(step, "contrastive_loss", lambda video, *_: video.sum() * float("nan"))
+    with pytest.raises(SystemExit):
+        train.main(arguments(name="scaled", trainer__log_every_s=0, data__val=[]))
+    assert "error: loss nan" in capsys.readouterr().err
 
 
 def test_too_many_unreadable_videos_stop_the_run(world, arguments, tmp_path, capsys):

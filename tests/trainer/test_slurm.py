@@ -69,9 +69,11 @@ def test_processes_of_a_job_train_together(run, arguments, tmp_path):
 @pytest.mark.parametrize(("status", "ends_with", "queued"), [(3, 0, True), (2, 2, False)])
 def test_a_run_that_was_stopped_and_saved_is_queued_again(run, tmp_path, status, ends_with, queued):
     ended = tmp_path / "python"  # train.py ends with 3 when it was told to stop, 2 after a mistake
-    ended.write_text(f"#!/bin/sh\nexit {status}\n")
+    ended.write_text(f"#!/bin/sh\necho $SRUN_CPUS_PER_TASK\nexit {status}\n")
     ended.chmod(0o755)
-    assert run("--config", "configs/demo.json", PYTHON=str(ended)).returncode == ends_with
+    done = run("--config", "configs/demo.json", PYTHON=str(ended), SLURM_CPUS_PER_TASK="12")
+    assert done.returncode == ends_with
+    assert done.stdout == "12\n12\n"  # cores: a process has its loaders beside it
     requeued = tmp_path / "requeued"
     assert (requeued.read_text() if requeued.exists() else "") == f"requeue {os.getpid()}\n" * queued
 

@@ -88,6 +88,6 @@ def test_two_processes_train_validate_and_resume(start, arguments, tmp_path, eng
 
 def test_micro_batches_change_nothing_but_rounding(undisturbed, arguments, tmp_path):
     assert train.main(arguments(name="parts", trainer__accumulate=2, trainer__max_steps=4)) == 0
-    for got, want in zip(losses(tmp_path / "parts"), losses(undisturbed), strict=False):
+    for got, want in zip(losses(tmp_path / "parts"), losses(undisturbed)[:4], strict=True):
         assert got[:2] == want[:2]
         assert got[2:4] == pytest.approx(want[2:4], rel=1e-4)
