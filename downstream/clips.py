@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 from data_loader.readers.pyav_reader import open_video
 from data_loader.sampling import linspace_frames
 from data_loader.transforms import feature_transform
+from data_loader.readers.errors import VideoReadTimeout
 from data_loader.video import VideoReadError, file_state, read_frames
 
 NUM_FRAMES = 12
@@ -172,6 +173,8 @@ class ClipDataset(Dataset):
         """Items of clips of one file; what is damaged in it costs the windows there alone."""
         try:
             return self.read(rows)
+        except VideoReadTimeout as error:  # each part of it would take as long again
+            return [{"row": row, "failure": error.reason} for row in rows]
         except VideoReadError as error:
             if len(rows) == 1:
                 return [{"row": rows[0], "failure": error.reason}]

@@ -103,6 +103,8 @@ class VideoIndex:
             table = read_features(file, without=("tokens",))
             if "path" not in table.columns:
                 raise ValueError(f"{file} holds features of texts; a search needs those of videos")
+            if not np.isfinite(table.features).all():
+                raise ValueError(f"{file} holds features that are not finite: extract them again")
             if index is None:
                 index, facts = cls(table.features.shape[1]), table.facts
             for key in SAME_MODEL:

@@ -111,10 +111,11 @@ class VideoTransformer(nn.Module):
         x = torch.cat([class_token.to(x.dtype), x.flatten(1, 2)], dim=1)  # [B, 1 + T·n, width]
 
         x = self.ln_pre(x)
-        # Under autocast the sum that runs through the blocks is in half precision, too: it is read and
-        # written many times a block, and the products round what they read of it anyway.
+        # Under bf16 autocast the sum that runs through the blocks is bf16, too: it is read and written many
+        # times a block, and the products round what they read of it anyway. fp16 could overflow there.
         kind = x.device.type
-        return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
+        in_bf16 = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.bfloat16
+        return x.bfloat16() if in_bf16 else x
 
     def read_out(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens after the last block -> video embeddings [B, D], and the tokens for the sort head."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from trainer.checkpoints import read_checkpoint, read_newest
+from trainer.checkpoints import list_checkpoints, read_checkpoint, read_newest
 from trainer.sharded import restore
 
 if TYPE_CHECKING:
@@ -72,7 +72,16 @@ def _choose(trainer: "Trainer", source: str) -> str | None:
     if source == "auto":
         found = read_newest(trainer.run_dir)
         return None if found is None else str(found[0])
-    read_checkpoint(Path(source))
+    path = Path(source)
+    read_checkpoint(path)
+    names = [each.name for each in list_checkpoints(trainer.run_dir)]
+    if path.resolve().parent == trainer.run_dir.resolve() and path.name in names:
+        further = names[: names.index(path.name)]
+        if further:  # they would pass for the newest ones, and the new ones be removed as old
+            raise FileExistsError(
+                f"{trainer.run_dir} holds checkpoints beyond {path.name}: {', '.join(further)}. Move them away, "
+                "or give the new run a name of its own (--set name=…)"
+            )
     return source
 
 

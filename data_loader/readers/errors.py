@@ -17,3 +17,7 @@ class VideoReadError(RuntimeError):
 
     def __str__(self) -> str:
         return f"{self.path}: {self.reason}" if self.reason else self.path
+
+
+class VideoReadTimeout(VideoReadError):
+    """A video whose reader was given up after its time limit; another try would take as long."""

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from .child import read_pixels
-from .errors import VideoReadError
+from .errors import VideoReadError, VideoReadTimeout
 from .frames import Chooser, Clip
 
 START_LIMIT = 300  # seconds for Python and its imports, which can be slow on a busy network drive
@@ -117,7 +117,7 @@ def read_killable(path: str, choose: Chooser, reader: str, timeout: float) -> Cl
             raise
         except TimeoutError as error:
             stop()
-            raise VideoReadError(
+            raise VideoReadTimeout(
                 path, f"not read within {timeout:g} s, given up (reader {reader})"
             ) from error
         except (EOFError, ConnectionError) as error:

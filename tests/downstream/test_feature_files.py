@@ -4,6 +4,7 @@ import av
 import numpy as np
 import pytest
 
+from data_loader.readers.errors import VideoReadTimeout
 from data_loader.video import VideoReadError
 from downstream import clips
 from downstream.clips import NUM_FRAMES, Clip, ClipDataset, cut, find_clips, find_extent, read_together
@@ -136,3 +137,18 @@ def test_a_long_video_is_opened_for_many_windows_at_once(tmp_path, monkeypatch):
     assert len(opened) == 7  # of 8, 4, 2, 2, 1, 1 and 4 windows
     alone = ClipDataset(windows, 32, "pyav", None)
     assert all((alone[row][0]["video"] == items[row]["video"]).all() for row in range(8) if row != 3)
+
+
+def test_a_file_that_timed_out_is_not_tried_again_for_its_parts(tmp_path, monkeypatch):
+    write_video(tmp_path / "a.mp4", seed=0, frames=40)
+    windows, _ = find_clips([str(tmp_path / "a.mp4")], 0.5)
+    opened = []
+
+    def give_up(path, choose, **options):
+        opened.append(path)
+        raise VideoReadTimeout(path, "not read within 1 s, given up")
+
+    monkeypatch.setattr(clips, "read_frames", give_up)
+    items = ClipDataset(windows, 32, "pyav", 1.0, most=8)[0]
+    assert [item["failure"] for item in items] == ["not read within 1 s, given up"] * 8
+    assert len(opened) == 1

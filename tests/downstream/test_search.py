@@ -189,6 +189,14 @@ def test_what_is_no_features_of_videos_is_refused(world, checkpoint, tmp_path, m
     assert ".parquet" in mistake("-f", tmp_path / "x.pt")
 
 
+def test_features_that_are_not_finite_are_refused(world, tmp_path):
+    table = read_features(world / "videos.safetensors")
+    table.features[1, 3] = np.nan
+    write_features(tmp_path / "broken.safetensors", table)
+    with pytest.raises(ValueError, match=r"broken\.safetensors holds features that are not finite"):
+        VideoIndex.from_files([tmp_path / "broken.safetensors"])
+
+
 def test_help(capsys):
     with pytest.raises(SystemExit) as stop:
         search.main(["--help"])

@@ -123,3 +123,12 @@ def test_the_random_states_come_back():
 def test_changes_are_named_by_their_keys():
     before, now = {"a": {"b": 1, "c": [1]}, "d": 2}, {"a": {"b": 1, "c": [2]}, "e": 3}
     assert list(changes(before, now)) == ["a.c is [2], was [1]", "d is None, was 2", "e is 3, was None"]
+
+
+def test_going_back_is_refused_while_further_checkpoints_are_there(undisturbed, arguments, capsys):
+    further = list_checkpoints(undisturbed)
+    with pytest.raises(SystemExit):
+        train.main(arguments("--resume", str(further[-1]), name="undisturbed"))
+    said = capsys.readouterr().err
+    assert f"holds checkpoints beyond {further[-1].name}" in said and further[0].name in said
+    assert list_checkpoints(undisturbed) == further
