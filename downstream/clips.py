@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from data_loader.readers.errors import VideoReadTimeout
 from data_loader.readers.pyav_reader import open_video
 from data_loader.sampling import linspace_frames
 from data_loader.transforms import feature_transform
-from data_loader.readers.errors import VideoReadTimeout
 from data_loader.video import VideoReadError, file_state, read_frames
 
 NUM_FRAMES = 12

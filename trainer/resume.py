@@ -79,8 +79,8 @@ def _choose(trainer: "Trainer", source: str) -> str | None:
         further = names[: names.index(path.name)]
         if further:  # they would pass for the newest ones, and the new ones be removed as old
             raise FileExistsError(
-                f"{trainer.run_dir} holds checkpoints beyond {path.name}: {', '.join(further)}. Move them away, "
-                "or give the new run a name of its own (--set name=…)"
+                f"{trainer.run_dir} holds checkpoints beyond {path.name}: {', '.join(further)}. Move them "
+                "away, or give the new run a name of its own (--set name=…)"
             )
     return source
 
