@@ -2,6 +2,7 @@
 
 import os
 import re
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -87,7 +88,12 @@ def setup(device: str | int | None = None, timeout_s: float = 600.0) -> DistCont
 def cleanup() -> None:
     """Leave the process group, if one was joined."""
     if dist.is_available() and dist.is_initialized():
+        has_threads = dist.get_backend() == "gloo"
         dist.destroy_process_group()
+        if has_threads:
+            # They live on while anything refers to the group, as FSDP does. One that has yet to drop the tensors
+            # of the last message when Python ends would abort the process: let it have its turn.
+            time.sleep(0.1)
 
 
 @contextmanager
