@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from model.layers import attend
 
@@ -30,15 +31,13 @@ class DividedAttention(nn.Module):
 
     def forward(self, x: Tensor, num_frames: int) -> Tensor:
         """x [B, 1 + T·n, width] -> the same shape; num_frames is T."""
-        qkv = self.qkv(x)
-        if (
-            self.backend == "auto"
-            and triton_attention is not None
-            and triton_attention.supports(qkv, num_frames, self.heads, self.over)
-        ):
-            x = triton_attention.triton_divided_attention(qkv, num_frames, self.heads, self.over)
+        kernels = triton_attention if self.backend == "auto" else None
+        if kernels is not None and kernels.supports(x, num_frames, self.heads, self.over):
+            bias = self.qkv.bias
+            qkv = F.linear(x, self.qkv.weight, bias.detach())
+            x = kernels.triton_divided_attention(qkv, bias, num_frames, self.heads, self.over)
         else:
-            x = self._attend(qkv, num_frames)
+            x = self._attend(self.qkv(x), num_frames)
         return self.proj(x)
 
     def _attend(self, qkv: Tensor, T: int) -> Tensor:

@@ -1,5 +1,6 @@
 """What both towers share: attention behind one function, the MLP, and running a stack of blocks."""
 
+from collections.abc import Iterable
 from contextlib import nullcontext
 
 import torch
@@ -9,9 +10,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
 try:
-    from model import triton_norm
+    from model import triton_activation, triton_norm
 except ImportError:  # Triton comes with PyTorch for NVIDIA's GPUs, not everywhere else
-    triton_norm = None
+    triton_activation = triton_norm = None
 
 # "sdpa" lets PyTorch choose the fastest kernel that fits; the others insist on one. "auto" is the same, but
 # for the divided attention of the video tower (model/attention.py).
@@ -43,8 +44,10 @@ class LayerNorm(nn.LayerNorm):
             return triton_norm.add_layer_norm(x, None, self.weight, self.bias, self.eps)[1]
         return super().forward(x)
 
-    def after_sum(self, x: Tensor, branch: Tensor) -> tuple[Tensor, Tensor]:
-        """x + branch, and its LayerNorm."""
+    def after_sum(self, x: Tensor, branch: Tensor | None) -> tuple[Tensor, Tensor]:
+        """x + branch, or x if there is none, and its LayerNorm."""
+        if branch is None:
+            return x, self(x)
         if triton_norm is not None and triton_norm.supports(x) and branch.dtype == x.dtype:
             return triton_norm.add_layer_norm(x, branch, self.weight, self.bias, self.eps)[:2]
         x = x + branch
@@ -56,7 +59,7 @@ def quick_gelu(x: Tensor) -> Tensor:
     return F.silu(1.702 * x) / 1.702
 
 
-ACTIVATIONS = {"quick_gelu": quick_gelu, "gelu": F.gelu}
+ACTIVATIONS = {"quick_gelu": quick_gelu, "gelu": F.gelu}  # model/triton_activation.py knows them, too
 
 
 class Mlp(nn.Module):
@@ -72,26 +75,63 @@ class Mlp(nn.Module):
         super().__init__()
         self.c_fc = nn.Linear(width, 4 * width)
         self.c_proj = nn.Linear(4 * width, width)
-        self.activation = ACTIVATIONS[activation]
+        self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden = self.c_fc(x)
+        bias = self.c_fc.bias
+        with_kernel = triton_activation is not None and triton_activation.supports(x)
+        hidden = F.linear(x, self.c_fc.weight, bias.detach() if with_kernel else bias)
+        project = self._project_with_kernel if with_kernel else self._project
         if self.recompute and hidden.requires_grad:
-            return checkpoint(self._project, hidden, use_reentrant=False, preserve_rng_state=False)
-        return self._project(hidden)
+            return checkpoint(project, hidden, use_reentrant=False, preserve_rng_state=False)
+        return project(hidden)
 
     def _project(self, hidden: Tensor) -> Tensor:
-        return self.c_proj(self.activation(hidden))
+        return self.c_proj(ACTIVATIONS[self.activation](hidden))
+
+    def _project_with_kernel(self, hidden: Tensor) -> Tensor:
+        return self.c_proj(triton_activation.activate(hidden, self.c_fc.bias, self.activation))
 
 
-def run_blocks(blocks: nn.ModuleList, x: Tensor, *args, checkpoint_every: int = 0) -> Tensor:
-    """x through the blocks; every `checkpoint_every`-th (0: none) is recomputed in backward, not stored."""
-    for i, block in enumerate(blocks):
-        if checkpoint_every and i % checkpoint_every == 0 and x.requires_grad and torch.is_grad_enabled():
-            x = checkpoint(block, x, *args, use_reentrant=False)
+class Blocks(nn.ModuleList):
+    """The blocks of a tower, [B, L, width] -> [B, L, width].
+
+    A block takes x and a branch that is still to be added to it, or None, and returns the same for the next,
+    whose first LayerNorm makes the sum. A block whose `recompute` is set is not stored for backward, but
+    computed again.
+    """
+
+    def __init__(self, blocks: Iterable[nn.Module]):
+        super().__init__(blocks)
+        self.run, self.regions = run_blocks, [list(self)]
+
+    def forward(self, x: Tensor, *args) -> Tensor:
+        for region in self.regions:
+            x = self.run(region, x, *args)
+        return x
+
+    def compile_regions(self, size: int, **options) -> None:
+        """torch.compile `size` blocks at a time, which all share what is compiled, in place.
+
+        With a size of 1, the hooks of a block stay out of what is compiled.
+        """
+        if size == 1:
+            for block in self:
+                block.forward = torch.compile(block.forward, **options)
         else:
-            x = block(x, *args)
-    return x
+            self.regions = [list(self)[start : start + size] for start in range(0, len(self), size)]
+            self.run = torch.compile(run_blocks, **options)
+
+
+def run_blocks(blocks: list[nn.Module], x: Tensor, *args) -> Tensor:
+    """x through blocks as `Blocks` describes them, and the last branch added."""
+    branch = None
+    for block in blocks:
+        if block.recompute and x.requires_grad and torch.is_grad_enabled():
+            x, branch = checkpoint(block, x, branch, *args, use_reentrant=False)
+        else:
+            x, branch = block(x, branch, *args)
+    return x + branch
 
 
 def init_attention(qkv: nn.Linear, proj: nn.Linear, layers: int) -> None:

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.layers import Mlp, attend, init_attention, init_mlp, run_blocks
+from model.layers import Blocks, LayerNorm, Mlp, attend, init_attention, init_mlp
 from model.variants import Variant
 
 
@@ -37,31 +37,34 @@ class CausalAttention(nn.Module):
 
 
 class Block(nn.Module):
-    """A pre-norm CLIP block."""
+    """A pre-norm CLIP block. One of model.layers.Blocks."""
+
+    recompute = False
 
     def __init__(self, width: int, heads: int, layers: int, activation: str, backend: str):
         super().__init__()
-        self.ln_1 = nn.LayerNorm(width)
+        self.ln_1 = LayerNorm(width)
         self.attn = CausalAttention(width, heads, layers, backend)
-        self.ln_2 = nn.LayerNorm(width)
+        self.ln_2 = LayerNorm(width)
         self.mlp = Mlp(width, activation)
         init_mlp(self.mlp, layers)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attn(self.ln_1(x))
-        return x + self.mlp(self.ln_2(x))
+    def forward(self, x: Tensor, branch: Tensor | None) -> tuple[Tensor, Tensor]:
+        x, y = self.ln_1.after_sum(x, branch)
+        x, y = self.ln_2.after_sum(x, self.attn(y))
+        return x, self.mlp(y)
 
 
 class TextTransformer(nn.Module):
     """The stack of blocks, [M, L, width] -> [M, L, width]."""
 
-    def __init__(self, variant: Variant, backend: str = "auto", checkpoint_every: int = 0):
+    def __init__(self, variant: Variant, backend: str = "auto"):
         super().__init__()
-        self.checkpoint_every = checkpoint_every
-        self.resblocks = nn.ModuleList(
+        blocks = (
             Block(variant.text_width, variant.text_heads, variant.text_layers, variant.activation, backend)
             for _ in range(variant.text_layers)
         )
+        self.resblocks = Blocks(blocks)
 
     def forward(self, x: Tensor) -> Tensor:
-        return run_blocks(self.resblocks, x, checkpoint_every=self.checkpoint_every)
+        return self.resblocks(x)

@@ -9,7 +9,8 @@ token. Its own output gathers from all tiles, so each tile gives a part of it.
     space: member r of tile f          is patch r of frame f
     time:  member r of tile j, r = pT+t, is patch jP+p of frame t, P = positions a tile
 
-Softmax is computed in base 2; `lse` is log2 of its denominator, kept for backward.
+Softmax is computed in base 2; `lse` is log2 of its denominator, kept for backward. The backward kernel
+also sums up the gradient of the bias of qkv, for which another kernel would read all that it writes.
 """
 
 import torch
@@ -18,27 +19,35 @@ import triton.language as tl
 from torch import Tensor
 from torch.library import triton_op, wrap_triton
 
+from model.precision import dtype_of_products
+
 LOG2E = 1.4426950408889634
 LARGEST_HEAD = 128
 LONGEST_BACKWARD = 255  # patches a frame: backward holds all keys of a tile at once
 TIME_TILE = 64
 
 
-def supports(qkv: Tensor, num_frames: int, heads: int, over: str) -> bool:
-    """Whether the kernels can take this packed [B, 1 + T·n, 3·width] and are the faster way."""
-    if not qkv.is_cuda or qkv.dtype not in (torch.bfloat16, torch.float16):
+def supports(x: Tensor, num_frames: int, heads: int, over: str) -> bool:
+    """Whether the kernels can take the qkv computed from x [B, 1 + T·n, width], and are the faster way."""
+    if not x.is_cuda or dtype_of_products(x) not in (torch.bfloat16, torch.float16):
         return False
-    patches = (qkv.shape[1] - 1) // num_frames
-    fits = num_frames < TIME_TILE if over == "time" else patches <= LONGEST_BACKWARD or not qkv.requires_grad
-    return fits and qkv.shape[2] // (3 * heads) <= LARGEST_HEAD
+    patches = (x.shape[1] - 1) // num_frames
+    short = patches <= LONGEST_BACKWARD or not torch.is_grad_enabled()
+    return (num_frames < TIME_TILE if over == "time" else short) and x.shape[2] // heads <= LARGEST_HEAD
 
 
-def triton_divided_attention(qkv: Tensor, num_frames: int, heads: int, over: str) -> Tensor:
-    """qkv [B, 1 + T·n, 3·width], for each token its query, key and value -> [B, 1 + T·n, width].
+def triton_divided_attention(qkv: Tensor, bias: Tensor, num_frames: int, heads: int, over: str) -> Tensor:
+    """A patch sees the class token and its group, the class token sees all, as in DividedAttention.
 
-    A patch sees the class token and its group, the class token sees all, as in DividedAttention.
+    Args:
+        qkv: [B, 1 + T·n, 3·width], for each token its query, key and value.
+        bias: [3·width], what was added to every row of qkv: it is not read, but gets its gradient from here.
+            So qkv is to be computed with the bias detached.
+
+    Returns:
+        [B, 1 + T·n, width].
     """
-    return divided_attention_forward(qkv, num_frames, heads, over == "time")[0]
+    return divided_attention_forward(qkv, bias, num_frames, heads, over == "time")[0]
 
 
 # ------------------------------------------------------------------ kernels
@@ -128,7 +137,7 @@ def _forward_kernel(
 
 @triton.jit
 def _backward_kernel(
-    qkv, out, lse, grad_out, grad_qkv, class_grad, n, L, members, tiles,
+    qkv, out, lse, grad_out, grad_qkv, class_grad, bias_grad, n, L, members, tiles,
     SCALE: tl.constexpr, T: tl.constexpr, TIME: tl.constexpr, HEADS: tl.constexpr, SIZE: tl.constexpr,
     PAD: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -140,8 +149,10 @@ def _backward_kernel(
     in_head = dim[None, :] < SIZE
     here = qkv + b * L * stride + head * SIZE
     grad_here = grad_qkv + b * L * stride + head * SIZE
-    # Where the class token's parts go: [B, tiles, 3, heads, size].
-    part = class_grad + (b * tiles + tile) * stride + head * SIZE + dim[None, :]
+    # Where the parts of the class token's gradient go, and of the bias's: [B, tiles, 3, heads, size] each.
+    at = (b * tiles + tile) * stride + head * SIZE
+    part = class_grad + at + dim[None, :]
+    bias_part = bias_grad + at + dim
 
     c = tl.arange(0, KEYS)
     key_token, key_group, key_patch = _token(c, tile, n, members, T, TIME)
@@ -150,6 +161,7 @@ def _backward_kernel(
     v = _load(here + 2 * width, key_token, stride, dim, SIZE, key_patch | key_class)
     grad_k = tl.zeros((KEYS, PAD), tl.float32)
     grad_v = tl.zeros((KEYS, PAD), tl.float32)
+    total_q = tl.zeros((PAD,), tl.float32)
 
     for start in range(0, members + 1, ROWS):
         r = start + tl.arange(0, ROWS)
@@ -178,6 +190,7 @@ def _backward_kernel(
         to = grad_here + token[:, None] * stride + dim[None, :]
         tl.store(to, grad_q.to(q.dtype), mask=patch[:, None] & in_head)
         tl.store(part + 0 * r[:, None], grad_q, mask=is_class[:, None] & in_head)
+        total_q += tl.sum(grad_q, axis=0)  # rows and columns that stand for no token are zero
 
     grad_k *= SCALE * 0.6931471805599453
     to = grad_here + key_token[:, None] * stride + dim[None, :]
@@ -185,6 +198,9 @@ def _backward_kernel(
     tl.store(to + 2 * width, grad_v.to(k.dtype), mask=key_patch[:, None] & in_head)
     tl.store(part + width + 0 * c[:, None], grad_k, mask=key_class[:, None] & in_head)
     tl.store(part + 2 * width + 0 * c[:, None], grad_v, mask=key_class[:, None] & in_head)
+    tl.store(bias_part, total_q, mask=dim < SIZE)
+    tl.store(bias_part + width, tl.sum(grad_k, axis=0), mask=dim < SIZE)
+    tl.store(bias_part + 2 * width, tl.sum(grad_v, axis=0), mask=dim < SIZE)
 
 
 @triton.jit
@@ -261,9 +277,9 @@ def backward_blocks(members: int, pad: int) -> dict[str, int]:
 
 @triton_op("tvtsv2::divided_attention_forward", mutates_args=())
 def divided_attention_forward(
-    qkv: Tensor, num_frames: int, heads: int, over_time: bool
+    qkv: Tensor, bias: Tensor, num_frames: int, heads: int, over_time: bool
 ) -> tuple[Tensor, Tensor]:
-    """qkv [B, L, 3·width] -> out [B, L, width], lse [B, heads, L]."""
+    """qkv [B, L, 3·width], bias [3·width] -> out [B, L, width], lse [B, heads, L]."""
     qkv = qkv.contiguous()
     B, L, _ = qkv.shape
     size, n, members, tiles = _geometry(qkv, num_frames, heads, over_time)
@@ -287,32 +303,34 @@ def divided_attention_forward(
 @triton_op("tvtsv2::divided_attention_backward", mutates_args=())
 def divided_attention_backward(
     grad_out: Tensor, qkv: Tensor, out: Tensor, lse: Tensor, num_frames: int, heads: int, over_time: bool
-) -> Tensor:
-    """Gradient of qkv, [B, L, 3·width]."""
+) -> tuple[Tensor, Tensor]:
+    """Gradients of qkv, [B, L, 3·width], and in float32 of the bias in it, in parts [B, tiles, 3·width]."""
     qkv, grad_out = qkv.contiguous(), grad_out.contiguous()
     B, L, packed = qkv.shape
     size, n, members, tiles = _geometry(qkv, num_frames, heads, over_time)
     constants = _constants(qkv, size, num_frames, heads, over_time)
     grad_qkv = torch.empty_like(qkv)
-    class_grad = qkv.new_empty(B, tiles, packed, dtype=torch.float32)
+    class_grad, bias_grad = (qkv.new_empty(B, tiles, packed, dtype=torch.float32) for _ in range(2))
     wrap_triton(_backward_kernel)[(heads, tiles, B)](
-        qkv, out, lse, grad_out, grad_qkv, class_grad, n, L, members, tiles,
+        qkv, out, lse, grad_out, grad_qkv, class_grad, bias_grad, n, L, members, tiles,
         **constants, **backward_blocks(members, constants["PAD"]),
     )  # fmt: skip
     wrap_triton(_combine_grad_kernel)[(triton.cdiv(packed, 256), B)](
         class_grad, grad_qkv, L, tiles, WIDTH=packed, COLUMNS=256
     )
-    return grad_qkv
+    return grad_qkv, bias_grad
 
 
 def _setup_context(ctx, inputs, output):
-    qkv, *ctx.shape = inputs
+    qkv, bias, *ctx.shape = inputs
+    ctx.bias_dtype = bias.dtype
     ctx.set_materialize_grads(False)  # there is none of lse
     ctx.save_for_backward(qkv, *output)
 
 
 def _backward(ctx, grad_out, _grad_lse):
-    return divided_attention_backward(grad_out, *ctx.saved_tensors, *ctx.shape), None, None, None
+    grad_qkv, bias_parts = divided_attention_backward(grad_out, *ctx.saved_tensors, *ctx.shape)
+    return grad_qkv, bias_parts.sum((0, 1)).to(ctx.bias_dtype), None, None, None
 
 
 divided_attention_forward.register_autograd(_backward, setup_context=_setup_context)

@@ -58,16 +58,19 @@ class TVTSv2(
             overrides["num_frames"] = num_frames
         v = self.variant = get_variant(variant).but_with(**overrides)
 
-        self.video_model = VideoTransformer(v, attention, checkpoint_every)
+        self.video_model = VideoTransformer(v, attention)
         self.text_token_embedding = nn.Embedding(v.vocab_size, v.text_width)
         self.text_positional_embedding = nn.Parameter(torch.empty(v.context_length, v.text_width))
-        self.text_model = TextTransformer(v, attention, checkpoint_every)
+        self.text_model = TextTransformer(v, attention)
         self.text_ln_final = nn.LayerNorm(v.text_width)
         self.text_projection = nn.Parameter(torch.empty(v.text_width, v.embed_dim))
         self.pred_model = SortTransformer(v, attention) if sort_head else None
         for module in self.modules():
             if isinstance(module, Mlp):
                 module.recompute = recompute_mlps
+        for tower in (self.video_model.transformer.resblocks, self.text_model.resblocks):
+            for block in tower[::checkpoint_every] if checkpoint_every else []:
+                block.recompute = True
 
         nn.init.normal_(self.text_token_embedding.weight, std=v.text_embedding_std or 0.02)
         nn.init.normal_(self.text_positional_embedding, std=v.text_embedding_std or 0.01)
@@ -164,18 +167,21 @@ class TVTSv2(
             order_logits = self.pred_model(video_tokens, texts.detach())
         return ModelOutput(texts.mean(dim=1), video_embeds, order_logits)
 
-    def compile_towers(self, **options) -> None:
+    def compile_towers(self, blocks_a_region: int = 4, **options) -> None:
         """torch.compile both towers and the sort head in place, with its options; names in state_dict stay.
 
-        By region: a tower's blocks share one compiled block, so that the start takes seconds, not minutes,
-        and texts are still cut to the longest. Between the blocks, gradients and slices of parameters can
-        travel to other processes while the next block computes; for that, hooks stay out of what is compiled.
+        By region: all regions of a tower share one compiled stack of blocks, so that the start takes seconds,
+        not minutes, and texts are still cut to the longest. Between the regions, gradients and slices of
+        parameters can travel to other processes while the next one computes. Calling a region costs the host
+        about as much as ten kernels, so that few large ones are better, but the hooks of single blocks, as
+        FSDP has them, need regions of 1.
         """
         if not options.keys() & {"backend", "mode", "options"}:
             # PyTorch 2.11 crashes when it puts our kernels with its static launchers into its cache on disk.
             options["options"] = {"use_static_cuda_launcher": False}
-        self.video_model.compile_regions(**options)
-        for block in self.blocks:
+        self.video_model.compile_regions(blocks_a_region, **options)
+        self.text_model.resblocks.compile_regions(blocks_a_region, **options)
+        for block in [] if self.pred_model is None else self.pred_model.blocks:
             block.forward = torch.compile(block.forward, **options)
 
     @property

@@ -6,7 +6,8 @@ from torch import Tensor, nn
 
 from model.attention import DividedAttention
 from model.checks import check_keep_ind, check_valid_frames, check_video
-from model.layers import LayerNorm, Mlp, init_attention, init_mlp, run_blocks
+from model.layers import Blocks, LayerNorm, Mlp, init_attention, init_mlp
+from model.precision import dtype_of_products
 from model.variants import Variant
 
 IMAGE_MEAN = (0.485, 0.456, 0.406)
@@ -14,7 +15,9 @@ IMAGE_STD = (0.229, 0.224, 0.225)
 
 
 class Block(nn.Module):
-    """Attention over time, attention over space, MLP, each after a LayerNorm."""
+    """Attention over time, attention over space, MLP, each after a LayerNorm. One of model.layers.Blocks."""
+
+    recompute = False
 
     def __init__(self, width: int, heads: int, activation: str, backend: str):
         super().__init__()
@@ -25,10 +28,11 @@ class Block(nn.Module):
         self.ln_2 = LayerNorm(width)
         self.mlp = Mlp(width, activation)
 
-    def forward(self, x: Tensor, num_frames: int) -> Tensor:
-        _, r = self.ln_1.after_sum(x, self.timeattn(self.ln_3(x), num_frames))
-        x, y = self.ln_2.after_sum(x, self.attn(r, num_frames))  # the sum over time feeds this attention only
-        return x + self.mlp(y)
+    def forward(self, x: Tensor, branch: Tensor | None, num_frames: int) -> tuple[Tensor, Tensor]:
+        x, y = self.ln_3.after_sum(x, branch)
+        _, y = self.ln_1.after_sum(x, self.timeattn(y, num_frames))
+        x, y = self.ln_2.after_sum(x, self.attn(y, num_frames))  # the sum over time feeds this attention only
+        return x, self.mlp(y)
 
 
 class VideoTransformer(nn.Module):
@@ -38,10 +42,9 @@ class VideoTransformer(nn.Module):
     `proj`; "patches_raw" is the patches alone, after `proj` without `ln_post` (the official H/14).
     """
 
-    def __init__(self, variant: Variant, backend: str = "auto", checkpoint_every: int = 0):
+    def __init__(self, variant: Variant, backend: str = "auto"):
         super().__init__()
         self.variant = variant
-        self.checkpoint_every = checkpoint_every
         width, patch = variant.video_width, variant.patch_size
         self.conv1 = nn.Conv2d(3, width, patch, stride=patch, bias=False)
         self.class_embedding = nn.Parameter(torch.empty(width))
@@ -52,7 +55,7 @@ class VideoTransformer(nn.Module):
             Block(width, variant.video_heads, variant.activation, backend)
             for _ in range(variant.video_layers)
         )
-        self.transformer = nn.ModuleDict({"resblocks": nn.ModuleList(blocks)})
+        self.transformer = nn.ModuleDict({"resblocks": Blocks(blocks)})
         self.ln_post = nn.LayerNorm(width)
         self.proj = nn.Parameter(torch.empty(width, variant.embed_dim))
         # Normalisation of uint8 pixels; not part of the official state_dict.
@@ -90,8 +93,7 @@ class VideoTransformer(nn.Module):
             valid_frames = valid_frames.to(video.device)
 
         x = self.embed(video, keep_ind, valid_frames)
-        x = run_blocks(self.transformer.resblocks, x, T, checkpoint_every=self.checkpoint_every)
-        return self.read_out(x)
+        return self.read_out(self.transformer.resblocks(x, T))
 
     def embed(self, video: Tensor, keep_ind: Tensor | None, valid_frames: Tensor | None) -> Tensor:
         """video [B, T, 3, S, S] -> tokens with their positions, [B, 1 + T·n, width]."""
@@ -113,9 +115,7 @@ class VideoTransformer(nn.Module):
         x = self.ln_pre(x)
         # Under bf16 autocast the sum that runs through the blocks is bf16, too: it is read and written many
         # times a block, and the products round what they read of it anyway. fp16 could overflow there.
-        kind = x.device.type
-        in_bf16 = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.bfloat16
-        return x.bfloat16() if in_bf16 else x
+        return x.bfloat16() if dtype_of_products(x) == torch.bfloat16 else x
 
     def read_out(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens after the last block -> video embeddings [B, D], and the tokens for the sort head."""
@@ -147,7 +147,8 @@ class VideoTransformer(nn.Module):
             return positions
         return F.embedding(keep_ind, positions)[:, None]
 
-    def compile_regions(self, **options) -> None:
-        """torch.compile what lies before the blocks and what lies after them, in place."""
+    def compile_regions(self, size: int, **options) -> None:
+        """torch.compile in place: what lies before the blocks, `size` blocks at a time, what lies after."""
+        self.transformer.resblocks.compile_regions(size, **options)
         self.embed = torch.compile(self.embed, **options)
         self.read_out = torch.compile(self.read_out, **options)

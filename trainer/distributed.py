@@ -91,8 +91,8 @@ def cleanup() -> None:
         has_threads = dist.get_backend() == "gloo"
         dist.destroy_process_group()
         if has_threads:
-            # They live on while anything refers to the group, as FSDP does. One that has yet to drop the tensors
-            # of the last message when Python ends would abort the process: let it have its turn.
+            # They live on while anything refers to the group, as FSDP does. One that has yet to drop the last
+            # message's tensors when Python ends would abort the process: let it have its turn.
             time.sleep(0.1)
 
 

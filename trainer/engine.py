@@ -51,7 +51,7 @@ def build_engine(
     if context.device.type == "cuda" if compiled is None else compiled:
         # It would cut graphs into pieces to overlap them with DDP's messages; ours are as small as that.
         torch._dynamo.config.optimize_ddp = False
-        engine.model.compile_towers(**options)
+        engine.model.compile_towers(1 if engine.sharded else 4, **options)
     return engine
 
 

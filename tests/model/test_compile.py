@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch._dynamo.utils import counters
 
 from model import create_model
 from tests.model.test_text_encoder import random_ids
@@ -56,16 +57,40 @@ def test_text_tower_is_one_graph(model):
     assert_same_gradients(gradients(model, got), gradients(model, want))
 
 
-def test_towers_compiled_in_place_keep_their_names_and_take_texts_of_any_length(model):
+@pytest.mark.parametrize("region", [1, 2, 4])
+def test_towers_compiled_in_place_keep_their_names_and_take_texts_of_any_length(model, region):
     names = list(model.state_dict())
     video, keep = inputs()
     batches = [{"video": video, "keep_ind": keep, "text": random_ids([n] * 8)} for n in (5, 9, 13)]
     want = [model(batch) for batch in batches]
-    model.compile_towers(fullgraph=True, backend=BACKEND)
+    want_gradients = gradients(model, want[0].video_embeds + want[0].text_embeds)
+    model.compile_towers(region, fullgraph=True, backend=BACKEND)
     assert list(model.state_dict()) == names
     for batch, one in zip(batches, want, strict=True):
         for got, other in zip(model(batch), one, strict=True):
             torch.testing.assert_close(got, other, atol=1e-5, rtol=1e-5)
+    out = model(batches[0])
+    assert_same_gradients(gradients(model, out.video_embeds + out.text_embeds), want_gradients)
+
+
+def test_the_regions_of_a_tower_share_what_is_compiled():
+    torch.compiler.reset()
+    model = create_model("TVTSv2_Demo", video_layers=6, sort_head=False)
+    model.compile_towers(2, fullgraph=True, backend=BACKEND)
+    before = counters["stats"]["unique_graphs"]
+    model.encode_video(inputs()[0])
+    assert counters["stats"]["unique_graphs"] - before == 3  # before the blocks, the blocks, after them
+
+
+@pytest.mark.parametrize("checkpointing", [1, "mlp"])
+def test_regions_that_are_recomputed_in_backward(checkpointing):
+    torch.manual_seed(0)
+    models = [create_model("TVTSv2_Demo", activation_checkpointing=kind) for kind in (0, checkpointing)]
+    models[1].load_state_dict(models[0].state_dict())
+    models[1].compile_towers(2, fullgraph=True, backend=BACKEND)
+    video, keep = inputs()
+    want, got = (gradients(model, model.encode_video(video, keep)[0]) for model in models)
+    assert_same_gradients(got, want)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="the default back end is for GPUs here")

@@ -87,7 +87,7 @@ def test_frozen_text_embeddings_make_the_frozen_part_run_without_gradients():
     model = create_model("TVTSv2_Demo", trained_text_blocks=1, freeze_text_embeddings=True)
     needs_gradient = []
     for block in model.text_model.resblocks:
-        block.register_forward_hook(lambda _module, _args, out: needs_gradient.append(out.requires_grad))
+        block.register_forward_hook(lambda _module, _args, out: needs_gradient.append(out[1].requires_grad))
     trained = trained_state(model, random_ids((5, 8)))
     assert needs_gradient == [False, False, True]
     assert not {"text_token_embedding.weight", "text_positional_embedding"} & trained

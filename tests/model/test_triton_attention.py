@@ -17,19 +17,22 @@ CASES = [(3, 5, 2, 16), (12, 9, 1, 16), (12, 11, 1, 20), (1, 7, 2, 16), (2, 70, 
 
 
 def compare(over, frames, patches, heads, size, device, dtype):
-    """Relative errors of output and gradient, over all tokens and of the class token alone."""
+    """Relative errors: output and gradient of all tokens, of the class token alone, the bias's gradient."""
     torch.manual_seed(0)
     shape = (2, 1 + frames * patches, 3 * heads * size)
     qkv = torch.randn(shape, device=device).to(dtype).requires_grad_()
-    got = triton_attention.triton_divided_attention(qkv, frames, heads, over)
+    bias = torch.zeros(shape[-1], device=device, requires_grad=True)
+    got = triton_attention.triton_divided_attention(qkv, bias, frames, heads, over)
     exact = qkv.detach().double().requires_grad_()
     q, k, v = exact.view(*shape[:2], 3, heads, size).unbind(2)
     want = plain_attention(q, k, v, allowed_pairs(frames, patches, over).to(device)).flatten(2)
     weights = torch.randn_like(got)
-    (got_grad,) = torch.autograd.grad(got, qkv, weights)
+    got_grad, got_bias_grad = torch.autograd.grad(got, [qkv, bias], weights)
     (want_grad,) = torch.autograd.grad(want, exact, weights.double())
     pairs = [(got, want), (got_grad, want_grad)]
-    return [relative_error(a, b) for one, other in pairs for a, b in ((one, other), (one[:, 0], other[:, 0]))]
+    pairs += [(one[:, 0], other[:, 0]) for one, other in pairs]
+    pairs.append((got_bias_grad, want_grad.sum((0, 1))))
+    return [relative_error(*pair) for pair in pairs]
 
 
 def sharp_error(over, device, dtype):
@@ -38,7 +41,7 @@ def sharp_error(over, device, dtype):
     qkv = torch.randn(2, 1 + 3 * 70, 3 * 2 * 16, device=device).to(dtype)
     q, k, v = qkv.view(*qkv.shape[:2], 3, 2, 16).unbind(2)
     k[:, 0] = 100 * q[:, 0]
-    got = triton_attention.triton_divided_attention(qkv, 3, 2, over)
+    got = triton_attention.triton_divided_attention(qkv, qkv.new_zeros(3 * 2 * 16), 3, 2, over)
     pairs = allowed_pairs(3, 70, over).to(device)
     return relative_error(got, plain_attention(q.double(), k.double(), v.double(), pairs).flatten(2))
 

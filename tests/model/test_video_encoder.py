@@ -86,7 +86,7 @@ def test_raw_patch_tokens_leave_out_class_token_and_last_norm():
     model = create_model("TVTSv2_Demo", sort_tokens="patches_raw", activation="gelu").eval()
     tower, video = model.video_model, random_video()
     before_norm = {}
-    tower.transformer.resblocks[-1].register_forward_hook(lambda *args: before_norm.update(x=args[2]))
+    tower.transformer.resblocks.register_forward_hook(lambda *args: before_norm.update(x=args[2]))
     embeds, tokens = model.encode_video(video)
     torch.testing.assert_close(tokens, before_norm["x"][:, 1:] @ tower.proj)
     torch.testing.assert_close(embeds, tower.ln_post(before_norm["x"][:, 0]) @ tower.proj)
