@@ -52,7 +52,7 @@ def _slope(x, c, QUICK: tl.constexpr):
 
 
 @triton.jit
-def _forward_kernel(hidden, out, numel, QUICK: tl.constexpr, BLOCK: tl.constexpr):
+def _activation_kernel(hidden, out, numel, QUICK: tl.constexpr, BLOCK: tl.constexpr):
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     x = tl.load(hidden + at, mask=at < numel, other=0.0)
     y = x.to(tl.float32) * _cumulative(x.to(tl.float32), QUICK)
@@ -60,7 +60,7 @@ def _forward_kernel(hidden, out, numel, QUICK: tl.constexpr, BLOCK: tl.constexpr
 
 
 @triton.jit
-def _backward_kernel(
+def _activation_grad_kernel(
     hidden, grad_out, grad_hidden, bias_grad, rows, width,
     QUICK: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, STEPS: tl.constexpr,
 ):  # fmt: skip
@@ -91,7 +91,7 @@ def activation_forward(hidden: Tensor, bias: Tensor, quick: bool) -> Tensor:
     hidden = hidden.contiguous()
     out = torch.empty_like(hidden)
     numel = hidden.numel()
-    wrap_triton(_forward_kernel)[(triton.cdiv(numel, FORWARD),)](
+    wrap_triton(_activation_kernel)[(triton.cdiv(numel, FORWARD),)](
         hidden, out, numel, QUICK=quick, BLOCK=FORWARD, num_warps=8
     )
     return out
@@ -106,7 +106,7 @@ def activation_backward(grad_out: Tensor, hidden: Tensor, quick: bool) -> tuple[
     parts = triton.cdiv(rows, ROWS * STEPS)
     grad_hidden = torch.empty_like(hidden)
     bias_grad = hidden.new_empty(parts, width, dtype=torch.float32)
-    wrap_triton(_backward_kernel)[(triton.cdiv(width, COLUMNS), parts)](
+    wrap_triton(_activation_grad_kernel)[(triton.cdiv(width, COLUMNS), parts)](
         hidden, grad_out, grad_hidden, bias_grad, rows, width,
         QUICK=quick, ROWS=ROWS, COLUMNS=COLUMNS, STEPS=STEPS, num_warps=8,
     )  # fmt: skip

@@ -1,0 +1,80 @@
+"""Every figure of speed in the README, one benchmark after the other: python benchmarks/all.py
+
+Each runs in a process of its own, so that one that fails costs no other. What it prints and its figures go to
+NAME.log and NAME.json below --output. The whole takes most of an hour on one GPU, more where reading is slow.
+"""
+
+import argparse
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+HERE = Path(__file__).resolve().parent
+
+BENCHMARKS = {
+    "train-B_32": "train_step --arch TVTSv2_B_32 --batch-size 64 --profile",
+    "train-B_32-256": "train_step --arch TVTSv2_B_32 --batch-size 256 --no-reference",
+    "train-B_16": "train_step --arch TVTSv2_B_16 --batch-size 64 --profile",
+    "train-H_14": "train_step --arch TVTSv2_H_14 --batch-size 32 --activation-checkpointing mlp "
+    "--no-reference --profile",
+    "train-H_14-2": "train_step --arch TVTSv2_H_14 --batch-size 2 --no-reference --rounds 2",
+    "inference-B_32": "inference --arch TVTSv2_B_32 --profile",
+    "inference-B_16": "inference --arch TVTSv2_B_16 --profile",
+    "inference-H_14": "inference --arch TVTSv2_H_14 --profile --rounds 3",
+    "loading": "data_loading --gpu-rate B/32=850 B/16=450 H/14=85 --workers 1 4 8 16",
+    "end-to-end-B_16": "end_to_end --arch TVTSv2_B_16 --workers 8",
+    "end-to-end-H_14": "end_to_end --arch TVTSv2_H_14 --workers 4 --batch-size 32 --steps 60 --warm-up 20 "
+    "--set arch.activation_checkpointing=mlp",
+    "features-B_16": "feature_extraction --arch TVTSv2_B_16 --workers 16",
+    "search": "search",
+    "scaling-ddp": "scaling --arch TVTSv2_B_16 --gpus 1,2",
+    "scaling-fsdp": "scaling --arch TVTSv2_H_14 --engine fsdp --batch-size 24 --activation-checkpointing mlp "
+    "--gpus 1,2",
+}
+
+
+def run(name: str, output: Path) -> int:
+    """Run one benchmark, showing and keeping what it prints. Returns its exit status."""
+    module, *arguments = BENCHMARKS[name].split()
+    command = [sys.executable, str(HERE / f"{module}.py"), *arguments, "--json", str(output / f"{name}.json")]
+    print(f"\n=== {name}: {module} {' '.join(arguments)}", flush=True)
+    with (
+        (output / f"{name}.log").open("w") as log,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process,
+    ):
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            log.write(line)
+    return process.returncode
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", nargs="+", choices=BENCHMARKS, metavar="NAME", help=" ".join(BENCHMARKS))
+    parser.add_argument("--output", type=Path, default=HERE.parent / "results/benchmarks", help="%(default)s")
+    args = parser.parse_args(argv)
+    args.output.mkdir(parents=True, exist_ok=True)
+
+    outcome = {}
+    for name in args.only or BENCHMARKS:
+        if name.startswith("scaling") and torch.cuda.device_count() < 2:
+            outcome[name] = "left out: it needs 2 GPUs"
+            continue
+        start = time.perf_counter()
+        status = run(name, args.output)
+        seconds = f"{time.perf_counter() - start:.0f} s"
+        outcome[name] = seconds if status == 0 else f"failed ({status}) after {seconds}"
+    print(f"\nlogs and figures: {args.output}")
+    for name, what in outcome.items():
+        print(f"{name:<{max(map(len, outcome))}}  {what}")
+    return int(any(what.startswith("failed") for what in outcome.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,31 @@
+"""The command that runs every benchmark: its lines are understood, and a failure costs no other."""
+
+import importlib
+import json
+
+import pytest
+
+from benchmarks import all as every
+
+
+@pytest.mark.parametrize("name", every.BENCHMARKS)
+def test_each_line_is_understood(name, capsys):
+    module, *arguments = every.BENCHMARKS[name].split()
+    benchmark = importlib.import_module(f"benchmarks.{module}")
+    with pytest.raises(SystemExit) as end:
+        benchmark.main([*arguments, "--json", "figures.json", "--help"])
+    assert end.value.code == 0
+    known = capsys.readouterr().out
+    for argument in arguments:
+        assert not argument.startswith("--") or f"{argument} " in known
+
+
+def test_a_failing_benchmark_is_named_and_the_others_run(tmp_path, monkeypatch, capsys):
+    bad = "train_step --arch TVTSv2_Demo --frames 99 --device cpu"
+    good = "inference --arch TVTSv2_Demo --frames 2 --rounds 1 --steps 1 --device cpu --no-reference"
+    monkeypatch.setattr(every, "BENCHMARKS", {"bad": bad, "good": good})
+    assert every.main(["--output", str(tmp_path)]) == 1
+    printed = capsys.readouterr().out
+    assert "bad   failed (1) after" in printed
+    assert "ValueError: this TVTSv2_Demo takes 1 to" in (tmp_path / "bad.log").read_text()
+    assert json.loads((tmp_path / "good.json").read_text())["tables"]
