@@ -16,9 +16,9 @@ from PIL import Image
 from CLIP import tokenize
 from data_loader.transforms import normalize
 from data_loader.video import read_frames
-from downstream import feature_extraction
-from downstream.feature_extraction import extract_features
+from downstream import feature_extraction, features
 from downstream.feature_files import read_features
+from downstream.features import extract_features
 from trainer.config import REPOSITORY
 
 from .layouts import write_video
@@ -134,13 +134,13 @@ def test_a_killed_run_goes_on_and_does_no_video_twice(videos, checkpoint, tmp_pa
     assert not out.exists() and out.with_name("out.safetensors.parts").is_dir()
 
     embedded = []
-    embed_batch = feature_extraction.embed_batch
+    embed_batch = features.embed_batch
 
     def counted(batch, clips, *rest):
         embedded.extend(Path(clip.path).name for clip in clips)
         return embed_batch(batch, clips, *rest)
 
-    monkeypatch.setattr(feature_extraction, "embed_batch", counted)
+    monkeypatch.setattr(features, "embed_batch", counted)
     assert feature_extraction.main(given) == 0
     assert embedded == ["4.mp4", "5.mp4", "6.mp4"]
     assert "(4 were there already)" in capsys.readouterr().out
