@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -136,6 +137,54 @@ def test_a_folder_saved_as_pretrained_is_a_checkpoint(model, tmp_path):
     assert find_checkpoint(str(tmp_path), "TVTSv2_Demo") == tmp_path / "model.safetensors"
 
 
+def test_a_distributed_checkpoint_gives_what_its_file_gives(world, checkpoint, sharded, count_videos):
+    assert retrieval.main(arguments(world, checkpoint)) == 0
+    first = results(world)
+    assert retrieval.main(arguments(world, sharded)) == 0
+    assert count_videos == [5, 5]  # it has a hash of its own
+    assert results(world)["queries"] == first["queries"]
+    hashed = subprocess.run(
+        "sha256sum * | sha256sum", shell=True, cwd=sharded, capture_output=True, text=True, check=True
+    )
+    assert results(world)["checkpoint"] == {"path": str(sharded), "sha256": hashed.stdout.split()[0]}
+
+
+def test_a_distributed_checkpoint_cut_short_is_refused(world, sharded, tmp_path, capsys):
+    copy = Path(shutil.copytree(sharded, tmp_path / "copy.dcp"))
+    shard = next(copy.glob("shard-*"))
+    os.truncate(shard, 100)
+    message = failing(retrieval.main, arguments(world, copy), capsys)
+    assert f"{shard.name} missing or cut short" in message and str(copy) in message
+
+
+@pytest.mark.parametrize("option", ["--output", "--report"])
+def test_a_folder_that_cannot_be_written_is_named_before_the_work(
+    world, checkpoint, capsys, count_videos, blocked, option
+):
+    given = arguments(world, checkpoint, option, str(blocked))
+    assert f"could not write {blocked}: Not a directory" in failing(retrieval.main, given, capsys)
+    assert count_videos == []
+
+
+@pytest.mark.parametrize("file", ["out/results.json", "pages/retrieval_msrvtt.html"])
+def test_figures_are_shown_before_what_cannot_be_written(world, checkpoint, capsys, file):
+    (world / file).mkdir(parents=True)  # nothing can be renamed to that
+    with pytest.raises(SystemExit) as stop:
+        retrieval.main(arguments(world, checkpoint, "--report", str(world / "pages")))
+    assert stop.value.code == 1
+    said = capsys.readouterr()
+    assert "text to video" in said.out and "R@1" in said.out
+    assert f"error: could not write {world / file}: Is a directory" in said.err
+    assert (world / "out/results.json").is_file() == (file != "out/results.json")
+
+
+def test_embeddings_that_cannot_be_kept_are_no_loss(world, checkpoint, capsys):
+    (world / "out/video_embeddings.safetensors").mkdir(parents=True)
+    assert retrieval.main(arguments(world, checkpoint)) == 0
+    assert f"warning: could not write {world / 'out/video_embeddings.safetensors'}" in capsys.readouterr().err
+    assert results(world)["counts"]["videos"] == 5
+
+
 def failing(main, given: list[str], capsys) -> str:
     with pytest.raises(SystemExit) as stop:
         main(given)
@@ -180,7 +229,9 @@ def test_no_data_set_named(capsys):
     assert "--config FILE or --dataset NAME (demo_" in failing(test_entry.main, [], capsys)
 
 
-def test_all_runs_what_is_there(tmp_path, checkpoint, capsys, monkeypatch):
+@pytest.fixture
+def run_three(tmp_path, checkpoint):
+    """--all for three data sets that are there, and one that is not."""
     layouts.msrvtt(tmp_path / "msrvtt", tmp_path / "meta")
     layouts.recognition("hmdb51", tmp_path / "hmdb51", tmp_path / "meta")
     layouts.ssv2(tmp_path / "SSV2", tmp_path / "meta")
@@ -191,12 +242,27 @@ def test_all_runs_what_is_there(tmp_path, checkpoint, capsys, monkeypatch):
         (tmp_path / f"{name}.json").write_text(json.dumps(config | {"meta": str(tmp_path / "meta")}))
         names.append(str(tmp_path / name))
     given = ["--all", "--arch", "TVTSv2_Demo", "-r", str(checkpoint), "--num-workers", "0", "-d", "cpu"]
-    args = test_entry.parse([*given, "--output", str(tmp_path / "results")])
-    assert run_all(args, names, test_entry.TASKS) == 0
+    given += ["--output", str(tmp_path / "results")]
+    return lambda *more: run_all(test_entry.parse([*given, *more]), names, test_entry.TASKS)
+
+
+def test_all_runs_what_is_there(run_three, tmp_path, capsys):
+    assert run_three() == 0
     out = capsys.readouterr().out
     assert "lsmdc: left out" in out and "Table 2" in out and "Table 3" in out
     assert "msrvtt †" in out and "hmdb51" in out
     assert (tmp_path / "results/recognition/hmdb51/TVTSv2_Demo/results.json").exists()
+
+
+def test_all_shows_what_it_found_whatever_else_fails(run_three, tmp_path, capsys):
+    (tmp_path / "pages/retrieval_msrvtt.html").mkdir(parents=True)
+    (tmp_path / "meta/ssv2/mc/val.jsonl").write_text("no list\n")
+    assert run_three("--report", str(tmp_path / "pages")) == 1
+    out = capsys.readouterr().out
+    assert f"msrvtt: failed. could not write {tmp_path / 'pages/retrieval_msrvtt.html'}" in out
+    assert "ssv2_mc: failed." in out and "val.jsonl" in out
+    assert "msrvtt †" in out and "Table 3" in out
+    assert (tmp_path / "pages/recognition_hmdb51.html").is_file()
 
 
 def test_all_with_a_data_set_is_refused(capsys):

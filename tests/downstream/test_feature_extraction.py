@@ -188,6 +188,45 @@ def test_unreadable_files_are_reported(videos, checkpoint, tmp_path, capsys):
     assert len(read_features(out)) == 7
 
 
+def test_features_stay_while_their_videos_are_out_of_reach(videos, checkpoint, tmp_path):
+    out = tmp_path / "out.npz"
+    given = command(checkpoint, *(videos / f"{i}.mp4" for i in range(2)), "-o", out)
+    assert feature_extraction.main(given) == 0
+    before = out.read_bytes()
+    videos.rename(tmp_path / "elsewhere")
+    assert feature_extraction.main(given) == 1
+    assert out.read_bytes() == before
+
+
+def test_a_distributed_checkpoint_gives_what_its_file_gives(videos, checkpoint, sharded):
+    found = [
+        extract_features([videos / "3.mp4"], "TVTSv2_Demo", weights, num_workers=0, device="cpu")
+        for weights in (checkpoint, sharded)
+    ]
+    np.testing.assert_array_equal(found[0].table.features, found[1].table.features)
+
+
+def test_what_cannot_be_written_costs_nothing_else(videos, checkpoint, tmp_path, capsys, blocked):
+    """A folder is tried before the work; later the features are there, and said to be, before the page."""
+    for option in ("--output", "--report"):
+        place = blocked / "x.npz" if option == "--output" else blocked
+        given = command(checkpoint, videos / "1.mp4", "-o", tmp_path / "x.npz", option, place)
+        with pytest.raises(SystemExit) as stop:
+            feature_extraction.main(given)
+        assert stop.value.code == 2
+        assert f"error: could not write {blocked}" in capsys.readouterr().err
+        assert not (tmp_path / "x.npz").exists()
+
+    (tmp_path / "pages/features.html").mkdir(parents=True)
+    given = command(checkpoint, videos / "1.mp4", "-o", tmp_path / "x.npz", "--report", tmp_path / "pages")
+    with pytest.raises(SystemExit) as stop:
+        feature_extraction.main(given)
+    assert stop.value.code == 1
+    said = capsys.readouterr()
+    assert "video features: [1, 96]" in said.out and "features.html: Is a directory" in said.err
+    assert len(read_features(tmp_path / "x.npz")) == 1
+
+
 def test_nothing_readable(checkpoint, tmp_path):
     (tmp_path / "a.mp4").write_bytes(b"")
     out = tmp_path / "out.npz"
