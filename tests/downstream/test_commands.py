@@ -4,8 +4,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -18,6 +16,7 @@ from downstream.options import RELEASED, default_workers, find_checkpoint
 from trainer.config import REPOSITORY
 
 from . import layouts
+from .launch import launch
 
 
 @pytest.fixture
@@ -291,66 +290,6 @@ def test_help(module, capsys):
         "example",
     ):
         assert option in shown
-
-
-def launch(command: list[str], cwd: Path) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, *command], cwd=cwd, env=environment, capture_output=True, text=True, timeout=300
-    )
-
-
-def torchrun(script: str, given: Sequence[str], cwd: Path) -> subprocess.CompletedProcess:
-    started = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    done = launch([*started, str(REPOSITORY / script), *given], cwd)
-    assert done.returncode == 0, done.stderr
-    return done
-
-
-def same_results(one: Path, two: Path) -> None:
-    first, second = (json.loads((folder / "results.json").read_text()) for folder in (one, two))
-    for key in ("metrics", "counts", "failed_files"):
-        assert first[key] == second[key]
-    rounded = {"similarity": 0, "top": 0}  # numbers, which other batches may change in the last digit
-    for query, other in zip(first["queries"], second["queries"], strict=True):
-        assert query | rounded == other | rounded
-
-
-def test_two_processes_from_another_folder_give_what_one_gives(tmp_path, checkpoint, monkeypatch):
-    """Every data set of the paper, in the places where the configs look for them."""
-    data, meta = tmp_path / "data", tmp_path / "meta_data"
-    layouts.msrvtt(data / "msrvtt", meta)
-    layouts.didemo(data / "didemo", meta)
-    layouts.lsmdc(data / "lsmdc", meta)
-    for name in ("hmdb51", "ucf101", "k400"):
-        layouts.recognition(name, data / name, meta)
-    layouts.ssv2(data / "SSV2", meta)
-    # An odd number of videos, and one unreadable: the shares of the two processes differ.
-    (data / "msrvtt/videos/all/video4.mp4").write_bytes(b"")
-    given = ["--all", "--arch", "TVTSv2_Demo", "-r", str(checkpoint), "-d", "cpu", "--num-workers", "0"]
-    given += ["--allow-missing", "--batch-size", "2", "--output"]
-    monkeypatch.chdir(tmp_path)
-    assert test_entry.main([*given, "one"]) == 0
-    done = torchrun("test.py", [*given, "two"], cwd=tmp_path)
-    assert done.stdout.count("Table 2") == done.stdout.count("Table 3") == 1 and "msrvtt*" in done.stdout
-    found = sorted(
-        path.parent.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("results.json")
-    )
-    assert [folder.parent.name for folder in found] == [
-        *("ssv2_mc", "hmdb51", "k400", "ucf101", "didemo", "lsmdc", "msrvtt")
-    ]
-    for folder in found:
-        same_results(tmp_path / "one" / folder, tmp_path / "two" / folder)
-
-
-def test_a_probe_of_two_processes_finds_what_one_finds(tmp_path, checkpoint):
-    layouts.probe_lists(tmp_path / "data", tmp_path / "meta", clips=5)
-    given = arguments(tmp_path, checkpoint, "--batch-size", "2", "-s", "1", dataset="hmdb51")
-    assert linear_probe.main(given) == 0
-    given[given.index(str(tmp_path / "out"))] = str(tmp_path / "two")
-    done = torchrun("downstream/linear_probe.py", given, cwd=tmp_path)
-    assert done.stdout.count("held-out") == 1
-    same_results(tmp_path / "out", tmp_path / "two")
 
 
 def test_as_a_module(world, checkpoint):

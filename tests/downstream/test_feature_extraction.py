@@ -21,6 +21,7 @@ from downstream.feature_files import read_features
 from downstream.features import extract_features
 from trainer.config import REPOSITORY
 
+from .launch import launch
 from .layouts import write_video
 
 
@@ -287,16 +288,7 @@ def test_the_official_command(videos, checkpoint, tmp_path):
     out = tmp_path / "out.safetensors"
     given = command(checkpoint, "--video_path", videos / "1.mp4", "--output", out)
     script = "feature_extraction_TVTSv2_B_32.py"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, script, *given],
-        cwd=REPOSITORY / "downstream",
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    done = launch([script, *given], cwd=REPOSITORY / "downstream")
     assert done.returncode == 0, done.stderr
     assert "[1, 96]" in done.stdout and str(out) in done.stdout
     assert len(read_features(out)) == 1
@@ -307,24 +299,3 @@ def test_one_video_has_a_default_output(videos, checkpoint, tmp_path, monkeypatc
     for _ in range(2):
         assert feature_extraction.main(command(checkpoint, "--video_path", videos / "1.mp4")) == 0
     assert len(read_features(tmp_path / "results/features/TVTSv2_Demo/1.mp4.safetensors")) == 1
-
-
-def test_two_processes_give_what_one_gives(videos, checkpoint, tmp_path):
-    (videos / "3.mp4").write_bytes(b"")
-    assert feature_extraction.main(command(checkpoint, videos, "-o", tmp_path / "one.npz")) == 1
-    given = command(checkpoint, videos, "-o", tmp_path / "two.npz")
-    script = REPOSITORY / "downstream/feature_extraction.py"
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, *torchrun, *given],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 1 and "1 videos cannot be read" in done.stderr
-    one, two = read_features(tmp_path / "one.npz"), read_features(tmp_path / "two.npz")
-    assert one.columns["path"] == two.columns["path"]
-    np.testing.assert_allclose(one.features, two.features, atol=1e-6)

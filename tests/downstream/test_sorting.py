@@ -1,9 +1,6 @@
 """Sorting transcripts: against the model's own forward, over several processes, and what cannot be."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -12,6 +9,8 @@ from data_loader.demo import generate
 from downstream import sorting
 from trainer.build import build_model, build_val_loader
 from trainer.config import REPOSITORY, load_config
+
+from .launch import torchrun
 
 
 @pytest.fixture(scope="module")
@@ -54,17 +53,8 @@ def test_one_process_and_two_find_what_the_model_says(settings, checkpoint, shar
         assert one["transcripts"] == number
         assert one["wholly_in_order"]["own video"] == pytest.approx(share)
         assert capsys.readouterr().out.splitlines()[1].split() == ["own", "video", f"{share:.1f}"]
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     given = arguments(settings, checkpoint, "--output", tmp_path / "two.json")
-    done = subprocess.run(
-        [sys.executable, *torchrun, str(REPOSITORY / "downstream/sorting.py"), *given],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    done = torchrun("downstream/sorting.py", given, cwd=REPOSITORY)
     assert done.stdout.count("own video") == 1
     two = json.loads((tmp_path / "two.json").read_text())
     assert two["transcripts"] == number
