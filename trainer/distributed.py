@@ -145,7 +145,7 @@ def _gpu_numbers(device: str | int) -> list[int] | None:
         if len(set(numbers)) != processes:
             raise ValueError(
                 f"device {text!r} names {len(set(numbers))} GPU(s) for {processes} process(es) of this host; "
-                f"each takes one: torchrun --nproc_per_node {len(set(numbers))} train.py …"
+                f"each takes one: torchrun --nproc_per_node {len(set(numbers))} …"
             )
         return numbers
     try:
