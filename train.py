@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     with user_errors():
         config = load_config(args.config, overrides_of(args))
-        context = setup(config["trainer"]["device"])
+        context = setup(config["trainer"]["device"], config["trainer"]["timeout_s"])
         trainer = build_trainer(config, context, args.resume)
     status = 0
     try:

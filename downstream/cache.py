@@ -1,9 +1,11 @@
 """Embeddings kept on disk, one row a text or video, and used again as long as their inputs are the same."""
 
+import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,15 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from trainer.files import WriteError
 
-def sha256_of_file(path: str | Path) -> str:
-    """The SHA-256 of a file's bytes, in hexadecimal."""
-    with open(path, "rb") as file:
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal; of a folder, what `sha256sum * | sha256sum` gives in it."""
+    if path.is_dir():
+        lines = [f"{sha256_of(file)}  {file.name}\n" for file in sorted(path.iterdir())]
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+    with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -31,14 +38,52 @@ def replace_file(path: Path, write: Any) -> None:
     """Let `write(temporary path)` make a file, then move it to `path` in one step.
 
     A reader, or a run that is killed, never meets half a file.
+
+    Raises:
+        WriteError: the folder cannot be made or written, or the disk is full.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with _naming(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write(temporary)
+            os.replace(temporary, path)
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+
+
+def check_folder(folder: Path) -> None:
+    """Make a folder for results and see that it can be written: better said before hours of work than after.
+
+    Raises:
+        WriteError: it cannot.
+    """
+    probe = folder / f".probe.{os.getpid()}.tmp"
+    with _naming(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+
+
+@contextlib.contextmanager
+def or_warn() -> Iterator[None]:
+    """What is written within can be done without: where it cannot be written, a warning says so."""
     try:
-        write(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        yield
+    except WriteError as error:
+        print(f"warning: {error}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise WriteError(
+            f"could not write {path}: {error.strerror or error}; see that there is room and that the folder "
+            "can be written, or name another"
+        ) from error
 
 
 class EmbeddingCache:

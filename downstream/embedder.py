@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm import tqdm
 
-from downstream.cache import EmbeddingCache, file_key
+from downstream.cache import EmbeddingCache, file_key, or_warn
 from trainer.distributed import DistContext
 
 PRECISIONS = ("fp32", "bf16")
@@ -183,7 +183,8 @@ class Embedder:
     ) -> None:
         if cache and changed and self.context.is_main:
             kept = [key for key in dict.fromkeys(keys) if key in rows]
-            cache.save(kept, torch.stack([rows[key] for key in kept]))
+            with or_warn():
+                cache.save(kept, torch.stack([rows[key] for key in kept]))
 
 
 def collate_clips(items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

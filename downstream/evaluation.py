@@ -11,9 +11,9 @@ from typing import Any
 from CLIP import tokenize as clip_tokenize
 from data_loader import build_dataset
 from data_loader.base import VideoDataset
-from downstream.cache import sha256_of_file
+from downstream.cache import check_folder, or_warn, sha256_of
 from downstream.embedder import Embedder, VideoEmbeddings
-from downstream.options import choose_device, find_checkpoint, read_config
+from downstream.options import find_checkpoint, join_processes, read_config
 from downstream.report import (
     Evaluation,
     evaluation_table,
@@ -27,15 +27,16 @@ from downstream.windows import SlidingWindows
 from model import create_model, load_checkpoint
 from OpenCLIP import tokenize as openclip_tokenize
 from trainer.config import REPOSITORY, Config, ConfigError, resolve_path
-from trainer.distributed import DistContext, cleanup, setup
-from trainer.errors import user_errors
+from trainer.distributed import DistContext, cleanup
+from trainer.errors import run_errors, user_errors
+from trainer.files import WriteError
 
 Evaluate = Callable[[VideoDataset, VideoEmbeddings, Embedder, Config], Evaluation]
 
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A loaded model and which file its weights came from."""
+    """A loaded model and which file, or folder of a distributed checkpoint, its weights came from."""
 
     model: Any
     arch: str
@@ -55,7 +56,7 @@ def load_trained(arch: str, checkpoint: str | None, context: DistContext) -> Tra
     path = find_checkpoint(checkpoint, arch)
     model = create_model(arch, sort_head=False)
     load_checkpoint(model, path)
-    sha256 = context.broadcast_object(sha256_of_file(path) if context.is_main else None)
+    sha256 = context.broadcast_object(sha256_of(path) if context.is_main else None)
     return TrainedModel(model.to(context.device).eval(), arch, path, sha256)
 
 
@@ -68,15 +69,17 @@ def run_command(args: Namespace, tasks: Mapping[str, Evaluate]) -> int:
             raise ConfigError(
                 f"the task of {config['name']} is {config['task']}, not {known}; test.py runs any"
             )
-        context = setup(choose_device(args.device))
+        context = join_processes(args.device)
     try:
         with user_errors():
             trained = load_trained(args.arch, args.checkpoint, context)
             dataset = open_dataset(config, trained.model.image_size)
-        evaluation = evaluate_dataset(dataset, config, trained, context, tasks[config["task"]], args)
-        if context.is_main:
-            print(evaluation_table(evaluation, config, args.arch, args.dsl))
-            make_report(evaluation, dataset, config, trained, args)
+            check_places(args, output_folder(args, config), context)
+        with run_errors():
+            evaluation = evaluate_dataset(dataset, config, trained, context, tasks[config["task"]], args)
+            if context.is_main:
+                print(evaluation_table(evaluation, config, args.arch, args.dsl))
+                write_outputs(evaluation, dataset, config, trained, args)
     except UnreadableVideosError as error:
         if context.is_main:
             print(f"error: {error}", file=sys.stderr)
@@ -92,23 +95,30 @@ def run_all(args: Namespace, names: Sequence[str], tasks: Mapping[str, Evaluate]
         if args.config or args.dataset:
             raise ConfigError("--all takes no --config or --dataset")
         configs = [read_config(Namespace(**vars(args) | {"dataset": name})) for name in names]
-        context = setup(choose_device(args.device))
+        context = join_processes(args.device)
     results, notes, status = [], [], 0
     try:
         with user_errors():
             trained = load_trained(args.arch, args.checkpoint, context)
+            check_places(args, results_root(args), context)
         for config in configs:
             if config["task"] != "retrieval":
                 config["sliding_window_stride"] = -1
             try:
                 dataset = open_dataset(config, trained.model.image_size)
+            except FileNotFoundError as error:
+                notes.append(f"{config['name']}: left out, not all of it is there. {error}")
+                continue
+            except ValueError as error:
+                notes.append(f"{config['name']}: failed. {error}")
+                status = 1
+                continue
+            try:
                 evaluation = evaluate_dataset(dataset, config, trained, context, tasks[config["task"]], args)
                 results.append((config, evaluation))
                 if context.is_main:
-                    make_report(evaluation, dataset, config, trained, args)
-            except FileNotFoundError as error:
-                notes.append(f"{config['name']}: left out, not all of it is there. {error}")
-            except UnreadableVideosError as error:
+                    write_outputs(evaluation, dataset, config, trained, args)
+            except (UnreadableVideosError, WriteError) as error:
                 notes.append(f"{config['name']}: failed. {error}")
                 status = 1
     finally:
@@ -126,7 +136,7 @@ def evaluate_dataset(
     evaluate: Evaluate,
     args: Namespace,
 ) -> Evaluation:
-    """Embed, measure, and write results.json and the embeddings.
+    """Embed and measure; the embeddings are kept in the output folder.
 
     Raises:
         UnreadableVideosError: some videos cannot be read and --allow-missing was not given.
@@ -141,17 +151,28 @@ def evaluate_dataset(
         report_missing(missing, len(dataset), output, allowed, context)
     evaluation = evaluate(dataset, videos, embedder, config)
     evaluation.missing = missing
-    if context.is_main:
-        checkpoint = {"path": str(trained.path), "sha256": trained.sha256}
-        seconds = time.perf_counter() - begin
-        write_results(output / "results.json", evaluation, config, trained.arch, checkpoint, seconds)
+    evaluation.seconds = time.perf_counter() - begin
     return evaluation
 
 
-def make_report(
+def check_places(args: Namespace, output: Path, context: DistContext) -> None:
+    """See before the work that its results, and the page of --report, can be written. Raises WriteError."""
+    if context.is_main:
+        check_folder(output)
+        if args.report:
+            check_folder(Path(args.report).expanduser())
+
+
+def write_outputs(
     evaluation: Evaluation, dataset: VideoDataset, config: Config, trained: TrainedModel, args: Namespace
 ) -> None:
-    """Write the page if --report asks for one, and say where it is."""
+    """Write results.json and, if --report asks for one, the page, and say where it is.
+
+    Raises:
+        WriteError: one of them cannot be written.
+    """
+    checkpoint = {"path": str(trained.path), "sha256": trained.sha256}
+    write_results(output_folder(args, config) / "results.json", evaluation, config, trained.arch, checkpoint)
     if args.report:
         about = f"{trained.arch}, weights {trained.path}, SHA-256 {trained.sha256}"
         table = evaluation_table(evaluation, config, trained.arch, args.dsl)
@@ -210,13 +231,15 @@ def embed_videos(dataset: VideoDataset, embedder: Embedder, config: Config) -> V
     return embedder.videos(clips, dataset.video_paths, **facts)
 
 
+def results_root(args: Namespace) -> Path:
+    return Path(args.output).expanduser() if args.output else REPOSITORY / "results"
+
+
 def output_folder(args: Namespace, config: Config) -> Path:
     """Where the results of a data set go; with --all each has a folder of its own."""
-    place = Path(config["task"], config["name"], args.arch)
-    if not args.output:
-        return REPOSITORY / "results" / place
-    output = Path(args.output).expanduser()
-    return output / place if getattr(args, "all", False) else output
+    if args.output and not getattr(args, "all", False):
+        return results_root(args)
+    return results_root(args) / config["task"] / config["name"] / args.arch
 
 
 def report_missing(
@@ -226,7 +249,8 @@ def report_missing(
     listed = "\n".join(f"  {path}: {reason}" for path, reason in missing.items())
     message = f"{len(missing)} of {total} videos cannot be read:\n{listed}"
     if context.is_main:
-        write_json(output / "failed_files.json", failed_files(missing))
+        with or_warn():
+            write_json(output / "failed_files.json", failed_files(missing))
     if not allowed:
         raise UnreadableVideosError(f"{message}\nMend them, or evaluate without them: --allow-missing")
     if context.is_main:

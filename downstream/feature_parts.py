@@ -58,7 +58,8 @@ class PartStore:
         """Join all rows of `wanted` that are there, in that order, into `output`, and remove the folder.
 
         Returns:
-            the table; None, and no file, when there is no row.
+            the table; None when there is none of these rows. Rows of before then stay: their videos may be
+            out of reach for a while.
         """
         tables = self._tables()
         if not tables:
@@ -66,7 +67,10 @@ class PartStore:
             return None
         table = join_tables(tables)
         row = {key: i for i, key in enumerate(row_keys(table))}
-        table = table.take([row[key] for key in wanted if key in row])
+        rows = [row[key] for key in wanted if key in row]
+        if not rows:
+            return None
+        table = table.take(rows)
         write_features(self.output, table)
         shutil.rmtree(self.folder)
         return table

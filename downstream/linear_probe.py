@@ -29,19 +29,20 @@ from downstream.evaluation import (
     UnreadableVideosError,
     accuracy,
     build_embedder,
+    check_places,
     embed_videos,
     load_trained,
-    make_report,
     open_dataset,
     output_folder,
     report_missing,
+    write_outputs,
 )
-from downstream.options import choose_device, evaluation_parser, read_config
+from downstream.options import evaluation_parser, join_processes, read_config
 from downstream.recognition import class_queries
-from downstream.report import Evaluation, draw_table, evaluation_table, write_results
+from downstream.report import Evaluation, draw_table, evaluation_table
 from trainer.config import Config, ConfigError
-from trainer.distributed import DistContext, cleanup, setup
-from trainer.errors import user_errors
+from trainer.distributed import DistContext, cleanup
+from trainer.errors import run_errors, user_errors
 
 PENALTIES = tuple(10.0**-k for k in (0, 1, 2, 3, 4, 5, 6))
 HELD_OUT = 0.1
@@ -158,7 +159,8 @@ def run_probe(config: Config, trained: TrainedModel, context: DistContext, args:
     }
     if missing:
         total = sum(len(dataset) for dataset, _ in splits.values())
-        report_missing(missing, total, output, args.allow_missing, context)
+        allowed = args.allow_missing and all(videos.readable() for _, videos in splits.values())
+        report_missing(missing, total, output, allowed, context)
     if not context.is_main:
         return
     ids, parts = {}, {}
@@ -175,16 +177,15 @@ def run_probe(config: Config, trained: TrainedModel, context: DistContext, args:
     queries = class_queries(ids["test"], labels.tolist(), logits, names)
     ranks = [query["rank"] for query in queries]
     counts = {"training videos": len(ids["train"]), "test videos": len(ids["test"]), "classes": len(names)}
-    evaluation = Evaluation({"accuracy": {"plain": accuracy(ranks)}}, queries, counts, missing, details)
-    checkpoint = {"path": str(trained.path), "sha256": trained.sha256}
     seconds = time.perf_counter() - begin
-    write_results(output / "results.json", evaluation, config, trained.arch, checkpoint, seconds)
-    tensors = {"weight": weights[:-1].T.contiguous().cpu(), "bias": weights[-1].contiguous().cpu()}
-    replace_file(output / "probe.safetensors", lambda file: file.write_bytes(save(tensors)))
+    metrics = {"accuracy": {"plain": accuracy(ranks)}}
+    evaluation = Evaluation(metrics, queries, counts, missing, details, seconds)
     rows = [(f"{penalty:g}", [f"{top1:.1f}"]) for penalty, top1 in details["held_out_top1"]]
     print(draw_table(["top-1 on held-out training videos"], [("weight decay", [""]), *rows]) + "\n")
     print(evaluation_table(evaluation, config, trained.arch))
-    make_report(evaluation, splits["test"][0], config, trained, args)
+    tensors = {"weight": weights[:-1].T.contiguous().cpu(), "bias": weights[-1].contiguous().cpu()}
+    replace_file(output / "probe.safetensors", lambda file: file.write_bytes(save(tensors)))
+    write_outputs(evaluation, splits["test"][0], config, trained, args)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -203,11 +204,13 @@ def main(argv: Sequence[str] | None = None) -> int:
                 f"{config['name']} is for {config['task']}; a linear probe needs labelled videos"
             )
         config["task"] = "linear_probe"
-        context = setup(choose_device(args.device))
+        context = join_processes(args.device)
     try:
         with user_errors():
             trained = load_trained(args.arch, args.checkpoint, context)
-        run_probe(config, trained, context, args)
+            check_places(args, output_folder(args, config), context)
+        with run_errors():
+            run_probe(config, trained, context, args)
     except UnreadableVideosError as error:
         if context.is_main:
             print(f"error: {error}", file=sys.stderr)

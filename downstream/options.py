@@ -7,6 +7,7 @@ from pathlib import Path
 from downstream.embedder import PRECISIONS
 from model import VARIANTS
 from trainer.config import REPOSITORY, Config, ConfigError, load_config, nearest_key, resolve_path
+from trainer.distributed import DistContext, setup
 
 CONFIGS = Path(__file__).resolve().parent / "configs"
 RELEASED = {
@@ -88,7 +89,7 @@ def add_checkpoint_option(group: argparse._ActionsContainer) -> None:
         "--checkpoint",
         metavar="FILE",
         dest="checkpoint",
-        help="trained weights, official or our own "
+        help="trained weights, official or our own; the folder of a .dcp or of save_pretrained, too "
         "(default: the released file of that model, in the repository's root)",
     )
 
@@ -181,16 +182,16 @@ def default_workers() -> int:
     return max(1, min(8, len(os.sched_getaffinity(0)) // (2 * processes)))
 
 
-def choose_device(device: str | None) -> str | None:
-    """What --device means for `trainer.distributed.setup`: numbers limit the GPUs that PyTorch sees."""
-    if device is not None and device.replace(",", "").isdigit():
-        os.environ["CUDA_VISIBLE_DEVICES"] = device
-        return "cuda"
-    return device
+def join_processes(device: str | None) -> DistContext:
+    """This process's place among those of the command, on the --device asked for.
+
+    They wait a day for each other: one may have all the long videos, or have to look into every file first.
+    """
+    return setup(device, timeout_s=86400)
 
 
 def find_checkpoint(checkpoint: str | None, arch: str) -> Path:
-    """The weights file to load.
+    """The weights to load: a file, or the folder of a distributed training checkpoint.
 
     Raises:
         ValueError: an unknown model.
@@ -202,9 +203,9 @@ def find_checkpoint(checkpoint: str | None, arch: str) -> Path:
     if checkpoint is None and released is None:
         raise FileNotFoundError(f"there is no released file of {arch}; name your own with --checkpoint FILE")
     path = resolve_path(checkpoint or REPOSITORY / released)
-    if path.is_dir():  # saved with save_pretrained
+    if path.is_dir() and not any(path.glob("shard-*.safetensors")):  # saved with save_pretrained
         path = path / "model.safetensors"
-    if path.is_file():
+    if path.exists():
         return path
     if released is None:
         raise FileNotFoundError(

@@ -32,6 +32,7 @@ class Evaluation:
     counts: how many videos, captions, classes … were evaluated.
     missing: file -> why it could not be read.
     details: whatever else a task has to tell, as plain JSON values.
+    seconds: how long it took.
     """
 
     metrics: dict[str, dict[str, dict[str, float]]]
@@ -39,6 +40,7 @@ class Evaluation:
     counts: dict[str, int]
     missing: dict[str, str] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
 
 
 def first_ranked(scores: torch.Tensor, names: Sequence[str], most: int = 5) -> list[list[Any]]:
@@ -59,10 +61,8 @@ def published(config: Config, arch: str) -> dict[str, dict[str, float]]:
     return dataset.get(arch, {})
 
 
-def format_value(metric: str, value: float | None) -> str:
-    if value is None:
-        return "–"
-    return f"{value:.1f}"
+def format_value(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1f}"
 
 
 def draw_table(columns: Sequence[str], rows: Iterable[tuple[str, Sequence[str]]]) -> str:
@@ -90,9 +90,9 @@ def metric_rows(
     for kind, suffix in (("plain", ""), ("dsl", " †")):
         if kind not in metrics or (kind == "dsl" and not dsl):
             continue
-        rows.append((f"{label}{suffix}", [format_value(m, metrics[kind].get(m)) for m in columns]))
+        rows.append((f"{label}{suffix}", [format_value(metrics[kind].get(m)) for m in columns]))
         if kind in paper:
-            rows.append(("  published", [format_value(m, paper[kind].get(m)) for m in columns]))
+            rows.append(("  published", [format_value(paper[kind].get(m)) for m in columns]))
     return rows
 
 
@@ -138,8 +138,8 @@ def paper_tables(results: Sequence[tuple[Config, Evaluation]], arch: str) -> str
             + draw_table(
                 [_mark(c, e) for c, e in accuracy],
                 [
-                    ("ours", [format_value("top1", value) for value in ours]),
-                    ("  published", [format_value("top1", value) for value in paper]),
+                    ("ours", [format_value(value) for value in ours]),
+                    ("  published", [format_value(value) for value in paper]),
                 ],
             )
         )
@@ -153,12 +153,7 @@ def _mark(config: Config, evaluation: Evaluation) -> str:
 
 
 def write_results(
-    path: Path,
-    evaluation: Evaluation,
-    config: Config,
-    arch: str,
-    checkpoint: Mapping[str, Any],
-    seconds: float,
+    path: Path, evaluation: Evaluation, config: Config, arch: str, checkpoint: Mapping[str, Any]
 ) -> None:
     """Everything needed to check a result, as JSON."""
     results = {
@@ -171,7 +166,7 @@ def write_results(
         "failed_files": failed_files(evaluation.missing),
         "checkpoint": checkpoint,
         "config": config,
-        "seconds": round(seconds, 2),
+        "seconds": round(evaluation.seconds, 2),
         "versions": versions(),
         "details": evaluation.details,
         "queries": evaluation.queries,

@@ -47,22 +47,23 @@ def ranking_item(query: dict[str, Any]) -> dict[str, Any]:
     """A query of an Evaluation as the page shows it: the first candidates, and the true one wherever it came.
 
     In retrieval the candidates are videos, in multiple choice the texts that one video chooses among.
+    Two such texts may be equal, so the true one is known by its rank; a video is known by its name.
     """
     retrieval = "caption" in query
     truth = query["video"] if retrieval else query["answer"]
-    candidates = [(i + 1, label, similarity) for i, (label, similarity) in enumerate(query["top"])]
-    if truth not in [label for _, label, _ in candidates]:
-        candidates.append((query["rank"], truth, query["similarity"]))
     cards = [
         {
             "rank": rank,
             "label": label,
             "similarity": similarity,
-            "true": label == truth,
+            "true": label == truth and (retrieval or rank == query["rank"]),
             "picture": label if retrieval else None,
         }
-        for rank, label, similarity in candidates
+        for rank, (label, similarity) in enumerate(query["top"], 1)
     ]
+    if not any(card["true"] for card in cards):
+        late = {"rank": query["rank"], "label": truth, "similarity": query["similarity"]}
+        cards.append(late | {"true": True, "picture": truth if retrieval else None})
     return {
         "query": query["caption"] if retrieval else query["video"],
         "picture": None if retrieval else query["video"],

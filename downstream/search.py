@@ -22,14 +22,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # to run as a file
 import faiss
 import numpy as np
 
+from downstream.cache import check_folder
 from downstream.embedder import Embedder
-from downstream.evaluation import TrainedModel, load_trained
-from downstream.feature_extraction import read_texts
+from downstream.evaluation import load_trained
 from downstream.feature_files import FeatureTable, read_features
-from downstream.options import add_checkpoint_option, add_device_option, choose_device, positive
+from downstream.features import read_texts
+from downstream.options import add_checkpoint_option, add_device_option, join_processes, positive
 from downstream.pages import Picture, thumbnails, write_page
-from trainer.distributed import cleanup, setup
-from trainer.errors import user_errors
+from trainer.distributed import cleanup
+from trainer.errors import run_errors, user_errors
 
 BLOCK = 2**16  # rows normalised at once, so that the features are not held twice
 ROW = np.dtype([("video", np.int64), ("start", np.float64), ("end", np.float64), ("duration", np.float64)])
@@ -178,8 +179,8 @@ def load_text_model(checkpoint: str | None, facts: dict[str, Any], device: str |
     Raises:
         FileNotFoundError: no such weights. ValueError: other weights than those of the features.
     """
-    context = setup(choose_device(device))
-    trained: TrainedModel = load_trained(facts["arch"], checkpoint, context)
+    context = join_processes(device)
+    trained = load_trained(facts["arch"], checkpoint, context)
     if trained.sha256 != facts["checkpoint_sha256"]:
         raise ValueError(
             f"the features were made with other weights than {trained.path} (SHA-256 "
@@ -260,6 +261,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     with user_errors():
         queries = read_texts(args.queries) if args.queries else typed_queries()
         index, facts = VideoIndex.from_files(args.features)
+        if args.page:
+            check_folder(Path(args.page).expanduser().parent)
         embedder = load_text_model(args.checkpoint, facts, args.device)
     about = f"{len(index)} vectors of {len(index.paths)} videos, {facts['arch']}"
     print(about)
@@ -274,7 +277,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     finally:
         cleanup()
     if args.page:
-        write_search_page(Path(args.page).expanduser(), found, about)
+        with run_errors():
+            write_search_page(Path(args.page).expanduser(), found, about)
         print(f"\npage: {args.page}")
     return 0
 

@@ -9,6 +9,7 @@ released checkpoints hold no sort head.
 """
 
 import argparse
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,41 +17,55 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # to run as a file from anywhere
 
-import math
-
 import torch
 from tqdm import tqdm
 
+from downstream.cache import check_folder
+from downstream.embedder import exact_float32
+from downstream.options import join_processes
 from downstream.report import draw_table, write_json
 from model import load_checkpoint
 from trainer.build import build_model, build_val_loader
 from trainer.config import ConfigError, load_config, resolve_path
-from trainer.distributed import DistContext, setup
-from trainer.errors import user_errors
+from trainer.distributed import DistContext, cleanup
+from trainer.errors import run_errors, user_errors
+from trainer.step import to_device
 
 
 @torch.inference_mode()
-def sorting_accuracy(model: torch.nn.Module, loader: Any, device: torch.device) -> dict[str, float]:
-    """Shares, in percent, of transcripts put wholly in order: with their own video, and with another's.
+def sorting_accuracy(
+    model: torch.nn.Module, loader: Any, context: DistContext
+) -> tuple[dict[str, float], int]:
+    """Transcripts put wholly in order, with their own video and with another's, on all processes together.
 
     Args:
         model: a TVTSv2 with its sort head.
-        loader: batches of at least two samples with K > 1 texts each.
+        loader: this process's batches, of samples with K > 1 texts each.
+
+    Returns:
+        shares in percent, and how many transcripts they are of: all but those alone in their batch.
+
+    Raises:
+        ValueError: there is no such transcript.
     """
     right = {"own video": 0, "another video": 0}
     total = 0
-    for batch in tqdm(loader, desc="sorting", unit="batch", disable=None):
+    bar = tqdm(loader, desc="sorting", unit="batch", disable=None if context.is_main else True)
+    for batch in bar:
         if len(batch["index"]) < 2:  # there is no other video to take the tokens of
             continue
-        batch = {key: value.to(device) if torch.is_tensor(value) else value for key, value in batch.items()}
+        batch = to_device(batch, context.device)
         B = batch["video"].shape[0]
         _, tokens = model.encode_video(batch["video"], batch.get("keep_ind"), batch["valid_frames"])
         texts = model.encode_text(batch["text"]).view(-1, B, model.variant.embed_dim).transpose(0, 1)
-        places = torch.arange(texts.shape[1], device=device)
+        places = torch.arange(texts.shape[1], device=context.device)
         for name, seen in (("own video", tokens), ("another video", tokens.roll(1, dims=0))):
             right[name] += int((model.pred_model(seen, texts).argmax(-1) == places).all(1).sum())
         total += B
-    return {name: 100.0 * count / total for name, count in right.items()}
+    *counts, total = context.sum([*right.values(), total])
+    if not total:
+        raise ValueError("no two transcripts with readable videos come in one batch; see data.batch_size")
+    return {name: 100.0 * count / total for name, count in zip(right, counts, strict=True)}, total
 
 
 def chance(num_clips: int) -> float:
@@ -72,12 +87,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     with user_errors():
         config = load_config(args.config, args.overrides)
-        context = setup(args.device)
+        context = join_processes(args.device)
+        if context.is_main:
+            check_folder(args.output.parent)
         result = evaluate_checkpoint(config, args.checkpoint, context)
-    write_json(args.output, result)
-    rows = [(name, [f"{value:.1f}"]) for name, value in result["wholly_in_order"].items()]
-    rows.append(("chance", [f"{result['chance']:.1f}"]))
-    print(draw_table(["wholly in order, %"], rows))
+    if context.is_main:
+        rows = [(name, [f"{value:.1f}"]) for name, value in result["wholly_in_order"].items()]
+        rows.append(("chance", [f"{result['chance']:.1f}"]))
+        print(draw_table(["wholly in order, %"], rows))
+        with run_errors():
+            write_json(args.output, result)
+    cleanup()
     return 0
 
 
@@ -90,10 +110,12 @@ def evaluate_checkpoint(config: Mapping[str, Any], checkpoint: str, context: Dis
     if not entries:
         raise ConfigError("data.val holds no set of type yttemporal, the one with transcripts to sort")
     loader = build_val_loader(entries[0], config, model, context)
+    with exact_float32():
+        shares, transcripts = sorting_accuracy(model, loader, context)
     return {
         "checkpoint": str(checkpoint),
-        "transcripts": len(loader.dataset),
-        "wholly_in_order": sorting_accuracy(model, loader, context.device),
+        "transcripts": transcripts,
+        "wholly_in_order": shares,
         "chance": chance(model.variant.sort_clips),
     }
 

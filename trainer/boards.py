@@ -1,9 +1,13 @@
 """Where a run's curves can be watched: TensorBoard and Weights & Biases, each if the config asks for it."""
 
+import logging
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
+
+logger = logging.getLogger(__name__)
 
 
 class Board(Protocol):
@@ -14,14 +18,39 @@ class Board(Protocol):
     def close(self) -> None: ...
 
 
-def open_boards(run_dir: Path, config: Mapping[str, Any], global_step: int) -> list[Board]:
-    """The boards that `trainer.tensorboard` and `trainer.wandb` ask for, going on behind `global_step`."""
-    boards: list[Board] = []
-    if config["trainer"]["tensorboard"]:
-        boards.append(TensorBoard(run_dir, global_step))
-    if config["trainer"]["wandb"]:
-        boards.append(Wandb(run_dir, config))
-    return boards
+class Boards:
+    """The boards that `trainer.tensorboard` and `trainer.wandb` ask for, going on behind `global_step`.
+
+    One that fails, when it is opened or later, is given up with a warning: no reason to end a training.
+    """
+
+    def __init__(self, run_dir: Path, config: Mapping[str, Any], global_step: int):
+        self.open: dict[str, Board] = {}
+        if config["trainer"]["tensorboard"]:
+            with self._giving_up("tensorboard"):
+                self.open["tensorboard"] = TensorBoard(run_dir, global_step)
+        if config["trainer"]["wandb"]:
+            with self._giving_up("wandb"):
+                self.open["wandb"] = Wandb(run_dir, config)
+
+    def write(self, kind: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        for name, board in list(self.open.items()):
+            with self._giving_up(name):
+                for row in rows:
+                    board.write(kind, row)
+
+    def close(self) -> None:
+        for name, board in list(self.open.items()):
+            with self._giving_up(name):
+                board.close()
+
+    @contextmanager
+    def _giving_up(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 (some of wandb's own have no nearer base)
+            logger.warning("trainer.%s is given up for this run: %s: %s", name, type(error).__name__, error)
+            self.open.pop(name, None)
 
 
 class TensorBoard:

@@ -77,18 +77,16 @@ def prepare_folder(run_dir: Path) -> None:
         ) from error
 
 
-def check_keep_last(keep: int | None) -> None:
-    """ValueError unless at least one checkpoint is kept."""
-    if keep is not None and keep < 1:
-        raise ValueError(
-            f"trainer.keep_last is {keep}; it must be 1 or more, or null to keep every checkpoint"
-        )
-
-
 def remove_old(run_dir: Path, keep: int | None) -> None:
-    """Delete all but the `keep` newest checkpoints (None: keep all); the best one has a name of its own."""
+    """Delete all but the `keep` newest checkpoints (None: keep all); the best one has a name of its own.
+
+    One that cannot be deleted is named in a warning: no reason to end a training.
+    """
     for path in list_checkpoints(run_dir)[keep:] if keep is not None else []:
-        remove(path)
+        try:
+            remove(path)
+        except OSError as error:
+            logger.warning("cannot delete the old checkpoint %s (%s): delete it by hand", path, error)
 
 
 def remove(path: Path) -> None:

@@ -63,6 +63,19 @@ def read_json(path: str | Path) -> Any:
         raise ConfigError(f"{path} is not valid JSON: line {error.lineno}: {error.msg}") from error
 
 
+def check_counts(
+    section: Mapping[str, Any], name: str, keys: Iterable[str], or_null: Iterable[str] = ()
+) -> None:
+    """ConfigError unless these keys of a section hold whole numbers from 1 on; `or_null` may be null."""
+    for key in (*keys, *or_null):
+        value = section[key]
+        if value is None and key in or_null:
+            continue
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            null = " or null" if key in or_null else ""
+            raise ConfigError(f"{name}.{key} is {value!r}; it must be a whole number from 1 on{null}")
+
+
 def nearest_key(key: str, known: Iterable[str]) -> str:
     """Words for an error message: the known key most like `key`, or all of them when none is alike."""
     known = list(known)

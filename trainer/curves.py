@@ -11,6 +11,8 @@ import matplotlib
 matplotlib.use("Agg")  # no screen needed
 from matplotlib import pyplot as plt
 
+from trainer.errors import user_errors
+
 Rows = Sequence[Mapping[str, Any]]
 
 
@@ -69,12 +71,13 @@ def _label(axes: Any, title: str, unit: str) -> None:
         axes.legend(fontsize="small")
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run_dir", type=Path, help="folder of a training run, with its metrics.jsonl")
     parser.add_argument("--output", type=Path, help="picture to write (default: RUN_DIR/curves.png)")
-    args = parser.parse_args()
-    print(draw_curves(args.run_dir, args.output))
+    args = parser.parse_args(argv)
+    with user_errors():
+        print(draw_curves(args.run_dir, args.output))
 
 
 if __name__ == "__main__":

@@ -72,8 +72,11 @@ def setup(device: str | int | None = None, timeout_s: float = 600.0) -> DistCont
         timeout_s: seconds after which a collective operation that some rank never joins is an error.
 
     Raises:
-        ValueError: no such device, CUDA where there is none, or fewer GPUs than processes on this host.
+        ValueError: no such device, CUDA where there is none, fewer GPUs than processes on this host, or no
+            such time.
     """
+    if not isinstance(timeout_s, int | float) or not timeout_s > 0:
+        raise ValueError(f"trainer.timeout_s is {timeout_s!r}; it must be a number of seconds above 0")
     rank = int(os.environ.get("RANK", 0))
     world_size = int(os.environ.get("WORLD_SIZE", 1))
     local_rank = int(os.environ.get("LOCAL_RANK", 0))
@@ -104,8 +107,8 @@ def explain_lost_peers() -> Iterator[None]:
     except RuntimeError as error:
         if isinstance(error, dist.DistError) or "gloo" in str(error):
             error.add_note(
-                "Most likely another process of this run has ended. Look for its own error: it stands above, "
-                "or below as torchrun's root cause."
+                "Most likely another process of this run has ended, or hung for trainer.timeout_s. Look for "
+                "its own error: it stands above, or below as torchrun's root cause."
             )
         raise
 
@@ -142,7 +145,7 @@ def _gpu_numbers(device: str | int) -> list[int] | None:
         if len(set(numbers)) != processes:
             raise ValueError(
                 f"device {text!r} names {len(set(numbers))} GPU(s) for {processes} process(es) of this host; "
-                f"each takes one: torchrun --nproc_per_node {len(set(numbers))} train.py …"
+                f"each takes one: torchrun --nproc_per_node {len(set(numbers))} …"
             )
         return numbers
     try:

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from data_loader.failures import TooManyUnreadable
-from trainer.files import RunWriteError
+from trainer.files import WriteError
 
 MISTAKES = (ValueError, FileNotFoundError, FileExistsError, NotADirectoryError, PermissionError)
 # What a run may meet at any step; each says what happened and what to do.
-STOPS_A_RUN = (FloatingPointError, TooManyUnreadable, RunWriteError)
+STOPS_A_RUN = (FloatingPointError, TooManyUnreadable, WriteError)
 
 
 @contextmanager
@@ -18,7 +18,7 @@ def user_errors() -> Iterator[None]:
     """While a run is prepared, mistakes in files, options and configs end it with their message alone."""
     try:
         yield
-    except (*MISTAKES, RunWriteError) as error:
+    except (*MISTAKES, WriteError) as error:
         _say(error)
         raise SystemExit(2) from error
 

@@ -8,7 +8,11 @@ from pathlib import Path
 UNFINISHED = ".unfinished"  # how the names of what is being written end
 
 
-class RunWriteError(OSError):
+class WriteError(OSError):
+    """A file could not be written; the message names it and says what to do."""
+
+
+class RunWriteError(WriteError):
     """A file of a run could not be written; the checkpoints written before are intact."""
 
     @classmethod

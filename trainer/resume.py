@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from trainer.checkpoints import list_checkpoints, read_checkpoint, read_newest
+from trainer.config import resolve_path
 from trainer.sharded import restore
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def _choose(trainer: "Trainer", source: str) -> str | None:
     if source == "auto":
         found = read_newest(trainer.run_dir)
         return None if found is None else str(found[0])
-    path = Path(source)
+    path = resolve_path(source)
     read_checkpoint(path)
     names = [each.name for each in list_checkpoints(trainer.run_dir)]
     if path.resolve().parent == trainer.run_dir.resolve() and path.name in names:
@@ -82,7 +83,7 @@ def _choose(trainer: "Trainer", source: str) -> str | None:
                 f"{trainer.run_dir} holds checkpoints beyond {path.name}: {', '.join(further)}. Move them "
                 "away, or give the new run a name of its own (--set name=…)"
             )
-    return source
+    return str(path)
 
 
 def _load_tensors(trainer: "Trainer", path: Path, state: Mapping[str, Any]) -> None:

@@ -8,17 +8,15 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from trainer.boards import Board, open_boards
+from trainer.boards import Boards
 from trainer.config import REPOSITORY
 from trainer.files import RunWriteError, write_text_atomically
-
-logger = logging.getLogger(__name__)
 
 
 def setup_logging(run_dir: Path | None, is_main: bool) -> None:
@@ -50,7 +48,7 @@ class RunLog:
     def __init__(self, run_dir: Path, config: Mapping[str, Any], global_step: int):
         self.path = run_dir / "metrics.jsonl"
         self._drop_after(global_step)
-        self.boards: list[Board] = open_boards(run_dir, config, global_step)
+        self.boards = Boards(run_dir, config, global_step)
 
     def _drop_after(self, global_step: int) -> None:
         if self.path.is_file():
@@ -72,20 +70,10 @@ class RunLog:
                 file.write("".join(json.dumps({"kind": kind, **row}) + "\n" for row in rows))
         except OSError as error:
             raise RunWriteError.of(self.path, error) from error
-        for row in rows:
-            self._tell_boards(lambda board, row=row: board.write(kind, row))
+        self.boards.write(kind, rows)
 
     def close(self) -> None:
-        self._tell_boards(lambda board: board.close())
-
-    def _tell_boards(self, action: Callable[[Board], None]) -> None:
-        """A board that cannot write is given up: no reason to end a training."""
-        for board in list(self.boards):
-            try:
-                action(board)
-            except OSError as error:
-                logger.warning("%s is given up: %s", type(board).__name__, error)
-                self.boards.remove(board)
+        self.boards.close()
 
 
 def write_settings(run_dir: Path, config: Mapping[str, Any]) -> None:

@@ -14,7 +14,8 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from data_loader.failures import UnreadableCounter
 from data_loader.loader import JointLoader
 from model import is_new_parameter
-from trainer.checkpoints import check_keep_last, checkpoint_path, remove_old, save_atomically
+from trainer.checkpoints import checkpoint_path, remove_old, save_atomically
+from trainer.config import check_counts
 from trainer.distributed import DistContext
 from trainer.engine import build_engine
 from trainer.meter import StepMeter
@@ -35,6 +36,8 @@ from trainer.step import TrainStep, to_device
 from trainer.validation import validate
 
 logger = logging.getLogger(__name__)
+
+COUNTS, COUNTS_OR_NULL = ("epochs", "validate_every"), ("max_steps", "save_every_steps", "keep_last")
 
 
 class Trainer:
@@ -61,6 +64,7 @@ class Trainer:
         run_dir: Path,
         context: DistContext,
     ):
+        check_counts(config["trainer"], "trainer", COUNTS, COUNTS_OR_NULL)
         self.config, self.context, self.run_dir = config, context, run_dir
         self.train_loader, self.val_loaders = train_loader, val_loaders
         self.precision = choose_precision(config["trainer"]["precision"], context.device)
@@ -84,7 +88,6 @@ class Trainer:
             self.engine, self.optimizer, self.scheduler, self.scaler, self.precision, context, config
         )
         self.unreadable = UnreadableCounter(config["data"]["max_unreadable"])
-        check_keep_last(config["trainer"]["keep_last"])
         self.monitor = Monitor(config["trainer"]["monitor"], run_dir)
         self.epoch = self.global_step = 0
         self.stop, self.late_sum = StopSignal(), LateSum(context)

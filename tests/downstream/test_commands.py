@@ -2,9 +2,8 @@
 
 import json
 import os
+import shutil
 import subprocess
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from downstream.options import RELEASED, default_workers, find_checkpoint
 from trainer.config import REPOSITORY
 
 from . import layouts
+from .launch import launch
 
 
 @pytest.fixture
@@ -136,6 +136,54 @@ def test_a_folder_saved_as_pretrained_is_a_checkpoint(model, tmp_path):
     assert find_checkpoint(str(tmp_path), "TVTSv2_Demo") == tmp_path / "model.safetensors"
 
 
+def test_a_distributed_checkpoint_gives_what_its_file_gives(world, checkpoint, sharded, count_videos):
+    assert retrieval.main(arguments(world, checkpoint)) == 0
+    first = results(world)
+    assert retrieval.main(arguments(world, sharded)) == 0
+    assert count_videos == [5, 5]  # it has a hash of its own
+    assert results(world)["queries"] == first["queries"]
+    hashed = subprocess.run(
+        "sha256sum * | sha256sum", shell=True, cwd=sharded, capture_output=True, text=True, check=True
+    )
+    assert results(world)["checkpoint"] == {"path": str(sharded), "sha256": hashed.stdout.split()[0]}
+
+
+def test_a_distributed_checkpoint_cut_short_is_refused(world, sharded, tmp_path, capsys):
+    copy = Path(shutil.copytree(sharded, tmp_path / "copy.dcp"))
+    shard = next(copy.glob("shard-*"))
+    os.truncate(shard, 100)
+    message = failing(retrieval.main, arguments(world, copy), capsys)
+    assert f"{shard.name} missing or cut short" in message and str(copy) in message
+
+
+@pytest.mark.parametrize("option", ["--output", "--report"])
+def test_a_folder_that_cannot_be_written_is_named_before_the_work(
+    world, checkpoint, capsys, count_videos, blocked, option
+):
+    given = arguments(world, checkpoint, option, str(blocked))
+    assert f"could not write {blocked}: Not a directory" in failing(retrieval.main, given, capsys)
+    assert count_videos == []
+
+
+@pytest.mark.parametrize("file", ["out/results.json", "pages/retrieval_msrvtt.html"])
+def test_figures_are_shown_before_what_cannot_be_written(world, checkpoint, capsys, file):
+    (world / file).mkdir(parents=True)  # nothing can be renamed to that
+    with pytest.raises(SystemExit) as stop:
+        retrieval.main(arguments(world, checkpoint, "--report", str(world / "pages")))
+    assert stop.value.code == 1
+    said = capsys.readouterr()
+    assert "text to video" in said.out and "R@1" in said.out
+    assert f"error: could not write {world / file}: Is a directory" in said.err
+    assert (world / "out/results.json").is_file() == (file != "out/results.json")
+
+
+def test_embeddings_that_cannot_be_kept_are_no_loss(world, checkpoint, capsys):
+    (world / "out/video_embeddings.safetensors").mkdir(parents=True)
+    assert retrieval.main(arguments(world, checkpoint)) == 0
+    assert f"warning: could not write {world / 'out/video_embeddings.safetensors'}" in capsys.readouterr().err
+    assert results(world)["counts"]["videos"] == 5
+
+
 def failing(main, given: list[str], capsys) -> str:
     with pytest.raises(SystemExit) as stop:
         main(given)
@@ -180,7 +228,9 @@ def test_no_data_set_named(capsys):
     assert "--config FILE or --dataset NAME (demo_" in failing(test_entry.main, [], capsys)
 
 
-def test_all_runs_what_is_there(tmp_path, checkpoint, capsys, monkeypatch):
+@pytest.fixture
+def run_three(tmp_path, checkpoint):
+    """--all for three data sets that are there, and one that is not."""
     layouts.msrvtt(tmp_path / "msrvtt", tmp_path / "meta")
     layouts.recognition("hmdb51", tmp_path / "hmdb51", tmp_path / "meta")
     layouts.ssv2(tmp_path / "SSV2", tmp_path / "meta")
@@ -191,12 +241,27 @@ def test_all_runs_what_is_there(tmp_path, checkpoint, capsys, monkeypatch):
         (tmp_path / f"{name}.json").write_text(json.dumps(config | {"meta": str(tmp_path / "meta")}))
         names.append(str(tmp_path / name))
     given = ["--all", "--arch", "TVTSv2_Demo", "-r", str(checkpoint), "--num-workers", "0", "-d", "cpu"]
-    args = test_entry.parse([*given, "--output", str(tmp_path / "results")])
-    assert run_all(args, names, test_entry.TASKS) == 0
+    given += ["--output", str(tmp_path / "results")]
+    return lambda *more: run_all(test_entry.parse([*given, *more]), names, test_entry.TASKS)
+
+
+def test_all_runs_what_is_there(run_three, tmp_path, capsys):
+    assert run_three() == 0
     out = capsys.readouterr().out
     assert "lsmdc: left out" in out and "Table 2" in out and "Table 3" in out
     assert "msrvtt †" in out and "hmdb51" in out
     assert (tmp_path / "results/recognition/hmdb51/TVTSv2_Demo/results.json").exists()
+
+
+def test_all_shows_what_it_found_whatever_else_fails(run_three, tmp_path, capsys):
+    (tmp_path / "pages/retrieval_msrvtt.html").mkdir(parents=True)
+    (tmp_path / "meta/ssv2/mc/val.jsonl").write_text("no list\n")
+    assert run_three("--report", str(tmp_path / "pages")) == 1
+    out = capsys.readouterr().out
+    assert f"msrvtt: failed. could not write {tmp_path / 'pages/retrieval_msrvtt.html'}" in out
+    assert "ssv2_mc: failed." in out and "val.jsonl" in out
+    assert "msrvtt †" in out and "Table 3" in out
+    assert (tmp_path / "pages/recognition_hmdb51.html").is_file()
 
 
 def test_all_with_a_data_set_is_refused(capsys):
@@ -225,66 +290,6 @@ def test_help(module, capsys):
         "example",
     ):
         assert option in shown
-
-
-def launch(command: list[str], cwd: Path) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, *command], cwd=cwd, env=environment, capture_output=True, text=True, timeout=300
-    )
-
-
-def torchrun(script: str, given: Sequence[str], cwd: Path) -> subprocess.CompletedProcess:
-    started = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    done = launch([*started, str(REPOSITORY / script), *given], cwd)
-    assert done.returncode == 0, done.stderr
-    return done
-
-
-def same_results(one: Path, two: Path) -> None:
-    first, second = (json.loads((folder / "results.json").read_text()) for folder in (one, two))
-    for key in ("metrics", "counts", "failed_files"):
-        assert first[key] == second[key]
-    rounded = {"similarity": 0, "top": 0}  # numbers, which other batches may change in the last digit
-    for query, other in zip(first["queries"], second["queries"], strict=True):
-        assert query | rounded == other | rounded
-
-
-def test_two_processes_from_another_folder_give_what_one_gives(tmp_path, checkpoint, monkeypatch):
-    """Every data set of the paper, in the places where the configs look for them."""
-    data, meta = tmp_path / "data", tmp_path / "meta_data"
-    layouts.msrvtt(data / "msrvtt", meta)
-    layouts.didemo(data / "didemo", meta)
-    layouts.lsmdc(data / "lsmdc", meta)
-    for name in ("hmdb51", "ucf101", "k400"):
-        layouts.recognition(name, data / name, meta)
-    layouts.ssv2(data / "SSV2", meta)
-    # An odd number of videos, and one unreadable: the shares of the two processes differ.
-    (data / "msrvtt/videos/all/video4.mp4").write_bytes(b"")
-    given = ["--all", "--arch", "TVTSv2_Demo", "-r", str(checkpoint), "-d", "cpu", "--num-workers", "0"]
-    given += ["--allow-missing", "--batch-size", "2", "--output"]
-    monkeypatch.chdir(tmp_path)
-    assert test_entry.main([*given, "one"]) == 0
-    done = torchrun("test.py", [*given, "two"], cwd=tmp_path)
-    assert done.stdout.count("Table 2") == done.stdout.count("Table 3") == 1 and "msrvtt*" in done.stdout
-    found = sorted(
-        path.parent.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("results.json")
-    )
-    assert [folder.parent.name for folder in found] == [
-        *("ssv2_mc", "hmdb51", "k400", "ucf101", "didemo", "lsmdc", "msrvtt")
-    ]
-    for folder in found:
-        same_results(tmp_path / "one" / folder, tmp_path / "two" / folder)
-
-
-def test_a_probe_of_two_processes_finds_what_one_finds(tmp_path, checkpoint):
-    layouts.probe_lists(tmp_path / "data", tmp_path / "meta", clips=5)
-    given = arguments(tmp_path, checkpoint, "--batch-size", "2", "-s", "1", dataset="hmdb51")
-    assert linear_probe.main(given) == 0
-    given[given.index(str(tmp_path / "out"))] = str(tmp_path / "two")
-    done = torchrun("downstream/linear_probe.py", given, cwd=tmp_path)
-    assert done.stdout.count("held-out") == 1
-    same_results(tmp_path / "out", tmp_path / "two")
 
 
 def test_as_a_module(world, checkpoint):

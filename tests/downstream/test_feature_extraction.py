@@ -16,11 +16,12 @@ from PIL import Image
 from CLIP import tokenize
 from data_loader.transforms import normalize
 from data_loader.video import read_frames
-from downstream import feature_extraction
-from downstream.feature_extraction import extract_features
+from downstream import feature_extraction, features
 from downstream.feature_files import read_features
+from downstream.features import extract_features
 from trainer.config import REPOSITORY
 
+from .launch import launch
 from .layouts import write_video
 
 
@@ -134,13 +135,13 @@ def test_a_killed_run_goes_on_and_does_no_video_twice(videos, checkpoint, tmp_pa
     assert not out.exists() and out.with_name("out.safetensors.parts").is_dir()
 
     embedded = []
-    embed_batch = feature_extraction.embed_batch
+    embed_batch = features.embed_batch
 
     def counted(batch, clips, *rest):
         embedded.extend(Path(clip.path).name for clip in clips)
         return embed_batch(batch, clips, *rest)
 
-    monkeypatch.setattr(feature_extraction, "embed_batch", counted)
+    monkeypatch.setattr(features, "embed_batch", counted)
     assert feature_extraction.main(given) == 0
     assert embedded == ["4.mp4", "5.mp4", "6.mp4"]
     assert "(4 were there already)" in capsys.readouterr().out
@@ -186,6 +187,45 @@ def test_unreadable_files_are_reported(videos, checkpoint, tmp_path, capsys):
     write_video(videos / "2.mp4", seed=2)
     assert feature_extraction.main(given) == 1
     assert len(read_features(out)) == 7
+
+
+def test_features_stay_while_their_videos_are_out_of_reach(videos, checkpoint, tmp_path):
+    out = tmp_path / "out.npz"
+    given = command(checkpoint, *(videos / f"{i}.mp4" for i in range(2)), "-o", out)
+    assert feature_extraction.main(given) == 0
+    before = out.read_bytes()
+    videos.rename(tmp_path / "elsewhere")
+    assert feature_extraction.main(given) == 1
+    assert out.read_bytes() == before
+
+
+def test_a_distributed_checkpoint_gives_what_its_file_gives(videos, checkpoint, sharded):
+    found = [
+        extract_features([videos / "3.mp4"], "TVTSv2_Demo", weights, num_workers=0, device="cpu")
+        for weights in (checkpoint, sharded)
+    ]
+    np.testing.assert_array_equal(found[0].table.features, found[1].table.features)
+
+
+def test_what_cannot_be_written_costs_nothing_else(videos, checkpoint, tmp_path, capsys, blocked):
+    """A folder is tried before the work; later the features are there, and said to be, before the page."""
+    for option in ("--output", "--report"):
+        place = blocked / "x.npz" if option == "--output" else blocked
+        given = command(checkpoint, videos / "1.mp4", "-o", tmp_path / "x.npz", option, place)
+        with pytest.raises(SystemExit) as stop:
+            feature_extraction.main(given)
+        assert stop.value.code == 2
+        assert f"error: could not write {blocked}" in capsys.readouterr().err
+        assert not (tmp_path / "x.npz").exists()
+
+    (tmp_path / "pages/features.html").mkdir(parents=True)
+    given = command(checkpoint, videos / "1.mp4", "-o", tmp_path / "x.npz", "--report", tmp_path / "pages")
+    with pytest.raises(SystemExit) as stop:
+        feature_extraction.main(given)
+    assert stop.value.code == 1
+    said = capsys.readouterr()
+    assert "video features: [1, 96]" in said.out and "features.html: Is a directory" in said.err
+    assert len(read_features(tmp_path / "x.npz")) == 1
 
 
 def test_nothing_readable(checkpoint, tmp_path):
@@ -248,16 +288,7 @@ def test_the_official_command(videos, checkpoint, tmp_path):
     out = tmp_path / "out.safetensors"
     given = command(checkpoint, "--video_path", videos / "1.mp4", "--output", out)
     script = "feature_extraction_TVTSv2_B_32.py"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, script, *given],
-        cwd=REPOSITORY / "downstream",
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    done = launch([script, *given], cwd=REPOSITORY / "downstream")
     assert done.returncode == 0, done.stderr
     assert "[1, 96]" in done.stdout and str(out) in done.stdout
     assert len(read_features(out)) == 1
@@ -268,24 +299,3 @@ def test_one_video_has_a_default_output(videos, checkpoint, tmp_path, monkeypatc
     for _ in range(2):
         assert feature_extraction.main(command(checkpoint, "--video_path", videos / "1.mp4")) == 0
     assert len(read_features(tmp_path / "results/features/TVTSv2_Demo/1.mp4.safetensors")) == 1
-
-
-def test_two_processes_give_what_one_gives(videos, checkpoint, tmp_path):
-    (videos / "3.mp4").write_bytes(b"")
-    assert feature_extraction.main(command(checkpoint, videos, "-o", tmp_path / "one.npz")) == 1
-    given = command(checkpoint, videos, "-o", tmp_path / "two.npz")
-    script = REPOSITORY / "downstream/feature_extraction.py"
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, *torchrun, *given],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 1 and "1 videos cannot be read" in done.stderr
-    one, two = read_features(tmp_path / "one.npz"), read_features(tmp_path / "two.npz")
-    assert one.columns["path"] == two.columns["path"]
-    np.testing.assert_allclose(one.features, two.features, atol=1e-6)

@@ -7,10 +7,13 @@ import re
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import test as test_entry
 from downstream import linear_probe, multiple_choice, recognition, retrieval
+from downstream.recognition import label_ranks
+from downstream.report import first_ranked
 from downstream.report_pages import confusion, ranking_item
 
 from . import layouts
@@ -88,6 +91,15 @@ def test_a_true_video_that_came_late_is_shown_too():
         (2, "b", False),
         (42, "late", True),
     ]
+
+
+def test_of_equal_options_only_the_right_one_is_marked():
+    options, scores = ["a dog", "a cat", "a dog", "a dog"], torch.tensor([[0.2, 0.5, 0.2, 0.2]])
+    query = {"video": "v", "answer": "a dog", "rank": label_ranks(scores, [2])[0], "similarity": 0.2}
+    for most in (5, 1):
+        cards = ranking_item(query | {"top": first_ranked(scores[0], options, most)})["cards"]
+        marked = [(card["rank"], card["label"]) for card in cards if card["true"]]
+        assert marked == [(3, "a dog")]
 
 
 @needs_chromium

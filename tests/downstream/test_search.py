@@ -128,6 +128,26 @@ def test_a_page_does_without_videos_that_are_gone(checkpoint, tmp_path):
     assert "no such file" in (tmp_path / "found.html").read_text()
 
 
+def test_a_page_that_cannot_be_written(world, checkpoint, tmp_path, capsys, blocked):
+    given = ("a dog", "-f", world / "videos.safetensors", "--page")
+    with pytest.raises(SystemExit) as stop:
+        ask(world, checkpoint, *given, blocked / "found.html")
+    assert stop.value.code == 2
+    assert f"error: could not write {blocked}" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stop:
+        ask(world, checkpoint, *given, tmp_path)
+    assert stop.value.code == 1
+    said = capsys.readouterr()
+    assert len(lines(said.out)) == 4 and f"error: could not write {tmp_path}: Is a directory" in said.err
+
+
+def test_a_distributed_checkpoint_searches_in_its_features(world, sharded, tmp_path, capsys):
+    out = tmp_path / "one.npz"
+    assert extract(sharded, world / "my videos" / "0.mp4", "-o", out) == 0
+    assert ask(world, sharded, "a dog", "-f", out) == 0
+    assert len(lines(capsys.readouterr().out)) == 1
+
+
 def test_an_index_against_numpy(monkeypatch):
     """More rows than a block; long videos, so that each video once takes several rounds."""
     monkeypatch.setattr(search, "BLOCK", 64)

@@ -8,6 +8,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train
+from tests.trainer.runs import rows
 
 
 def test_tensorboard_shows_each_step_once_after_an_interruption(arguments, tmp_path):
@@ -60,6 +61,32 @@ def test_wandb_gets_the_same_run_again_after_an_interruption(arguments, tmp_path
     assert [row["step"] for row in steps] == list(range(1, 13))
     assert sum("validation/webvid_t2v_R1" in row for row in run.rows) == 2
     json.dumps(run.rows)  # plain numbers
+
+
+@pytest.mark.parametrize("fails", ["init", "log", "finish"])
+def test_a_wandb_that_fails_is_given_up_and_the_run_goes_on(arguments, tmp_path, monkeypatch, fails):
+    class CommError(Exception):
+        """As wandb's own: no OSError."""
+
+    def fail(*_, **__):
+        raise CommError("the server is gone")
+
+    run = FakeRun()
+    monkeypatch.setattr(run, fails, fail)
+    wandb = types.ModuleType("wandb")
+    wandb.init = run.init
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    settings = {"trainer__wandb": "tvts", "trainer__tensorboard": True, "data__val": []}
+    settings |= {"trainer__max_steps": 4, "trainer__log_every_s": 0}  # a line for each step
+    assert train.main(arguments(name="told", **settings)) == 0
+    said = (tmp_path / "told/log.txt").read_text()
+    assert said.count("trainer.wandb is given up for this run: CommError: the server is gone") == 1
+    assert len(rows(tmp_path / "told", "step")) == 4
+    assert len(run.rows) == (4 if fails == "finish" else 0)
+    assert run.ended == 0
+    board = EventAccumulator(str(tmp_path / "told/tensorboard"))
+    board.Reload()
+    assert len(board.Scalars("step/loss")) == 4  # the other board is none the worse
 
 
 @pytest.mark.parametrize("there", [None, types.ModuleType("wandb")], ids=["missing", "only a folder"])

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import torch
@@ -73,6 +74,22 @@ def test_a_folder_that_goes_away_is_named(undisturbed, arguments, monkeypatch, c
         train.main(arguments("--resume", "auto", name="undisturbed", trainer__epochs=3))
     assert "error: could not write" in capsys.readouterr().err
     assert read_checkpoint(tmp_path / "elsewhere/checkpoint-epoch2.pth")["epoch"] == 2
+
+
+def test_an_old_checkpoint_that_cannot_be_deleted_stops_nothing(arguments, tmp_path, monkeypatch):
+    plain = Path.unlink
+
+    def refuse(path, **options):
+        if path.name == "checkpoint-epoch1.pth":  # as if made immutable
+            raise PermissionError(1, "Operation not permitted", str(path))
+        plain(path, **options)
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    assert train.main(arguments(name="kept", trainer__keep_last=1, data__val=[])) == 0
+    old = tmp_path / "kept/checkpoint-epoch1.pth"
+    said = (tmp_path / "kept/log.txt").read_text()
+    assert f"cannot delete the old checkpoint {old}" in said and "by hand" in said
+    assert old.is_file() and read_checkpoint(tmp_path / "kept/checkpoint-epoch2.pth")["epoch"] == 2
 
 
 def test_a_nan_stops_the_run_and_leaves_the_checkpoint(undisturbed, arguments, monkeypatch, capsys):
@@ -171,6 +188,17 @@ def test_an_error_of_one_rank_ends_all_and_stands_first(torchrun, tmp_path):
     summary = said[said.index("Root Cause") :]
     assert "rank      : 1" in summary
     assert "ArithmeticError: the fifth step was too much" in summary
+
+
+@pytest.mark.heavy
+def test_a_hung_rank_ends_the_others_when_their_time_is_over(start, arguments, tmp_path):
+    settings = {"name": "two", "trainer__epochs": 1000, "trainer__log_every_s": 0, "data__val": []}
+    running, hung = start.ranks(2, arguments(**settings, trainer__timeout_s=8), tmp_path / "says")
+    wait_until(lambda: rows(tmp_path / "two", "step"), limit=100)
+    os.kill(hung.pid, signal.SIGSTOP)
+    running.join(40)
+    assert running.exitcode == 1
+    assert "hung for trainer.timeout_s" in (tmp_path / "says0").read_text()
 
 
 @pytest.mark.heavy

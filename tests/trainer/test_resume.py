@@ -51,6 +51,13 @@ def test_a_finished_run_resumed_stays_as_it_is(undisturbed, arguments):
     assert (undisturbed / "metrics.jsonl").read_text() == before
 
 
+def test_a_checkpoint_is_found_as_every_other_path_is(undisturbed, arguments, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    given = arguments("--resume", "~/undisturbed/checkpoint-epoch2.pth", name="undisturbed")
+    assert train.main(given) == 0
+    assert f"resumed from {undisturbed / 'checkpoint-epoch2.pth'}" in (undisturbed / "log.txt").read_text()
+
+
 def test_learning_rates_and_decay_are_those_of_the_config(undisturbed, arguments):
     changed = {
         "trainer__epochs": 3,

@@ -1,0 +1,80 @@
+"""Sorting transcripts: against the model's own forward, over several processes, and what cannot be."""
+
+import json
+
+import pytest
+import torch
+
+from data_loader.demo import generate
+from downstream import sorting
+from trainer.build import build_model, build_val_loader
+from trainer.config import REPOSITORY, load_config
+
+from .launch import torchrun
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory) -> list[str]:
+    """The demo's world, a fortieth of it, as overrides of its config."""
+    root = tmp_path_factory.mktemp("world")
+    generate(root, seed=3, scale=0.025)
+    entries = json.dumps([{"type": "yttemporal", "root": str(root / "YTTemporal")}])
+    return [
+        f"data.meta={root / 'meta_data'}",
+        f"data.val={entries}",
+        "data.num_workers=0",
+        "data.batch_size=2",
+    ]
+
+
+def arguments(settings, checkpoint, *more: object) -> list[str]:
+    given = ["--config", "configs/demo.json", "--checkpoint", checkpoint, "--device", "cpu", *more]
+    return [str(x) for x in given] + [part for setting in settings for part in ("--set", setting)]
+
+
+@torch.no_grad()
+def plain_share(settings, checkpoint) -> tuple[float, int]:
+    """Transcripts put in order with their own video, in percent, and how many there are."""
+    config = load_config("configs/demo.json", settings)
+    model = build_model(config, starting_weights=False).eval()
+    model.load_state_dict(torch.load(checkpoint, weights_only=True)["state_dict"])
+    loader = build_val_loader(config["data"]["val"][0], config, model, sorting.join_processes("cpu"))
+    logits = torch.cat([model(batch).order_logits for batch in loader if len(batch["index"]) > 1])
+    right = (logits.argmax(-1) == torch.arange(logits.shape[1])).all(1)
+    return 100 * right.double().mean().item(), len(right)
+
+
+def test_one_process_and_two_find_what_the_model_says(settings, checkpoint, sharded, tmp_path, capsys):
+    share, number = plain_share(settings, checkpoint)
+    assert number >= 4 and number % 4 == 0
+    for weights in (checkpoint, sharded):
+        assert sorting.main(arguments(settings, weights, "--output", tmp_path / "one.json")) == 0
+        one = json.loads((tmp_path / "one.json").read_text())
+        assert one["transcripts"] == number
+        assert one["wholly_in_order"]["own video"] == pytest.approx(share)
+        assert capsys.readouterr().out.splitlines()[1].split() == ["own", "video", f"{share:.1f}"]
+    given = arguments(settings, checkpoint, "--output", tmp_path / "two.json")
+    done = torchrun("downstream/sorting.py", given, cwd=REPOSITORY)
+    assert done.stdout.count("own video") == 1
+    two = json.loads((tmp_path / "two.json").read_text())
+    assert two["transcripts"] == number
+    assert two["wholly_in_order"]["own video"] == pytest.approx(share)
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [("data.batch_size=1", "see data.batch_size"), ("data.val=[]", "no set of type yttemporal")],
+)
+def test_mistakes_are_explained(settings, checkpoint, tmp_path, capsys, setting, expected):
+    with pytest.raises(SystemExit) as stop:
+        sorting.main(arguments([*settings, setting], checkpoint, "--output", tmp_path / "x.json"))
+    assert stop.value.code == 2
+    assert expected in capsys.readouterr().err
+
+
+def test_shares_are_shown_before_what_cannot_be_written(settings, checkpoint, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        sorting.main(arguments(settings, checkpoint, "--output", tmp_path))
+    assert stop.value.code == 1
+    said = capsys.readouterr()
+    assert "own video" in said.out and f"error: could not write {tmp_path}: Is a directory" in said.err
