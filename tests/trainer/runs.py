@@ -10,8 +10,13 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import torch
+
 import CLIP
 import train
+
+# What tests of two processes run on: gloo, and where there are two GPUs NCCL as well.
+DEVICES = ("cpu", "cuda") if torch.cuda.device_count() > 1 else ("cpu",)
 
 
 def rows(run_dir: Path, kind: str) -> list[dict]:

@@ -1,6 +1,6 @@
 """Run by torchrun in test_distributed.py: a few training steps a case, a rank on its share of each batch.
 
-Usage: steps.py OUT_DIR CASES.json; cases are {name: settings}. Rank 0 writes OUT_DIR/NAME.pt for each.
+Usage: steps.py OUT_DIR CASES.json DEVICE; cases are {name: settings}. Rank 0 writes OUT_DIR/NAME.pt for each.
 """
 
 import contextlib
@@ -34,11 +34,12 @@ def batch_of(context: DistContext, seed: int, texts: int) -> dict[str, torch.Ten
     ids[:, :, 9] = 49407  # end of text
     per_rank = BATCH // context.world_size
     mine = slice(context.rank * per_rank, (context.rank + 1) * per_rank)
-    return {
+    batch = {
         "video": torch.randn(BATCH, 3, 3, 64, 64, generator=g)[mine],
         "keep_ind": torch.stack([torch.randperm(16, generator=g)[:8] for _ in range(BATCH)])[mine],
         "text": ids[:, mine].flatten(0, 1),
     }
+    return {name: tensor.to(context.device) for name, tensor in batch.items()}
 
 
 class Shapes(TorchDispatchMode):
@@ -84,7 +85,7 @@ def run_case(
     spread = build_engine(engine, model, context, precision, compiled, **options)
     optimizer = build_optimizer(parameter_groups(spread.model, is_new_parameter, OPTIMIZER), OPTIMIZER)
     scheduler = build_scheduler(optimizer, SCHEDULE, steps_per_epoch=4, total_steps=4)
-    scaler = torch.amp.GradScaler("cpu", enabled=scaled)
+    scaler = torch.amp.GradScaler(context.device.type, enabled=scaled)
     config = {
         "loss": {"gather": gather, "temperature": 0.05, "sort_weight": 2.0},
         "optimizer": {"max_grad_norm": max_norm},
@@ -135,8 +136,8 @@ def whole(x: torch.Tensor) -> torch.Tensor:
     return (x.full_tensor() if isinstance(x, DTensor) else x).clone()
 
 
-def main(output: Path, cases: dict[str, dict[str, Any]]) -> None:
-    context = setup("cpu")
+def main(output: Path, cases: dict[str, dict[str, Any]], device: str) -> None:
+    context = setup(device)
     for name, settings in cases.items():
         result = run_case(context, output, **settings)
         if context.is_main:
@@ -145,4 +146,4 @@ def main(output: Path, cases: dict[str, dict[str, Any]]) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), json.loads(Path(sys.argv[2]).read_text()))
+    main(Path(sys.argv[1]), json.loads(Path(sys.argv[2]).read_text()), sys.argv[3])

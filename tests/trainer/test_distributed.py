@@ -12,6 +12,7 @@ import torch
 
 from model import create_model, load_checkpoint
 from model.checkpoint import CheckpointError, read_state_dict
+from tests.trainer.runs import DEVICES
 from trainer.config import REPOSITORY
 from trainer.gather import contrastive_loss, gather_batch
 
@@ -44,29 +45,31 @@ DIFFERENT = ("one", "one-clipped", "one-bf16", "ddp-official")
 AS_ONE = [name for name in (*ONE, *TWO, *FOUR) if name not in DIFFERENT]
 
 
-def run(folder: Path, processes: int, cases: dict[str, dict]) -> None:
+def run(folder: Path, processes: int, cases: dict[str, dict], device: str) -> None:
     listed = folder / f"cases{processes}.json"
     listed.write_text(json.dumps(cases))
     launch = [sys.executable]
     if processes > 1:
         launch += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
-    command = [*launch, str(SCRIPT), str(folder), str(listed)]
+    command = [*launch, str(SCRIPT), str(folder), str(listed), device]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
+@pytest.fixture(scope="module", params=DEVICES)
+def folder(tmp_path_factory, request) -> Path:
     folder = tmp_path_factory.mktemp("steps")
-    for processes, cases in ((1, ONE), (2, TWO), (4, FOUR)):
-        run(folder, processes, cases)
+    run(folder, 1, ONE, request.param)
+    run(folder, 2, TWO, request.param)
+    run(folder, 4, FOUR, "cpu")
     return folder
 
 
 @pytest.fixture(scope="module")
 def results(folder) -> dict[str, dict]:
-    return {name: torch.load(folder / f"{name}.pt", weights_only=True) for name in (*ONE, *TWO, *FOUR)}
+    names = (*ONE, *TWO, *FOUR)
+    return {name: torch.load(folder / f"{name}.pt", weights_only=True, map_location="cpu") for name in names}
 
 
 @pytest.mark.parametrize("name", AS_ONE)

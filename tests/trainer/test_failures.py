@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import train
-from tests.trainer.runs import rows, wait_until
+from tests.trainer.runs import DEVICES, rows, wait_until
 from tests.trainer.test_signals import children
 from trainer import step
 from trainer import trainer as trainer_module
@@ -22,6 +22,8 @@ from trainer.checkpoints import list_checkpoints, read_checkpoint
 from trainer.config import REPOSITORY
 from trainer.precision import Precision
 from trainer.trainer import Trainer
+
+ENDLESS = {"name": "two", "trainer__epochs": 1000, "trainer__log_every_s": 0, "data__val": []}
 
 
 @contextmanager
@@ -159,8 +161,8 @@ def torchrun(arguments, tmp_path):
     """Starts an endless run of two processes by torchrun; what they say goes to tmp_path/says."""
     started = []
 
-    def start(script: str) -> subprocess.Popen:
-        settings = {"name": "two", "trainer__epochs": 1000, "trainer__log_every_s": 0, "data__val": []}
+    def start(script: str, device: str) -> subprocess.Popen:
+        settings = {**ENDLESS, "trainer__device": device}
         launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", script]
         process = subprocess.Popen(
             [sys.executable, *launch, *arguments(**settings)],
@@ -178,8 +180,9 @@ def torchrun(arguments, tmp_path):
 
 
 @pytest.mark.heavy
-def test_an_error_of_one_rank_ends_all_and_stands_first(torchrun, tmp_path):
-    process = torchrun("tests/trainer/failing_rank.py")
+@pytest.mark.parametrize("device", DEVICES)
+def test_an_error_of_one_rank_ends_all_and_stands_first(torchrun, tmp_path, device):
+    process = torchrun("tests/trainer/failing_rank.py", device)
     wait_until(lambda: rows(tmp_path / "two", "step"), limit=100)
     assert process.wait(60) == 1
     said = (tmp_path / "says").read_text()
@@ -191,9 +194,10 @@ def test_an_error_of_one_rank_ends_all_and_stands_first(torchrun, tmp_path):
 
 
 @pytest.mark.heavy
-def test_a_hung_rank_ends_the_others_when_their_time_is_over(start, arguments, tmp_path):
-    settings = {"name": "two", "trainer__epochs": 1000, "trainer__log_every_s": 0, "data__val": []}
-    running, hung = start.ranks(2, arguments(**settings, trainer__timeout_s=8), tmp_path / "says")
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_hung_rank_ends_the_others_when_their_time_is_over(start, arguments, tmp_path, device):
+    settings = {**ENDLESS, "trainer__timeout_s": 8, "trainer__device": device}
+    running, hung = start.ranks(2, arguments(**settings), tmp_path / "says")
     wait_until(lambda: rows(tmp_path / "two", "step"), limit=100)
     os.kill(hung.pid, signal.SIGSTOP)
     running.join(40)
@@ -202,8 +206,9 @@ def test_a_hung_rank_ends_the_others_when_their_time_is_over(start, arguments, t
 
 
 @pytest.mark.heavy
-def test_a_killed_rank_ends_all(torchrun, tmp_path):
-    process = torchrun("train.py")
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_killed_rank_ends_all(torchrun, tmp_path, device):
+    process = torchrun("train.py", device)
     wait_until(lambda: rows(tmp_path / "two", "step"), limit=100)
     os.kill(children(process.pid)[1], signal.SIGKILL)
     assert process.wait(60) == 1

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import train
-from tests.trainer.runs import losses, rows, wait_until
+from tests.trainer.runs import DEVICES, losses, rows, wait_until
 from trainer import trainer as trainer_module
 from trainer.checkpoints import list_checkpoints, read_checkpoint
 
@@ -75,9 +75,14 @@ def test_workers_of_a_killed_run_end(start, arguments, tmp_path):
     wait_until(lambda: not any(map(runs, family)), limit=20)
 
 
-def test_a_signal_to_one_of_two_processes_stops_both_at_the_same_step(start, arguments, tmp_path):
-    processes = start.ranks(2, arguments(name="two", **ENDLESS), tmp_path / "says")
-    wait_until(lambda: len(rows(tmp_path / "two", "step")) >= 4)
+@pytest.mark.parametrize("engine", ["ddp", "fsdp"])
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_signal_to_one_of_two_processes_stops_both_at_the_same_step(
+    start, arguments, tmp_path, device, engine
+):
+    settings = {**ENDLESS, "trainer__device": device, "trainer__engine": engine}
+    processes = start.ranks(2, arguments(name="two", **settings), tmp_path / "says")
+    wait_until(lambda: len(rows(tmp_path / "two", "step")) >= 4, limit=100)
     os.kill(processes[1].pid, signal.SIGTERM)
     for process in processes:
         process.join(60)
