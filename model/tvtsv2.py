@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from model.checks import check_token_ids
 from model.layers import ATTENTION_BACKENDS, Mlp
+from model.precision import as_residual
 from model.sort_transformer import SortTransformer
 from model.text_encoder import TextTransformer, cut_to_longest
 from model.variants import get_variant
@@ -137,7 +138,7 @@ class TVTSv2(
 
         M, L = token_ids.shape
         x = self.text_token_embedding(token_ids) + self.text_positional_embedding[:L]  # [M, L, width]
-        x = self.text_model(x)
+        x = self.text_model(as_residual(x))
         x = x[torch.arange(M, device=x.device), token_ids.argmax(dim=-1)]  # at end-of-text, [M, width]
         return self.text_ln_final(x) @ self.text_projection
 

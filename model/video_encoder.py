@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from model.attention import DividedAttention
 from model.checks import check_keep_ind, check_valid_frames, check_video
 from model.layers import Blocks, LayerNorm, Mlp, init_attention, init_mlp
-from model.precision import dtype_of_products
+from model.precision import as_residual
 from model.variants import Variant
 
 IMAGE_MEAN = (0.485, 0.456, 0.406)
@@ -112,10 +112,7 @@ class VideoTransformer(nn.Module):
         class_token = (self.class_embedding + self.positional_embedding[0]).expand(B, 1, -1)
         x = torch.cat([class_token.to(x.dtype), x.flatten(1, 2)], dim=1)  # [B, 1 + T·n, width]
 
-        x = self.ln_pre(x)
-        # Under bf16 autocast the sum that runs through the blocks is bf16, too: it is read and written many
-        # times a block, and the products round what they read of it anyway. fp16 could overflow there.
-        return x.bfloat16() if dtype_of_products(x) == torch.bfloat16 else x
+        return as_residual(self.ln_pre(x))
 
     def read_out(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens after the last block -> video embeddings [B, D], and the tokens for the sort head."""
