@@ -51,7 +51,9 @@ def build_engine(
     if context.device.type == "cuda" if compiled is None else compiled:
         # It would cut graphs into pieces to overlap them with DDP's messages; ours are as small as that.
         torch._dynamo.config.optimize_ddp = False
-        engine.model.compile_towers(1 if engine.sharded else 4, **options)
+        if engine.sharded:
+            options["blocks_a_region"] = 1  # FSDP's hooks gather and drop single blocks
+        engine.model.compile_towers(**options)
     return engine
 
 
