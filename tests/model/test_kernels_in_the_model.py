@@ -1,0 +1,60 @@
+"""The model with all of its Triton kernels against the model without, on a CPU by Triton's interpreter."""
+
+from contextlib import contextmanager
+
+import pytest
+import torch
+
+from model import create_model
+from tests.model.interpreted import relative_error, run_interpreted
+from tests.model.test_text_encoder import random_ids
+
+KERNELS = [
+    pytest.importorskip(f"model.triton_{name}", reason="Triton is for NVIDIA's GPUs")
+    for name in ("activation", "attention", "norm")
+]
+SMALL = {"video_layers": 2, "text_layers": 2, "trained_text_blocks": 1}
+
+
+def outputs_and_gradients(model, batch):
+    out = model(batch)
+    model.zero_grad()
+    sum(x.float().square().sum() for x in out).backward()
+    gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    return {"text": out.text_embeds, "video": out.video_embeds, "order": out.order_logits, **gradients}
+
+
+@contextmanager
+def with_kernels():
+    """The kernels take what is given to them, on the CPU and in float32, too. Gives those that were asked."""
+    plain, asked = [kernels.supports for kernels in KERNELS], set()
+    for kernels in KERNELS:
+        kernels.supports = lambda *_, name=kernels.__name__: not asked.add(name)
+    yield asked
+    for kernels, supports in zip(KERNELS, plain, strict=True):
+        kernels.supports = supports
+
+
+def interpreted_cases():
+    for checkpointing in (0, "mlp", 1):
+        torch.manual_seed(0)
+        model = create_model("TVTSv2_Demo", **SMALL, activation_checkpointing=checkpointing)
+        batch = {
+            "video": torch.randint(0, 256, (2, 3, 3, 64, 64), dtype=torch.uint8),
+            "keep_ind": torch.stack([torch.randperm(16)[:7] for _ in range(2)]),
+            "text": random_ids([7, 5] * 4),
+        }
+        want = outputs_and_gradients(model, batch)
+        with with_kernels() as asked:
+            got = outputs_and_gradients(model, batch)
+        assert len(asked) == len(KERNELS)
+        assert got.keys() == want.keys()
+        errors = {name: relative_error(got[name], want[name].double()) for name in want}
+        worst = max(errors, key=errors.get)
+        print(checkpointing, worst, f"{errors[worst]:.1e}")
+        assert errors[worst] < 1e-4, (checkpointing, worst, errors[worst])
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="here the compiled kernels are tested")
+def test_outputs_and_gradients_in_the_interpreter():
+    assert len(run_interpreted(__name__, "interpreted_cases").splitlines()) == 3
