@@ -13,7 +13,7 @@ from torch.distributed.elastic.multiprocessing.errors import record
 
 from trainer.build import build_trainer
 from trainer.config import load_config
-from trainer.distributed import cleanup, explain_lost_peers, setup
+from trainer.distributed import explain_lost_peers, leaving_group, setup
 from trainer.errors import run_errors, user_errors
 from trainer.signals import Stopped
 
@@ -80,17 +80,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         config = load_config(args.config, overrides_of(args))
         context = setup(config["trainer"]["device"], config["trainer"]["timeout_s"])
         trainer = build_trainer(config, context, args.resume)
-    status = 0
-    try:
-        with run_errors(), explain_lost_peers():
-            trainer.train()
-    except Stopped as stopped:
-        if context.is_main:
-            print(stopped, file=sys.stderr)
-        status = 3
-    # Not after an error: it has to be read first, and leaving the group makes the other processes fail, too.
-    cleanup()
-    return status
+    with leaving_group():
+        try:
+            with run_errors(), explain_lost_peers():
+                trainer.train()
+        except Stopped as stopped:
+            if context.is_main:
+                print(stopped, file=sys.stderr)
+            return 3
+    return 0
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from benchmarks.train_step import random_batch
 from model import VARIANTS, create_model, is_new_parameter
 from model.flops import train_flops_per_clip
 from trainer.config import load_config
-from trainer.distributed import DistContext, cleanup, setup
+from trainer.distributed import DistContext, leaving_group, setup
 from trainer.engine import ENGINES, build_engine
 from trainer.gather import GATHERS
 from trainer.optim import build_optimizer, build_scheduler, parameter_groups
@@ -162,10 +162,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         report(args, launch(args, argv))
         return 0
     context = setup(args.device)
-    try:
+    with leaving_group():
         row = measure(args, context)
-    finally:
-        cleanup()
     if context.is_main:
         report(args, [row])
     return 0

@@ -27,7 +27,7 @@ from downstream.windows import SlidingWindows
 from model import create_model, load_checkpoint
 from OpenCLIP import tokenize as openclip_tokenize
 from trainer.config import REPOSITORY, Config, ConfigError, resolve_path
-from trainer.distributed import DistContext, cleanup
+from trainer.distributed import DistContext, leaving_group
 from trainer.errors import run_errors, user_errors
 from trainer.files import WriteError
 
@@ -70,22 +70,21 @@ def run_command(args: Namespace, tasks: Mapping[str, Evaluate]) -> int:
                 f"the task of {config['name']} is {config['task']}, not {known}; test.py runs any"
             )
         context = join_processes(args.device)
-    try:
+    with leaving_group():
         with user_errors():
             trained = load_trained(args.arch, args.checkpoint, context)
             dataset = open_dataset(config, trained.model.image_size)
             check_places(args, output_folder(args, config), context)
-        with run_errors():
-            evaluation = evaluate_dataset(dataset, config, trained, context, tasks[config["task"]], args)
+        try:
+            with run_errors():
+                evaluation = evaluate_dataset(dataset, config, trained, context, tasks[config["task"]], args)
+                if context.is_main:
+                    print(evaluation_table(evaluation, config, args.arch, args.dsl))
+                    write_outputs(evaluation, dataset, config, trained, args)
+        except UnreadableVideosError as error:
             if context.is_main:
-                print(evaluation_table(evaluation, config, args.arch, args.dsl))
-                write_outputs(evaluation, dataset, config, trained, args)
-    except UnreadableVideosError as error:
-        if context.is_main:
-            print(f"error: {error}", file=sys.stderr)
-        return 1
-    finally:
-        cleanup()
+                print(f"error: {error}", file=sys.stderr)
+            return 1
     return 0
 
 
@@ -97,7 +96,7 @@ def run_all(args: Namespace, names: Sequence[str], tasks: Mapping[str, Evaluate]
         configs = [read_config(Namespace(**vars(args) | {"dataset": name})) for name in names]
         context = join_processes(args.device)
     results, notes, status = [], [], 0
-    try:
+    with leaving_group():
         with user_errors():
             trained = load_trained(args.arch, args.checkpoint, context)
             check_places(args, results_root(args), context)
@@ -121,8 +120,6 @@ def run_all(args: Namespace, names: Sequence[str], tasks: Mapping[str, Evaluate]
             except (UnreadableVideosError, WriteError) as error:
                 notes.append(f"{config['name']}: failed. {error}")
                 status = 1
-    finally:
-        cleanup()
     if context.is_main:
         print("\n\n".join([*notes, paper_tables(results, args.arch)]))
     return status if results else 1

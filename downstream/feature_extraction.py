@@ -19,7 +19,7 @@ from downstream.features import Extraction, extract_features, extract_texts, rea
 from downstream.options import add_model_options, add_speed_options, join_processes, positive_seconds
 from downstream.report import failed_files, versions, write_json
 from trainer.config import REPOSITORY, resolve_path
-from trainer.distributed import DistContext, cleanup
+from trainer.distributed import DistContext, leaving_group
 from trainer.errors import run_errors, user_errors
 
 
@@ -73,10 +73,8 @@ def main(argv: Sequence[str] | None = None, arch: str = "TVTSv2_B_16") -> int:
         context = join_processes(args.device)
         if args.report and context.is_main:
             check_folder(Path(args.report).expanduser())
-    try:
+    with leaving_group():
         return run_texts(args, context) if args.text else run_videos(args, context)
-    finally:
-        cleanup()
 
 
 def choose_output(args: argparse.Namespace) -> None:

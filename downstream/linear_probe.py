@@ -41,7 +41,7 @@ from downstream.options import evaluation_parser, join_processes, read_config
 from downstream.recognition import class_queries
 from downstream.report import Evaluation, draw_table, evaluation_table
 from trainer.config import Config, ConfigError
-from trainer.distributed import DistContext, cleanup
+from trainer.distributed import DistContext, leaving_group
 from trainer.errors import run_errors, user_errors
 
 PENALTIES = tuple(10.0**-k for k in (0, 1, 2, 3, 4, 5, 6))
@@ -205,18 +205,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
         config["task"] = "linear_probe"
         context = join_processes(args.device)
-    try:
+    with leaving_group():
         with user_errors():
             trained = load_trained(args.arch, args.checkpoint, context)
             check_places(args, output_folder(args, config), context)
-        with run_errors():
-            run_probe(config, trained, context, args)
-    except UnreadableVideosError as error:
-        if context.is_main:
-            print(f"error: {error}", file=sys.stderr)
-        return 1
-    finally:
-        cleanup()
+        try:
+            with run_errors():
+                run_probe(config, trained, context, args)
+        except UnreadableVideosError as error:
+            if context.is_main:
+                print(f"error: {error}", file=sys.stderr)
+            return 1
     return 0
 
 

@@ -29,7 +29,7 @@ from downstream.feature_files import FeatureTable, read_features
 from downstream.features import read_texts
 from downstream.options import add_checkpoint_option, add_device_option, join_processes, positive
 from downstream.pages import Picture, thumbnails, write_page
-from trainer.distributed import cleanup
+from trainer.distributed import leaving_group
 from trainer.errors import run_errors, user_errors
 
 BLOCK = 2**16  # rows normalised at once, so that the features are not held twice
@@ -267,15 +267,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     about = f"{len(index)} vectors of {len(index.paths)} videos, {facts['arch']}"
     print(about)
     found = []
-    try:
+    with leaving_group():
         for query in queries:
             begin = time.perf_counter()
             embeds = embedder.texts([query]).numpy()
             (hits,) = index.search(embeds, args.top, args.one_per_video)
             print_hits(query, hits, time.perf_counter() - begin)
             found.append((query, hits))
-    finally:
-        cleanup()
     if args.page:
         with run_errors():
             write_search_page(Path(args.page).expanduser(), found, about)

@@ -27,7 +27,7 @@ from downstream.report import draw_table, write_json
 from model import load_checkpoint
 from trainer.build import build_model, build_val_loader
 from trainer.config import ConfigError, load_config, resolve_path
-from trainer.distributed import DistContext, cleanup
+from trainer.distributed import DistContext, leaving_group
 from trainer.errors import run_errors, user_errors
 from trainer.step import to_device
 
@@ -85,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
     args = parser.parse_args(argv)
-    with user_errors():
+    with user_errors(), leaving_group():
         config = load_config(args.config, args.overrides)
         context = join_processes(args.device)
         if context.is_main:
@@ -97,7 +97,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(draw_table(["wholly in order, %"], rows))
         with run_errors():
             write_json(args.output, result)
-    cleanup()
     return 0
 
 

@@ -88,8 +88,13 @@ def setup(device: str | int | None = None, timeout_s: float = 600.0) -> DistCont
     return DistContext(rank, world_size, local_rank, chosen)
 
 
-def cleanup() -> None:
-    """Leave the process group, if one was joined."""
+@contextmanager
+def leaving_group() -> Iterator[None]:
+    """Leaves the process group after what is done within, if one was joined.
+
+    Not after an error: it has to be read first, and leaving makes the other processes fail, too.
+    """
+    yield
     if dist.is_available() and dist.is_initialized():
         has_threads = dist.get_backend() == "gloo"
         dist.destroy_process_group()

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from model import create_model, is_new_parameter
 from trainer.checkpoints import read_checkpoint, save_atomically
-from trainer.distributed import DistContext, cleanup, setup
+from trainer.distributed import DistContext, leaving_group, setup
 from trainer.engine import build_engine
 from trainer.optim import build_optimizer, build_scheduler, parameter_groups
 from trainer.precision import Precision
@@ -138,11 +138,11 @@ def whole(x: torch.Tensor) -> torch.Tensor:
 
 def main(output: Path, cases: dict[str, dict[str, Any]], device: str) -> None:
     context = setup(device)
-    for name, settings in cases.items():
-        result = run_case(context, output, **settings)
-        if context.is_main:
-            torch.save(result, output / f"{name}.pt")
-    cleanup()
+    with leaving_group():
+        for name, settings in cases.items():
+            result = run_case(context, output, **settings)
+            if context.is_main:
+                torch.save(result, output / f"{name}.pt")
 
 
 if __name__ == "__main__":
