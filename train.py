@@ -6,8 +6,12 @@ Without torchrun it is one process. Any config key can be set from the command l
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
+
+# Before PyTorch: threads that spin while they wait slow each other down several times where cores are shared.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from torch.distributed.elastic.multiprocessing.errors import record
 
