@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from downstream.report import draw_table, write_json
-from trainer.checkpoints import list_checkpoints
+from trainer.checkpoints import list_checkpoints, read_newest
 from trainer.config import REPOSITORY
 from trainer.curves import draw_curves
+from trainer.errors import user_errors
 
 ARCH = "TVTSv2_Demo"
 EVALUATIONS = ("demo_msrvtt", "demo_hmdb51", "demo_ssv2")
@@ -31,6 +32,21 @@ class Demo:
     seed: int
     scale: float
     overrides: tuple[str, ...]
+
+    def check_results(self) -> None:
+        """Raises FileExistsError where the results hold another demo's run, which training would go on with."""
+        found = read_newest(self.results)
+        if found is None:
+            return
+        config = found[1]["config"]
+        there = {"seed": config["seed"], "data": Path(config["data"]["meta"]).parent.name}
+        wanted = {"seed": self.seed, "data": self.data.name}
+        different = [f"{key} {there[key]}, not {wanted[key]}" for key in there if there[key] != wanted[key]]
+        if different:
+            raise FileExistsError(
+                f"{self.results} holds a run with {' and '.join(different)}: choose another --output, or "
+                "delete the folder"
+            )
 
     def make_data(self) -> None:
         run("-m", "data_loader.demo", "--root", self.data, "--scale", self.scale)
@@ -78,6 +94,7 @@ class Demo:
             *("downstream/feature_extraction.py", self.data / "msrvtt" / "videos" / "all"),
             *("--arch", ARCH, "--checkpoint", self.checkpoint),
             *("--output", self.results / "features.safetensors", "--report", self.results / "pages"),
+            "--overwrite",  # those of a checkpoint from before, if the run has gone on since
         )
 
     def summary(self) -> list[dict]:
@@ -140,6 +157,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     name = data if args.seed == 0 else f"{data}-seed{args.seed}"
     results = (args.output or REPOSITORY / "results" / name).resolve()
     demo = Demo(REPOSITORY / "data" / data, results, args.seed, args.scale, tuple(args.overrides))
+    with user_errors():
+        demo.check_results()
     demo.make_data()
     seconds = demo.train()
     demo.evaluate()

@@ -6,7 +6,7 @@
 #
 #   --seed N      seed of the training (default 0)
 #   --scale F     factor on the amount of data and on the length of the training (default 1; 0.05 for a quick look)
-#   --output DIR  results (default results/demo)
+#   --output DIR  results (default results/demo; another scale and seed add to it: results/demo-x0.05-seed1)
 #   --set ...     overrides of configs/demo.json
 set -euo pipefail
 

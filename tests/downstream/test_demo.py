@@ -1,0 +1,61 @@
+"""The demo, run again over what an earlier run has left."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from downstream import demo, feature_extraction
+from downstream.feature_files import read_features
+from model import create_model
+from tests.downstream.layouts import write_video
+from trainer.checkpoints import save_atomically
+
+
+def save_run(results: Path, seed: int = 0, data: str = "demo") -> None:
+    """The checkpoint that a demo's run leaves, without the tensors."""
+    results.mkdir()
+    config = {"seed": seed, "data": {"meta": f"/anywhere/data/{data}/meta_data"}}
+    state = dict.fromkeys(("state_dict", "optimizer", "scheduler", "loader", "epoch", "global_step"), 0)
+    save_atomically({**state, "config": config}, results / "checkpoint-epoch1.pth")
+
+
+def test_features_of_a_run_that_has_gone_on_are_made_anew(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr(demo, "run", lambda _, *words: feature_extraction.main([*map(str, words), "-d", "cpu"]))
+    write_video(tmp_path / "data/msrvtt/videos/all/a.mp4", seed=0)
+    results = tmp_path / "results"
+    results.mkdir()
+    made = demo.Demo(tmp_path / "data", results, seed=0, scale=1.0, overrides=())
+    shutil.copy(checkpoint, results / "checkpoint-epoch1.pth")
+    made.extract_features()
+    first = read_features(results / "features.safetensors")
+    torch.save({"state_dict": create_model("TVTSv2_Demo").state_dict()}, results / "checkpoint-epoch2.pth")
+    made.extract_features()
+    second = read_features(results / "features.safetensors")
+    assert first.facts["checkpoint_sha256"] != second.facts["checkpoint_sha256"]
+
+
+@pytest.mark.parametrize(
+    ("there", "options", "message"),
+    [
+        ({"seed": 0}, ("--seed", "1"), "a run with seed 0, not 1: choose another --output, or delete"),
+        ({"seed": 1}, (), "a run with seed 1, not 0"),
+        ({"data": "demo"}, ("--scale", "0.05"), "a run with data demo, not demo-x0.05"),
+    ],
+)
+def test_another_run_is_not_passed_off_as_this_one(tmp_path, capsys, monkeypatch, there, options, message):
+    monkeypatch.setattr(demo, "run", lambda *words: pytest.fail(f"it ran {words}"))
+    save_run(tmp_path / "mine", **there)
+    with pytest.raises(SystemExit) as ended:
+        demo.main([*options, "--output", str(tmp_path / "mine")])
+    said = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert message in said and str(tmp_path / "mine") in said
+
+
+def test_the_same_run_goes_on(tmp_path):
+    save_run(tmp_path / "mine", seed=1, data="demo-x0.05")
+    data = tmp_path / "data" / "demo-x0.05"
+    demo.Demo(data, tmp_path / "mine", seed=1, scale=0.05, overrides=()).check_results()
+    demo.Demo(data, tmp_path / "new", seed=1, scale=0.05, overrides=()).check_results()
