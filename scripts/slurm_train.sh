@@ -21,6 +21,12 @@
 #SBATCH --output=slurm-%j.log
 set -euo pipefail
 
+case " $* " in *" --help "* | *" -h "*)
+    sed -n '2,/^#SBATCH/{/^#SBATCH/d;s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"
+    exit 0
+    ;;
+esac
+
 # Slurm runs a copy of this file; the repository is where sbatch was called, or a parent of that.
 root=${SLURM_SUBMIT_DIR:-$(pwd)}
 while [ ! -f "$root/train.py" ] && [ "$root" != / ]; do root=$(dirname "$root"); done
@@ -29,6 +35,10 @@ if [ ! -f "$root/train.py" ]; then
     exit 2
 fi
 cd "$root"
+if [ -z "${SLURM_JOB_NODELIST:-}" ]; then
+    echo "error: this is not a Slurm job: submit it with sbatch scripts/slurm_train.sh (--help says how)" >&2
+    exit 2
+fi
 if [ -z "${PYTHON:-}" ]; then
     if [ -n "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ]; then PYTHON=python; else PYTHON=$root/.venv/bin/python; fi
 fi

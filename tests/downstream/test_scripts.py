@@ -89,6 +89,16 @@ def test_without_pytorch_it_says_what_to_do(tmp_path):
     assert done.returncode == 1 and "scripts/demo.sh" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("demo.sh", "results/demo-x0.05-seed1"), ("slurm_train.sh", "sbatch --nodes 4 scripts/slurm_train.sh")],
+)
+def test_help_is_the_comment_at_the_top(name, expected, tmp_path):
+    done = run(name, "--help", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert expected in done.stdout and "SBATCH" not in done.stdout
+
+
 def test_missing_weights(tmp_path):
     gone = ("--checkpoint", str(tmp_path / "TVTSv2_ViT_B_32.pth"))
     done = run("zero_ret_msrvtt_TVTSv2_ViT_B_32.sh", *gone, cwd=tmp_path)

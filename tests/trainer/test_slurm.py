@@ -82,3 +82,9 @@ def test_a_job_from_elsewhere_says_so(run, tmp_path):
     done = run(submitted=tmp_path)
     assert done.returncode == 2
     assert "no train.py" in done.stderr
+
+
+def test_outside_of_a_job_it_says_how_to_submit_one(run):
+    done = run(SLURM_JOB_NODELIST="")
+    assert done.returncode == 2
+    assert "not a Slurm job: submit it with sbatch" in done.stderr
