@@ -34,7 +34,7 @@ class Demo:
     overrides: tuple[str, ...]
 
     def check_results(self) -> None:
-        """Raises FileExistsError where the results hold another demo's run, which training would go on with."""
+        """Raises FileExistsError where the results hold another demo's run: training would go on with it."""
         found = read_newest(self.results)
         if found is None:
             return

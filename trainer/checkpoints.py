@@ -21,7 +21,7 @@ _NAME = re.compile(r"checkpoint-epoch(\d+)(?:-step(\d+))?\.(?:pth|dcp)")
 
 
 def checkpoint_path(run_dir: Path, epoch: int, step: int, sharded: bool = False) -> Path:
-    """`checkpoint-epochN.pth` after N epochs, `checkpoint-epochN-stepS.pth` S steps into the next one.
+    """`checkpoint-epochN.pth` after N epochs, `checkpoint-epochN-stepS.pth` S joint steps into the next.
 
     A distributed checkpoint, a folder, ends in `.dcp` (trainer.sharded).
     """

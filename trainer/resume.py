@@ -62,7 +62,8 @@ def resume(trainer: "Trainer", source: str) -> Path | None:
     trainer.train_loader.load_state_dict(state["loader"])
     trainer.epoch, trainer.global_step = state["epoch"], state["global_step"]
     _position_schedule(trainer)
-    logger.info("resumed from %s: epoch %d, step %d", path, trainer.epoch, trainer.global_step)
+    where = f"epoch {trainer.epoch}, joint step {trainer.train_loader.step}; step {trainer.global_step}"
+    logger.info("resumed from %s: %s", path, where)
     for line in changes(state["config"], trainer.config):
         logger.info("set differently from the checkpoint: %s", line)
     return path
@@ -104,9 +105,7 @@ def _position_schedule(trainer: "Trainer") -> None:
     done = (trainer.epoch + 1) * trainer.steps_per_epoch - len(trainer.train_loader)
     trainer.scheduler.last_epoch = done - 1
     trainer.scheduler.step()
-    trainer.total_steps = trainer.global_step + trainer.epochs * trainer.steps_per_epoch - done
-    if trainer.config["trainer"]["max_steps"] is not None:
-        trainer.total_steps = min(trainer.total_steps, trainer.config["trainer"]["max_steps"])
+    trainer.total_steps = trainer.steps_with(trainer.epochs * trainer.steps_per_epoch - done)
 
 
 def random_state(device: torch.device) -> dict[str, Any]:

@@ -74,9 +74,8 @@ class Trainer:
         self.model = self.engine.model
         self.epochs = config["trainer"]["epochs"]
         self.steps_per_epoch = train_loader.steps * len(train_loader.loaders)
-        self.total_steps = self.epochs * self.steps_per_epoch
-        if config["trainer"]["max_steps"] is not None:
-            self.total_steps = min(self.total_steps, config["trainer"]["max_steps"])
+        self.epoch = self.global_step = 0
+        self.total_steps = self.steps_with(self.epochs * self.steps_per_epoch)
         groups = parameter_groups(self.model, is_new_parameter, config["optimizer"])
         logger.info("trained parameters, by group:\n%s", describe_groups(groups))
         self.optimizer = build_optimizer(groups, config["optimizer"])
@@ -89,7 +88,6 @@ class Trainer:
         )
         self.unreadable = UnreadableCounter(config["data"]["max_unreadable"])
         self.monitor = Monitor(config["trainer"]["monitor"], run_dir)
-        self.epoch = self.global_step = 0
         self.stop, self.late_sum = StopSignal(), LateSum(context)
         self.run_log: RunLog | None = None
 
@@ -114,6 +112,7 @@ class Trainer:
             try:
                 if self._validation_is_missing():
                     metrics = self._validate()
+                self._log_plan()
                 while self.epoch < self.epochs and self.global_step < self.total_steps:
                     self._train_epoch()
                     metrics = self._end_epoch() or metrics
@@ -121,6 +120,29 @@ class Trainer:
                 if self.run_log is not None:
                     self.run_log.close()
         return metrics
+
+    def steps_with(self, left: int) -> int:
+        """Optimiser steps of the whole run, if its epochs have `left` more.
+
+        A run ends between two joint steps, as checkpoints are: `max_steps` is rounded up to that.
+        """
+        most = self.config["trainer"]["max_steps"]
+        if most is not None:
+            sets = len(self.train_loader.loaders)
+            left = min(left, math.ceil(max(0, most - self.global_step) / sets) * sets)
+        return self.global_step + left
+
+    def _log_plan(self) -> None:
+        """Say what a person may not expect of the run's length."""
+        most, done = self.config["trainer"]["max_steps"], None
+        if self.epoch >= self.epochs:
+            done = f"{self.epoch} epochs are done and trainer.epochs is {self.epochs}"
+        elif self.global_step >= self.total_steps:
+            done = f"{self.global_step} steps are done and trainer.max_steps is {most}"
+        elif most is not None and self.total_steps > most:
+            logger.info("trainer.max_steps is %d; its joint step ends at step %d", most, self.total_steps)
+        if done:
+            logger.info("nothing left to train: %s; set it higher to go on", done)
 
     def _train_epoch(self) -> None:
         self.model.train()

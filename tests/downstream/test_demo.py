@@ -22,7 +22,8 @@ def save_run(results: Path, seed: int = 0, data: str = "demo") -> None:
 
 
 def test_features_of_a_run_that_has_gone_on_are_made_anew(checkpoint, tmp_path, monkeypatch):
-    monkeypatch.setattr(demo, "run", lambda _, *words: feature_extraction.main([*map(str, words), "-d", "cpu"]))
+    extract = feature_extraction.main
+    monkeypatch.setattr(demo, "run", lambda _, *words: extract([*map(str, words), "-d", "cpu"]))
     write_video(tmp_path / "data/msrvtt/videos/all/a.mp4", seed=0)
     results = tmp_path / "results"
     results.mkdir()

@@ -45,10 +45,29 @@ def test_a_truncated_newest_checkpoint_is_passed_over(undisturbed, arguments, ca
     assert losses(undisturbed) == expected
 
 
-def test_a_finished_run_resumed_stays_as_it_is(undisturbed, arguments):
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ({"trainer__max_steps": 100}, "2 epochs are done and trainer.epochs is 2"),
+        ({"trainer__epochs": 3, "trainer__max_steps": 11}, "12 steps are done and trainer.max_steps is 11"),
+    ],
+)
+def test_a_finished_run_resumed_stays_as_it_is_and_says_why(undisturbed, arguments, settings, why):
     before = (undisturbed / "metrics.jsonl").read_text()
-    assert train.main(arguments("--resume", "auto", name="undisturbed")) == 0
+    assert train.main(arguments("--resume", "auto", name="undisturbed", **settings)) == 0
     assert (undisturbed / "metrics.jsonl").read_text() == before
+    assert f"nothing left to train: {why}; set it higher to go on" in (undisturbed / "log.txt").read_text()
+
+
+def test_the_end_by_max_steps_is_that_of_a_joint_step_and_said_so(arguments, tmp_path):
+    settings = {"name": "odd", "trainer__max_steps": 7, "data__val": [], "lr_scheduler__warmup_steps": 0}
+    assert train.main(arguments(**{**settings, "trainer__max_steps": 1})) == 0
+    assert train.main(arguments("--resume", "auto", **settings)) == 0
+    said = (tmp_path / "odd" / "log.txt").read_text()
+    assert "step 2/2 " in said and "step 8/8 " in said
+    assert "trainer.max_steps is 7; its joint step ends at step 8" in said
+    assert "checkpoint-epoch0-step1.pth: epoch 0, joint step 1; step 2" in said
+    assert [row["step"] for row in rows(tmp_path / "odd", "step")] == list(range(1, 9))
 
 
 def test_a_checkpoint_is_found_as_every_other_path_is(undisturbed, arguments, monkeypatch, tmp_path):
