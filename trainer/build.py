@@ -1,7 +1,8 @@
 """From a resolved config to a trainer ready to run: model, starting weights, data sets, loaders."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ import CLIP
 import OpenCLIP
 from data_loader import build_dataset
 from data_loader.loader import JointLoader, build_loader
+from data_loader.video import READERS
 from model import create_model, load_checkpoint, load_clip_weights
 from trainer.boards import import_wandb
 from trainer.checkpoints import list_checkpoints, prepare_folder
@@ -46,6 +48,7 @@ def build_trainer(config: Config, context: DistContext, resume: str | None = Non
         FileNotFoundError: starting weights or data are missing; the message says where they go.
         RunWriteError: the run's folder cannot be written.
     """
+    check_data(config["data"])
     run_dir = resolve_path(config["trainer"]["save_dir"]) / config["name"]
     if context.is_main:
         prepare_folder(run_dir)
@@ -97,18 +100,35 @@ def family(model: nn.Module) -> Any:
     return OpenCLIP if model.variant.clip_family == "OpenCLIP" else CLIP
 
 
+def check_data(data: Mapping[str, Any]) -> None:
+    """What can be said of the config's `data` before anything is built or read.
+
+    Raises:
+        ConfigError: no training set, a set without a type, two of one type, or a reader that does not exist.
+    """
+    check_reader_key(data["reader"], "data.reader")
+    for split in ("train", "val"):
+        names = [entry.get("type") for entry in data[split]]
+        if len(set(names)) < len(names) or None in names or (split == "train" and not names):
+            raise ConfigError(f"data.{split} needs sets that each name a type of their own; it has {names}")
+        for i, entry in enumerate(data[split]):
+            check_reader_key(entry.get("reader", data["reader"]), f"data.{split}.{i}.reader")
+
+
+def check_reader_key(reader: str, key: str) -> None:
+    """Raises ConfigError on a reader that does not exist. The release's "cv2" is taken for the default."""
+    if reader not in (*READERS, "cv2"):
+        raise ConfigError(f"{key} is {reader!r}; it must be one of {', '.join(READERS)}")
+
+
 def build_loaders(
     config: Config, model: nn.Module, context: DistContext
 ) -> tuple[JointLoader, dict[str, DataLoader]]:
     """The joint training loader and one validation loader a set, by the set's type.
 
     Raises:
-        ConfigError: no training set, a set without a type, or two of one type.
+        ConfigError, FileNotFoundError: an option or a file of a set is wrong; the message names its key.
     """
-    for split in ("train", "val"):
-        names = [entry.get("type") for entry in config["data"][split]]
-        if len(set(names)) < len(names) or None in names or (split == "train" and not names):
-            raise ConfigError(f"data.{split} needs sets that each name a type of their own; it has {names}")
     names = [entry["type"] for entry in config["data"]["train"]]
     train = [_loader(entry, "train", config, model, context) for entry in config["data"]["train"]]
     val = {e["type"]: build_val_loader(e, config, model, context) for e in config["data"]["val"]}
@@ -125,16 +145,28 @@ def build_val_loader(
 def _loader(
     entry: Mapping[str, Any], split: str, config: Config, model: nn.Module, context: DistContext
 ) -> DataLoader:
-    return build_loader(
-        _dataset(entry, split, config, model),
-        config["data"]["batch_size"],
-        train=split == "train",
-        tokenizer=family(model).tokenize,
-        num_workers=config["data"]["num_workers"],
-        rank=context.rank,
-        world_size=context.world_size,
-        seed=config["seed"],
-    )
+    with naming(entry, split, config):
+        return build_loader(
+            _dataset(entry, split, config, model),
+            config["data"]["batch_size"],
+            train=split == "train",
+            tokenizer=family(model).tokenize,
+            num_workers=config["data"]["num_workers"],
+            rank=context.rank,
+            world_size=context.world_size,
+            seed=config["seed"],
+        )
+
+
+@contextmanager
+def naming(entry: Mapping[str, Any], split: str, config: Config) -> Iterator[None]:
+    """Let an error within say which key of the config asked for the set: it may be a default."""
+    try:
+        yield
+    except (ValueError, FileNotFoundError) as error:
+        kind = ConfigError if isinstance(error, ValueError) else FileNotFoundError
+        place = config["data"][split].index(entry)
+        raise kind(f"data.{split}.{place}, of type {entry['type']}: {error}") from error
 
 
 def _dataset(entry: Mapping[str, Any], split: str, config: Config, model: nn.Module) -> Dataset:

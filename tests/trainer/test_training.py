@@ -53,6 +53,16 @@ def test_a_new_run_does_not_overwrite_an_old_one(undisturbed, arguments, capsys)
         ("trainer__device", "tpu9", "none of cpu, cuda"),
         ("data__train", [], "data.train needs sets"),
         ("data__val", [{"root": "x"}], "data.val needs sets that each name a type"),
+        (
+            "data__val",
+            [{"type": "webvid", "root": "/nowhere"}],
+            "data.val.0, of type webvid: the folder",
+        ),
+        (
+            "data__train.1.format",
+            "tar",
+            "data.train.1, of type webvid: data set 'webvid' has no format",
+        ),
     ],
 )
 def test_values_that_cannot_be_used_are_named_before_training(
@@ -62,6 +72,24 @@ def test_values_that_cannot_be_used_are_named_before_training(
         train.main(arguments(name="wrong", **{key: value}))
     assert message in capsys.readouterr().err
     assert not list_checkpoints(tmp_path / "wrong")
+
+
+@pytest.mark.parametrize("key", ["data.reader", "data.val.1.reader"])
+def test_a_reader_that_does_not_exist_is_named_before_anything_is_built(arguments, tmp_path, capsys, key):
+    with pytest.raises(SystemExit):
+        train.main(arguments(name="wrong", **{key: "opencv"}))
+    assert f"{key} is 'opencv'; it must be one of decord, decord-unguarded" in capsys.readouterr().err
+    assert not (tmp_path / "wrong").exists()
+
+
+def test_a_missing_list_is_said_with_the_key_that_asks_for_it(world, arguments, tmp_path, capsys):
+    """The validation sets are still those of the config file."""
+    (tmp_path / "mine.csv").write_text("path,caption\na.mp4,a dog\n")
+    mine = {"type": "csv", "root": str(world / "WebVid"), "files": "mine.csv"}
+    with pytest.raises(SystemExit):
+        train.main(arguments(name="mine", data__train=[mine], data__meta=str(tmp_path)))
+    said = capsys.readouterr().err
+    assert f"data.val.0, of type yttemporal: {tmp_path / 'yttemporal_val.csv'} is missing" in said
 
 
 @pytest.mark.parametrize(("engine", "suffix"), [("ddp", "pth"), ("fsdp", "dcp")])
