@@ -3,6 +3,7 @@
 import json
 import pickle
 import re
+import struct
 import warnings
 import zipfile
 from collections import Counter
@@ -19,6 +20,9 @@ from torch import Tensor, nn
 from model.inert_pickle import read_tensors
 from model.variants import VARIANTS, Variant
 
+EXPECTED = (
+    "what torch.save wrote (.pth, .pt, .bin), a .safetensors file, a .dcp folder or one of save_pretrained"
+)
 SIZES = "files.json"  # of a distributed checkpoint: how many bytes each of its other files has
 
 
@@ -58,7 +62,7 @@ def load_checkpoint(model: nn.Module, path: str | Path) -> LoadReport:
     if found and found.name != model.variant.name:
         raise CheckpointError(
             f"{path}: this looks like {found.name}, and the model is {model.variant.name}; "
-            f'use create_model("{found.name}")'
+            f'take that one: --arch {found.name} of a command, create_model("{found.name}") in Python'
         )
     if any(name.startswith("visual.") for name in state):
         raise CheckpointError(f"{path} holds CLIP's own weights; start from them with load_clip_weights")
@@ -82,13 +86,18 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     if path.is_dir() and not distributed:
         path = path / "model.safetensors"
     if not distributed and not path.is_file():
-        raise FileNotFoundError(f"no weights file {path}; check the path, or download the file to it")
+        raise FileNotFoundError(f"no weights file {path}; check the path, expected is {EXPECTED}")
     try:
         if distributed:
             state = _read_distributed(path)
         else:
             state = load_file(path) if path.suffix == ".safetensors" else _read_pickled(path)
-    except (SafetensorError, RuntimeError, ValueError, EOFError, OSError) as error:
+    except CheckpointError:
+        raise
+    except (
+        *(SafetensorError, RuntimeError, ValueError, EOFError, OSError),
+        *(LookupError, TypeError, AttributeError, struct.error),  # what a pickle of anything else may end in
+    ) as error:
         raise CheckpointError(
             f"{path} is not a readable weights file, maybe only partly downloaded: {error}"
         ) from error
@@ -131,6 +140,11 @@ def _read_distributed(folder: Path) -> dict[str, Tensor]:
 
 
 def _read_pickled(path: Path) -> dict[str, Tensor]:
+    with path.open("rb") as file:
+        begin = file.read(40)
+    # A zip archive, or in the old format a pickle of protocol 2: what begins otherwise is not cut off either.
+    if begin and not begin.startswith((b"PK", b"\x80")):
+        raise CheckpointError(f"{path} is no weights file, it begins with {begin!r}; expected is {EXPECTED}")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError:

@@ -1,6 +1,8 @@
 """A released or training checkpoint as from_pretrained reads it: python -m model.convert IN OUT_DIR"""
 
 import argparse
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from model.checkpoint import CheckpointError, fill, guess_variant, read_state_dict
@@ -27,9 +29,21 @@ def convert(source: str | Path, folder: str | Path) -> str:
     return f'{report}\n{variant.name} written to {folder}; load it with TVTSv2.from_pretrained("{folder}")'
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Convert a TVTSv2 checkpoint for TVTSv2.from_pretrained.")
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns 0, or 2 when the checkpoint cannot be used or the folder not written."""
+    parser = argparse.ArgumentParser(
+        prog="python -m model.convert", description="Convert a TVTSv2 checkpoint for TVTSv2.from_pretrained."
+    )
     parser.add_argument("source", help="a released or training checkpoint (.pth, .safetensors, .dcp)")
     parser.add_argument("folder", help="where to write model.safetensors and config.json")
-    args = parser.parse_args()
-    print(convert(args.source, args.folder))
+    args = parser.parse_args(argv)
+    try:
+        print(convert(args.source, args.folder))
+    except (CheckpointError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

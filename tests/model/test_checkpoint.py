@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from model import TVTSv2, create_model, load_checkpoint
 from model.checkpoint import CheckpointError, guess_variant, read_state_dict
 from model.convert import convert
+from model.convert import main as convert_command
 from model.inert_pickle import read_tensors
 
 
@@ -201,8 +202,11 @@ def test_another_variant_is_refused_by_name(tmp_path, state):
         shapes = {name: value.shape for name, value in create_model("TVTSv2_H_14").state_dict().items()}
     keep = {"video_model.conv1.weight", *(name for name in shapes if name.endswith(".ln_1.weight"))}
     save_file({name: torch.zeros(shapes[name]) for name in keep}, tmp_path / "h.safetensors")
-    with pytest.raises(CheckpointError, match="this looks like TVTSv2_H_14, and the model is TVTSv2_Demo"):
+    with pytest.raises(
+        CheckpointError, match="this looks like TVTSv2_H_14, and the model is TVTSv2_Demo"
+    ) as error:
         load_checkpoint(demo(), tmp_path / "h.safetensors")
+    assert "--arch TVTSv2_H_14" in str(error.value) and 'create_model("TVTSv2_H_14")' in str(error.value)
     assert guess_variant(state).name == "TVTSv2_Demo"
     assert guess_variant({}) is None
 
@@ -240,6 +244,23 @@ def test_unreadable_files_are_refused_by_name(tmp_path, state):
         torch.save(content, tmp_path / "other.pth")
         with pytest.raises(CheckpointError, match=r"other\.pth"):
             read_state_dict(tmp_path / "other.pth")
+
+
+@pytest.mark.parametrize(
+    "text", ["hello\n", "<html>not found</html>", "a list\nof.mp4\n", "0.1,0.2\n", "(lp0\n."]
+)
+def test_a_text_is_no_weights_file(tmp_path, text):
+    (tmp_path / "m.pth").write_text(text)
+    with pytest.raises(
+        CheckpointError, match=r"m\.pth is no weights file, it begins with .*save_pretrained$"
+    ):
+        read_state_dict(tmp_path / "m.pth")
+
+
+def test_a_pickle_of_nonsense_is_refused(tmp_path):
+    (tmp_path / "m.pth").write_bytes(b"\x80\x02e.")  # takes from an empty stack
+    with pytest.raises(CheckpointError, match=r"m\.pth is not a readable weights file"):
+        read_state_dict(tmp_path / "m.pth")
 
 
 def test_save_pretrained_and_from_pretrained(tmp_path):
@@ -280,3 +301,15 @@ def test_convert_refuses_what_is_no_tvtsv2(tmp_path):
     torch.save({"weight": torch.zeros(2)}, tmp_path / "m.pth")
     with pytest.raises(CheckpointError, match="none of the TVTSv2 models"):
         convert(tmp_path / "m.pth", tmp_path / "hub")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, "no weights file"), ("hello", "is no weights file, it begins with b'hello'")],
+)
+def test_the_command_says_in_a_line_what_it_cannot_convert(tmp_path, capsys, content, message):
+    if content is not None:
+        (tmp_path / "m.pth").write_text(content)
+    assert convert_command([str(tmp_path / "m.pth"), str(tmp_path / "hub")]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and message in said and str(tmp_path / "m.pth") in said
