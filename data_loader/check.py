@@ -3,6 +3,7 @@ read."""
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,12 +21,16 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns 0 when all can be read, 1 when some cannot, 2 when the config or its data cannot be used."""
+    cores = len(os.sched_getaffinity(0))
     parser = argparse.ArgumentParser(prog="python -m data_loader.check", description=__doc__)
     parser.add_argument("config", type=Path, help="a config of pre-training or of an evaluation")
     parser.add_argument(
-        "--output", type=Path, default=Path("unreadable.tsv"), help="list to write (%(default)s)"
+        "--output",
+        type=Path,
+        default=Path("unreadable.tsv"),
+        help="list to write if there are any (%(default)s)",
     )
-    parser.add_argument("--workers", type=int, default=8, help="processes that read (%(default)s)")
+    parser.add_argument("--workers", type=int, default=cores, help="processes that read (%(default)s)")
     parser.add_argument("--reader", default="decord", help="see data_loader/video.py (%(default)s)")
     parser.add_argument("--timeout", type=float, default=60, help="seconds a video may take (%(default)s)")
     args = parser.parse_args(argv)
@@ -35,9 +40,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (FileNotFoundError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    if not unreadable and not args.output.exists():
+        print("0 unreadable videos")
+        return 0
     lines = ["type\tsplit\tpath\treason", *("\t".join(line) for line in unreadable)]
     args.output.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    print(f"{len(unreadable)} unreadable videos, listed in {args.output}")
+    print(f"{len(unreadable)} unreadable videos, listed in {args.output.resolve()}")
     return 1 if unreadable else 0
 
 

@@ -1,9 +1,11 @@
 """TVTSv2: a video tower, a text tower, and a head that learns by sorting transcripts in time."""
 
+import shutil
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from huggingface_hub import PyTorchModelHubMixin
+from huggingface_hub import ModelCard, PyTorchModelHubMixin
 from torch import Tensor, nn
 
 from model.checks import check_token_ids
@@ -29,6 +31,7 @@ class TVTSv2(
     library_name="tvtsv2",
     paper_url="https://arxiv.org/abs/2305.14173",
     tags=["video-text-retrieval", "zero-shot-video-classification"],
+    model_card_template=(Path(__file__).parent / "model_card.md").read_text(encoding="utf-8"),
 ):
     """The model of "TVTSv2: Learning Out-of-the-box Spatiotemporal Visual Representations at Scale".
 
@@ -190,6 +193,18 @@ class TVTSv2(
         """The transformer blocks of both towers and of the sort head: nearly all of the parameters."""
         sort_blocks = [] if self.pred_model is None else self.pred_model.blocks
         return [*self.video_model.transformer.resblocks, *self.text_model.resblocks, *sort_blocks]
+
+    def save_pretrained(self, save_directory: str | Path, **options) -> str | None:
+        """As the mixin's; its README.md is model/model_card.md filled in, unless the folder has one."""
+        address = super().save_pretrained(save_directory, **options)
+        folder = Path(save_directory)
+        # safetensors makes files that only their owner may read
+        shutil.copymode(folder / "config.json", folder / "model.safetensors")
+        return address
+
+    def generate_model_card(self, *args, **options) -> ModelCard:
+        has_sort_head = self.pred_model is not None
+        return super().generate_model_card(*args, variant=self.variant, sort_head=has_sort_head, **options)
 
     @classmethod
     def _from_pretrained(cls, *, strict: bool = True, **kwargs):

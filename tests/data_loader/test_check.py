@@ -37,8 +37,26 @@ def test_lists_what_cannot_be_read(webvid, tmp_path):
 
 def test_nothing_to_complain_about(webvid, tmp_path, capsys):
     status, lines = check(training_config(webvid), tmp_path)
+    assert (status, lines) == (0, [])
+    assert capsys.readouterr().out == "0 unreadable videos\n"
+
+
+def test_a_list_of_before_is_brought_up_to_date(webvid, tmp_path, capsys):
+    video = webvid / "data/train/001/3.mp4"
+    whole = video.read_bytes()
+    worlds.break_file(video)
+    assert check(training_config(webvid), tmp_path)[0] == 1
+    assert f"1 unreadable videos, listed in {tmp_path / 'unreadable.tsv'}" in capsys.readouterr().out
+    video.write_bytes(whole)
+    status, lines = check(training_config(webvid), tmp_path)
     assert (status, len(lines)) == (0, 1)
-    assert "0 unreadable videos" in capsys.readouterr().out
+
+
+def test_as_many_workers_as_cores(monkeypatch, capsys):
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: {0, 1, 2})
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert "processes that read (3)" in " ".join(capsys.readouterr().out.split())
 
 
 def test_an_evaluation_config(tmp_path):

@@ -277,6 +277,22 @@ def test_save_pretrained_and_from_pretrained(tmp_path):
     assert_filled(other, model.state_dict())
 
 
+def test_what_save_pretrained_writes_is_for_others_too(tmp_path):
+    model = create_model("TVTSv2_Demo", num_frames=8, sort_head=False)
+    before = os.umask(0o022)
+    try:
+        model.save_pretrained(tmp_path)
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+    assert modes == dict.fromkeys(("model.safetensors", "config.json", "README.md"), 0o644)
+    card = (tmp_path / "README.md").read_text()
+    assert "# TVTSv2_Demo" in card and "up to\n8 frames of" in card and "sorts transcripts" not in card
+    assert "TVTSv2.from_pretrained" in card and "library_name: tvtsv2" in card
+    assert "More Information" not in card and "{{" not in card
+    assert "sorts transcripts" in demo().generate_model_card().text
+
+
 def test_from_pretrained_is_strict(tmp_path, state):
     demo().save_pretrained(tmp_path)
     save_file(without_sort_head(state), tmp_path / "model.safetensors")
