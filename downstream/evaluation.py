@@ -95,23 +95,26 @@ def run_all(args: Namespace, names: Sequence[str], tasks: Mapping[str, Evaluate]
             raise ConfigError("--all takes no --config or --dataset")
         configs = [read_config(Namespace(**vars(args) | {"dataset": name})) for name in names]
         context = join_processes(args.device)
-    results, notes, status = [], [], 0
+    opened, results, notes, status = [], [], [], 0
     with leaving_group():
         with user_errors():
             trained = load_trained(args.arch, args.checkpoint, context)
-            check_places(args, results_root(args), context)
         for config in configs:
             if config["task"] != "retrieval":
                 config["sliding_window_stride"] = -1
             try:
-                dataset = open_dataset(config, trained.model.image_size)
+                opened.append((config, open_dataset(config, trained.model.image_size)))
             except FileNotFoundError as error:
                 notes.append(f"{config['name']}: left out, not all of it is there. {error}")
-                continue
             except ValueError as error:
                 notes.append(f"{config['name']}: failed. {error}")
                 status = 1
-                continue
+        if not opened and not status:
+            notes.append("none of the data sets is there: see the README's table for where they go")
+        if opened:
+            with user_errors():
+                check_places(args, results_root(args), context)
+        for config, dataset in opened:
             try:
                 evaluation = evaluate_dataset(dataset, config, trained, context, tasks[config["task"]], args)
                 results.append((config, evaluation))
@@ -121,7 +124,7 @@ def run_all(args: Namespace, names: Sequence[str], tasks: Mapping[str, Evaluate]
                 notes.append(f"{config['name']}: failed. {error}")
                 status = 1
     if context.is_main:
-        print("\n\n".join([*notes, paper_tables(results, args.arch)]))
+        print("\n\n".join([*notes, *([paper_tables(results, args.arch)] if results else [])]))
     return status if results else 1
 
 

@@ -11,7 +11,7 @@ import re
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # to run as a file from anywhere
@@ -46,6 +46,7 @@ from trainer.errors import run_errors, user_errors
 
 PENALTIES = tuple(10.0**-k for k in (0, 1, 2, 3, 4, 5, 6))
 HELD_OUT = 0.1
+DATASETS = ("hmdb51", "k400", "ucf101")  # with videos to train on; the demo's have none
 
 
 def fit(x: Tensor, labels: Tensor, num_classes: int, penalty: float, start: Tensor | None = None) -> Tensor:
@@ -137,21 +138,33 @@ def probe(
 
 
 def embed_split(
-    split: str, config: Config, trained: TrainedModel, context: DistContext, output: Path
-) -> tuple[VideoDataset, VideoEmbeddings]:
+    split: str,
+    dataset: VideoDataset,
+    config: Config,
+    trained: TrainedModel,
+    context: DistContext,
+    output: Path,
+) -> VideoEmbeddings:
     """One embedding for each video of a split; several views averaged in the test split alone."""
-    with user_errors():
-        dataset = open_dataset(config, trained.model.image_size, split)
     if split == "train":
         config = config | {"sliding_window_stride": -1}
-    return dataset, embed_videos(dataset, build_embedder(config, trained, context, output / split), config)
+    return embed_videos(dataset, build_embedder(config, trained, context, output / split), config)
 
 
-def run_probe(config: Config, trained: TrainedModel, context: DistContext, args: Namespace) -> None:
-    """Embed, sweep, test, and write the results."""
+def run_probe(
+    datasets: Mapping[str, VideoDataset],
+    config: Config,
+    trained: TrainedModel,
+    context: DistContext,
+    args: Namespace,
+) -> None:
+    """Embed the "train" and "test" videos, sweep, test, and write the results."""
     begin = time.perf_counter()
     output = output_folder(args, config)
-    splits = {split: embed_split(split, config, trained, context, output) for split in ("train", "test")}
+    splits = {
+        split: (dataset, embed_split(split, dataset, config, trained, context, output))
+        for split, dataset in datasets.items()
+    }
     missing = {
         str(dataset.video_path(i)): reason
         for dataset, videos in splits.values()
@@ -195,9 +208,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         "(by averaging the embeddings: the classifier is linear).\n"
         "The classifier is saved as probe.safetensors: logits = embedding @ weight.T + bias.\n"
         "example:\n  python downstream/linear_probe.py --dataset hmdb51 --arch TVTSv2_B_16",
+        DATASETS,
     )
     args = parser.parse_args(argv)
     with user_errors():
+        if args.dataset and args.dataset not in DATASETS:
+            raise ConfigError(
+                f"--dataset {args.dataset}: a linear probe needs labelled videos, of training, too; "
+                f"the data sets with these are {', '.join(DATASETS)}"
+            )
         config = read_config(args)
         if config["task"] != "recognition":
             raise ConfigError(
@@ -208,10 +227,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     with leaving_group():
         with user_errors():
             trained = load_trained(args.arch, args.checkpoint, context)
+            datasets = {
+                split: open_dataset(config, trained.model.image_size, split) for split in ("train", "test")
+            }
             check_places(args, output_folder(args, config), context)
         try:
             with run_errors():
-                run_probe(config, trained, context, args)
+                run_probe(datasets, config, trained, context, args)
         except UnreadableVideosError as error:
             if context.is_main:
                 print(f"error: {error}", file=sys.stderr)

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from downstream.embedder import PRECISIONS
@@ -17,8 +18,14 @@ RELEASED = {
 }
 
 
-def evaluation_parser(description: str, examples: str) -> argparse.ArgumentParser:
-    """The options of every evaluation command, those of the official tests among them."""
+def evaluation_parser(
+    description: str, examples: str, datasets: Sequence[str] | None = None
+) -> argparse.ArgumentParser:
+    """The options of every evaluation command, those of the official tests among them.
+
+    datasets: what to offer for --dataset; None is every config of downstream/configs/.
+    """
+    offered = known_datasets() if datasets is None else ", ".join(datasets)
     parser = argparse.ArgumentParser(
         description=description, epilog=examples, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -27,7 +34,7 @@ def evaluation_parser(description: str, examples: str) -> argparse.ArgumentParse
     data.add_argument(
         "--dataset",
         metavar="NAME",
-        help=f"short for --config downstream/configs/NAME.json; NAME: {known_datasets()}",
+        help=f"short for --config downstream/configs/NAME.json; NAME: {offered}",
     )
     data.add_argument(
         "--set",

@@ -264,6 +264,26 @@ def test_all_shows_what_it_found_whatever_else_fails(run_three, tmp_path, capsys
     assert (tmp_path / "pages/recognition_hmdb51.html").is_file()
 
 
+def test_all_without_any_data_says_where_they_go(tmp_path, checkpoint, capsys):
+    given = [
+        "--all",
+        "--arch",
+        "TVTSv2_Demo",
+        "-r",
+        str(checkpoint),
+        "-d",
+        "cpu",
+        "--set",
+        f"meta={tmp_path}",
+    ]
+    given += ["--set", f"data.root={tmp_path / 'nowhere'}", "--output", str(tmp_path / "results")]
+    assert test_entry.main(given) == 1
+    *notes, last = capsys.readouterr().out.removesuffix("\n").split("\n")
+    assert last == "none of the data sets is there: see the README's table for where they go"
+    assert sum("left out" in line for line in notes) == len(test_entry.ALL)
+    assert not (tmp_path / "results").exists()
+
+
 def test_all_with_a_data_set_is_refused(capsys):
     assert "--all takes no" in failing(test_entry.main, ["--all", "--dataset", "msrvtt"], capsys)
 

@@ -119,5 +119,27 @@ def test_an_unreadable_training_video_fails_the_run(checkpoint, tmp_path, capsys
 
 def test_retrieval_data_have_no_labels(checkpoint, tmp_path, capsys):
     with pytest.raises(SystemExit):
-        linear_probe.main(["--dataset", "msrvtt"])
+        linear_probe.main(["--config", "downstream/configs/msrvtt.json"])
     assert "needs labelled videos" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("dataset", ["demo_hmdb51", "didemo"])
+def test_what_has_nothing_to_train_on_is_neither_offered_nor_taken(dataset, capsys):
+    with pytest.raises(SystemExit):
+        linear_probe.main(["--help"])
+    assert dataset not in capsys.readouterr().out
+    with pytest.raises(SystemExit) as stop:
+        linear_probe.main(["--dataset", dataset])
+    assert stop.value.code == 2
+    said = capsys.readouterr().err
+    assert dataset in said and "of training, too" in said and said.rstrip().endswith("hmdb51, k400, ucf101")
+
+
+def test_a_failed_start_leaves_no_folder(checkpoint, tmp_path, capsys):
+    layouts.probe_lists(tmp_path / "data", tmp_path / "meta")
+    next((tmp_path / "meta").rglob("split_1_train_list.tsv")).unlink()
+    with pytest.raises(SystemExit) as stop:
+        run(tmp_path, checkpoint, "--report", str(tmp_path / "pages"))
+    assert stop.value.code == 2
+    assert "split_1_train_list.tsv" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists() and not (tmp_path / "pages").exists()
