@@ -13,7 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # to run as a file from anywhere
 
 from downstream.cache import check_folder
-from downstream.feature_files import find_videos
+from downstream.feature_files import check_named, find_videos
 from downstream.feature_map import write_map
 from downstream.features import Extraction, extract_features, extract_texts, read_texts
 from downstream.options import add_model_options, add_speed_options, join_processes, positive_seconds
@@ -69,7 +69,10 @@ def main(argv: Sequence[str] | None = None, arch: str = "TVTSv2_B_16") -> int:
     if args.video_path:
         args.videos.append(args.video_path)
     with user_errors():
+        check_named(args.videos)
         choose_output(args)
+        if not args.text:
+            args.videos = find_videos(args.videos, resolve_path(args.list) if args.list else None)
         context = join_processes(args.device)
         if args.report and context.is_main:
             check_folder(Path(args.report).expanduser())
@@ -108,7 +111,7 @@ def run_texts(args: argparse.Namespace, context: DistContext) -> int:
 def run_videos(args: argparse.Namespace, context: DistContext) -> int:
     with user_errors():
         extraction = extract_features(
-            find_videos(args.videos, resolve_path(args.list) if args.list else None),
+            args.videos,
             args.arch,
             args.checkpoint,
             args.output,

@@ -20,6 +20,7 @@ VIDEO_SUFFIXES = {
     *(".3gp", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts"),
     *(".ogv", ".ts", ".vob", ".webm", ".wmv"),
 }
+LIST_SUFFIXES = {".csv", ".lst", ".txt"}
 
 
 def find_videos(inputs: Iterable[str | Path], list_file: str | Path | None = None) -> list[str]:
@@ -41,6 +42,22 @@ def find_videos(inputs: Iterable[str | Path], list_file: str | Path | None = Non
         raise ValueError("no videos given: name files, folders or patterns, or a list of them with --list")
     found = [os.path.abspath(path) for item in inputs for path in _expand(os.path.expanduser(item))]
     return list(dict.fromkeys(found))
+
+
+def check_named(inputs: Iterable[str]) -> None:
+    """Look at inputs that a person has typed, one by one, for what can only be a mistake.
+
+    Raises:
+        FileNotFoundError: there is no such file or folder. ValueError: it is a list of videos, not one.
+    """
+    for item in inputs:
+        path = Path(item).expanduser()
+        if not path.exists() and not glob.has_magic(item):
+            raise FileNotFoundError(f"no such file or folder: {item}")
+        if path.suffix.lower() in LIST_SUFFIXES and path.is_file():
+            raise ValueError(
+                f"{item} is no video; if it names videos, one a line, give it with --list {item}"
+            )
 
 
 def _expand(item: str) -> list[str]:

@@ -176,7 +176,8 @@ def test_other_settings_do_not_mix(videos, checkpoint, tmp_path, capsys):
 def test_unreadable_files_are_reported(videos, checkpoint, tmp_path, capsys):
     (videos / "2.mp4").write_bytes(b"")
     out = tmp_path / "out.parquet"
-    given = command(checkpoint, videos, tmp_path / "nowhere.mp4", "-o", out)
+    (tmp_path / "list.txt").write_text(f"{videos}\nnowhere.mp4\n")
+    given = command(checkpoint, "--list", tmp_path / "list.txt", "-o", out)
     assert feature_extraction.main(given) == 1
     assert len(read_features(out)) == 6
     report = json.loads((tmp_path / "out.parquet.report.json").read_text())
@@ -191,7 +192,8 @@ def test_unreadable_files_are_reported(videos, checkpoint, tmp_path, capsys):
 
 def test_features_stay_while_their_videos_are_out_of_reach(videos, checkpoint, tmp_path):
     out = tmp_path / "out.npz"
-    given = command(checkpoint, *(videos / f"{i}.mp4" for i in range(2)), "-o", out)
+    (tmp_path / "list.txt").write_text("".join(f"{videos / f'{i}.mp4'}\n" for i in range(2)))
+    given = command(checkpoint, "--list", tmp_path / "list.txt", "-o", out)
     assert feature_extraction.main(given) == 0
     before = out.read_bytes()
     videos.rename(tmp_path / "elsewhere")
@@ -252,8 +254,10 @@ def test_texts(model, checkpoint, tmp_path, capsys):
     [
         (["-o", "x.npz"], "no videos given"),
         (["--text", "a dog", "-o", "x.npz", "--report", "pages"], "none of texts"),
-        (["a.mp4", "-o", "x.pt"], ".safetensors, .npz, .parquet"),
-        (["a.mp4", "b.mp4"], "say where the features go"),
+        ([__file__, "-o", "x.pt"], ".safetensors, .npz, .parquet"),
+        ([__file__, __file__], "say where the features go"),
+        (["/nowhere/", "-o", "x.npz"], "no such file or folder: /nowhere/"),
+        (["--video_path", "/nowhere.mp4"], "no such file or folder: /nowhere.mp4"),
         (["/nowhere/*.mp4", "-o", "x.npz"], "no file matches"),
         (["--list", "/nowhere.txt", "-o", "x.npz"], "/nowhere.txt"),
     ],
@@ -263,6 +267,17 @@ def test_mistakes_are_explained(given, expected, checkpoint, capsys):
         feature_extraction.main(command(checkpoint, *given))
     assert stop.value.code == 2
     assert expected in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("suffix", [".txt", ".CSV", ".lst"])
+def test_a_list_given_as_a_video_is_met_with_its_option(suffix, tmp_path, capsys):
+    path = tmp_path / f"videos{suffix}"
+    path.write_text("a.mp4\n")
+    with pytest.raises(SystemExit) as stop:  # with no weights there: it is said before they are looked for
+        feature_extraction.main([str(path), "-r", "/nowhere.pth", "--report", str(tmp_path / "pages")])
+    assert stop.value.code == 2
+    assert f"--list {path}" in capsys.readouterr().err
+    assert not (tmp_path / "pages").exists()
 
 
 def test_help(capsys):
