@@ -124,4 +124,4 @@ def picture(table: FeatureTable, row: int) -> Picture:
     place = 0.5
     if "start" in columns:
         place = float((columns["start"][row] + columns["end"][row]) / 2 / columns["duration"][row])
-    return Picture(partial(nullcontext, columns["path"][row]), place)
+    return Picture(partial(nullcontext, columns["path"][row]), (place,))

@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -23,18 +23,24 @@ TEMPLATES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-THUMBNAIL = (160, 120)  # pixels at most, width and height
+THUMBNAIL = (96, 72)  # pixels at most, width and height of a frame; a strip is three wide, as in page.html
+STRIP = (1 / 6, 1 / 2, 5 / 6)  # the middle of each third
+GAP = 2  # pixels between the frames of a strip
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A frame of a video to be shown: where the video is, and the place in it, from 0 to 1.
+    """Frames of a video to be shown side by side: where the video is, and the places in it, from 0 to 1.
 
     `open` gives the path of the file while its context lasts.
     """
 
     open: Callable[[], AbstractContextManager[str | Path]]
-    place: float = 0.5
+    places: tuple[float, ...] = STRIP
+
+    def frames(self, vlen: int) -> list[int]:
+        """Which frames, of a video of `vlen`."""
+        return [min(int(place * vlen), vlen - 1) for place in self.places]
 
 
 @dataclass(frozen=True)
@@ -60,12 +66,10 @@ def thumbnails(
     def shrink(picture: Picture) -> str | VideoReadError:
         try:
             with picture.open() as path:
-                frames, _, _ = read_frames(
-                    path, lambda vlen: [min(int(picture.place * vlen), vlen - 1)], reader, timeout
-                )
+                frames, _, _ = read_frames(path, picture.frames, reader, timeout)
         except VideoReadError as error:
             return error
-        return data_uri(Image.fromarray(frames[0].permute(1, 2, 0).numpy()))
+        return data_uri(side_by_side([Image.fromarray(frame.permute(1, 2, 0).numpy()) for frame in frames]))
 
     with ThreadPoolExecutor(8) as pool:
         bar = tqdm(total=len(pictures), unit="picture", desc="page", leave=False, disable=None)
@@ -79,9 +83,19 @@ def thumbnails(
     return Thumbnails(uris, failed)
 
 
+def side_by_side(images: Sequence[Image.Image]) -> Image.Image:
+    """Images of one size, made small, from left to right."""
+    for image in images:
+        image.thumbnail(THUMBNAIL)
+    width, height = images[0].size
+    strip = Image.new("RGB", (len(images) * (width + GAP) - GAP, height))
+    for i, image in enumerate(images):
+        strip.paste(image, (i * (width + GAP), 0))
+    return strip
+
+
 def data_uri(image: Image.Image) -> str:
-    """A small JPEG of `image`, as text that stands for it in HTML."""
-    image.thumbnail(THUMBNAIL)
+    """A JPEG of `image`, as text that stands for it in HTML."""
     file = io.BytesIO()
     image.save(file, "JPEG", quality=72)
     return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()

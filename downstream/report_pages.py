@@ -79,7 +79,7 @@ def pictures_of(items: Iterable[dict[str, Any]]) -> list[str]:
 
 
 def video_pictures(names: Sequence[str], dataset: VideoDataset, config: Config) -> Thumbnails:
-    """The middle frame of each of these videos of a data set."""
+    """Three frames of each of these videos of a data set, in their order."""
     index = {dataset.video_id(i): i for i in range(len(dataset))}
     pictures = {name: Picture(partial(dataset.video_file, index[name])) for name in names}
     return thumbnails(pictures, config["reader"], config["read_timeout"])

@@ -28,7 +28,7 @@ from downstream.evaluation import load_trained
 from downstream.feature_files import FeatureTable, read_features
 from downstream.features import read_texts
 from downstream.options import add_checkpoint_option, add_device_option, join_processes, positive
-from downstream.pages import Picture, thumbnails, write_page
+from downstream.pages import STRIP, Picture, thumbnails, write_page
 from trainer.distributed import leaving_group
 from trainer.errors import run_errors, user_errors
 
@@ -64,9 +64,11 @@ class Hit:
 
     @property
     def picture(self) -> Picture:
-        """The frame in the middle."""
-        place = 0.5 if self.start is None else (self.start + self.end) / 2 / self.duration
-        return Picture(partial(nullcontext, self.path), place)
+        """What happens in it, from first to last."""
+        if self.start is None:
+            return Picture(partial(nullcontext, self.path))
+        places = [(self.start + share * (self.end - self.start)) / self.duration for share in STRIP]
+        return Picture(partial(nullcontext, self.path), tuple(places))
 
 
 def clock(seconds: float) -> str:

@@ -12,6 +12,7 @@ from PIL import Image
 
 import test as test_entry
 from downstream import linear_probe, multiple_choice, recognition, retrieval
+from downstream.pages import GAP
 from downstream.recognition import label_ranks
 from downstream.report import first_ranked
 from downstream.report_pages import confusion, ranking_item
@@ -45,11 +46,11 @@ def thumbnail(page: str, video: str) -> np.ndarray:
 
 
 def framed_part(picture: np.ndarray) -> np.ndarray:
-    """The picture [120, 160, 3] in the topmost green frame of a screenshot."""
+    """The picture [72, 292, 3] in the topmost green frame of a screenshot."""
     green = np.abs(picture.astype(int) - GREEN).max(axis=2) < 8
     top = int(np.argmax(green.sum(axis=1) > 100))
-    left = int(np.flatnonzero(green[top]).mean()) - 80
-    return picture[top + 7 : top + 127, left : left + 160]
+    left = int(np.flatnonzero(green[top]).mean()) - 146
+    return picture[top + 7 : top + 79, left : left + 292]
 
 
 @needs_chromium
@@ -72,9 +73,10 @@ def test_retrieval_page(checkpoint, tmp_path, capsys):
 
     shown = framed_part(screenshot(page, tmp_path / "profile"))
     expected = thumbnail(seen, queries[0]["video"])
-    for y, x in ((0.2, 0.2), (0.5, 0.5), (0.8, 0.3)):
-        pixel = shown[int(y * 120), int(x * 160)].astype(int)
-        assert np.abs(pixel - expected[int(y * 48), int(x * 64)]).max() < 30
+    assert expected.shape == (48, 3 * 64 + 2 * GAP, 3)
+    for y, x in ((0.2, 0.12), (0.4, 0.45), (0.88, 0.87)):  # one in each frame of the strip
+        pixel = shown[int(y * 72), int(x * 292)].astype(int)
+        assert np.abs(pixel - expected[int(y * 48), int(x * 196)]).max() < 30
 
 
 def test_a_true_video_that_came_late_is_shown_too():
