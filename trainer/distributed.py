@@ -12,6 +12,10 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+# torchrun takes the process that it sees end first for the root cause, and ends the others. It looks ten times
+# a second: a process that only suffers from another's end leaves it this many seconds' lead.
+NOTICED_S = 2.0
+
 
 @dataclass(frozen=True)
 class DistContext:
@@ -115,6 +119,7 @@ def explain_lost_peers() -> Iterator[None]:
                 "Most likely another process of this run has ended, or hung for trainer.timeout_s. Look for "
                 "its own error: it stands above, or below as torchrun's root cause."
             )
+            time.sleep(NOTICED_S)
         raise
 
 

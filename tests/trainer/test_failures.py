@@ -213,7 +213,6 @@ def test_a_killed_rank_ends_all(torchrun, tmp_path, device):
     os.kill(children(process.pid)[1], signal.SIGKILL)
     assert process.wait(60) == 1
     said = (tmp_path / "says").read_text()
-    assert "Most likely another process of this run has ended" in said
     summary = said[said.index("Root Cause") :]
     assert "rank      : 1" in summary
     assert "SIGKILL" in summary
