@@ -12,8 +12,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-# torchrun takes the process that it sees end first for the root cause, and ends the others. It looks ten times
-# a second: a process that only suffers from another's end leaves it this many seconds' lead.
+# torchrun takes the process that it sees end first for the root cause, and ends the others. It looks ten
+# times a second: a process that only suffers from another's end leaves it this many seconds' lead.
 NOTICED_S = 2.0
 
 
