@@ -1,12 +1,12 @@
 """What the benchmarks of data print and write: tables, the machine with versions and commit, JSON."""
 
 import json
-import os
 import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from data_loader.cores import usable_cores
 from downstream.report import draw_table
 from trainer.run_log import environment
 
@@ -20,7 +20,7 @@ def machine() -> dict[str, Any]:
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return {
         "cpu": names[0] if names else platform.machine(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": usable_cores(),
         **environment(),
     }
 

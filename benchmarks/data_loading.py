@@ -30,6 +30,7 @@ from benchmarks.videos import add_arguments, choose_videos
 from data_loader import build_dataset, build_loader
 from data_loader.base import VideoDataset
 from data_loader.collate import Collate
+from data_loader.cores import usable_cores
 from data_loader.video import READERS, read_frames
 from trainer.errors import user_errors
 
@@ -156,7 +157,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--readers", nargs="+", choices=READERS, default=list(READERS), metavar="READER",
                         help="default: all that are installed")  # fmt: skip
     parser.add_argument("--clips", type=int, default=24, help="clips a reader and stage (%(default)s)")
-    parser.add_argument("--workers", type=int, nargs="*", default=[len(os.sched_getaffinity(0))], metavar="W",
+    parser.add_argument("--workers", type=int, nargs="*", default=[usable_cores()], metavar="W",
                         help="time the whole loader with so many workers (%(default)s)")  # fmt: skip
     parser.add_argument("--batch-size", type=int, default=16, help="of the whole loader (%(default)s)")
     parser.add_argument("--batches", type=int, default=24, help="timed, of the whole loader (%(default)s)")

@@ -12,7 +12,6 @@ import argparse
 import itertools
 import json
 import multiprocessing
-import os
 import subprocess
 import sys
 import tempfile
@@ -28,6 +27,7 @@ from torch.utils.data import DataLoader
 
 from benchmarks.common import report
 from benchmarks.videos import add_arguments, choose_videos, link_videos
+from data_loader.cores import usable_cores
 from data_loader.loader import JointLoader
 from data_loader.video import READERS
 from downstream.clips import find_extent
@@ -177,7 +177,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     config = str(REPOSITORY / "configs" / "base.json")
     parser.add_argument("-c", "--config", default=config, help="of pre-training (%(default)s)")
     parser.add_argument("--batch-size", type=int, default=64, help="default: %(default)s")
-    workers = max(1, len(os.sched_getaffinity(0)) // 2)
+    workers = max(1, usable_cores() // 2)
     parser.add_argument("--workers", type=int, default=workers, help="for each of the two sets (%(default)s)")
     parser.add_argument("--reader", choices=READERS, default="pyav", help="default: %(default)s")
     parser.add_argument("--steps", type=int, default=200, help="optimiser steps timed (%(default)s)")

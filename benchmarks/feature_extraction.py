@@ -7,7 +7,6 @@ are a few different ones under many names. Weights are random: the arithmetic is
 """
 
 import argparse
-import os
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,7 @@ import torch
 
 from benchmarks.common import report
 from benchmarks.videos import add_arguments, choose_videos, link_videos
+from data_loader.cores import usable_cores
 from downstream.embedder import PRECISIONS
 from model import VARIANTS, create_model
 from trainer.config import REPOSITORY
@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--batch-size", type=int, default=48, help="default: %(default)s")
     parser.add_argument("--precision", choices=PRECISIONS, default="bf16", help="default: %(default)s")
     parser.add_argument("--reader", default="decord", help="default: %(default)s")
-    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), help="(%(default)s)")
+    parser.add_argument("--workers", type=int, default=usable_cores(), help="(%(default)s)")
     parser.add_argument("--device", help="default: a GPU where there is one")
     parser.add_argument("--json", metavar="FILE", help="write the figures to a file, too")
     args = parser.parse_args(argv)

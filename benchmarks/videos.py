@@ -6,7 +6,6 @@ B-frames, 25 frames a second, stereo AAC. At 340×256 and 1280×720 that gives a
 """
 
 import argparse
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from fractions import Fraction
@@ -16,6 +15,7 @@ import av
 import numpy as np
 from tqdm import tqdm
 
+from data_loader.cores import usable_cores
 from data_loader.prepare.videos import Encoding, convert_tree
 from downstream.feature_files import find_videos
 from trainer.config import REPOSITORY
@@ -43,7 +43,7 @@ def make_videos(folder: Path, size: str, count: int, seconds: tuple[float, float
     jobs = [job for job in jobs if not job[0].exists()]
     if jobs:
         paths[0].parent.mkdir(parents=True, exist_ok=True)
-        with ProcessPoolExecutor(min(len(jobs), len(os.sched_getaffinity(0)))) as pool:
+        with ProcessPoolExecutor(min(len(jobs), usable_cores())) as pool:
             done = pool.map(write_video, *zip(*jobs, strict=True))
             for _ in tqdm(done, total=len(jobs), desc=f"{size} videos", unit="file"):
                 pass
@@ -111,7 +111,7 @@ def prepared(videos: list[Path]) -> list[Path]:
     """The same videos as `scripts/prepare_videos.sh` writes them, beside their folder; kept if there."""
     source = videos[0].parent
     target = source.with_name(f"{source.name}-prepared")
-    failed = convert_tree(source, target, Encoding(), jobs=len(os.sched_getaffinity(0)), timeout=3600)
+    failed = convert_tree(source, target, Encoding(), jobs=usable_cores(), timeout=3600)
     if failed:
         raise RuntimeError(f"could not be prepared: {failed}")
     return [target / video.relative_to(source) for video in videos]

@@ -3,7 +3,6 @@ read."""
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from data_loader import build_dataset
+from data_loader.cores import usable_cores
 from data_loader.loader import start_worker
 from data_loader.records import read_json
 
@@ -21,7 +21,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns 0 when all can be read, 1 when some cannot, 2 when the config or its data cannot be used."""
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     parser = argparse.ArgumentParser(prog="python -m data_loader.check", description=__doc__)
     parser.add_argument("config", type=Path, help="a config of pre-training or of an evaluation")
     parser.add_argument(

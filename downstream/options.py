@@ -5,6 +5,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from data_loader.cores import usable_cores
 from downstream.embedder import PRECISIONS
 from model import VARIANTS
 from trainer.config import REPOSITORY, Config, ConfigError, load_config, nearest_key, resolve_path
@@ -186,7 +187,7 @@ def check_values(config: Config) -> None:
 def default_workers() -> int:
     """Half the cores for each process of this machine, 8 at most, at least 1."""
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    return max(1, min(8, len(os.sched_getaffinity(0)) // (2 * processes)))
+    return max(1, min(8, usable_cores() // (2 * processes)))
 
 
 def join_processes(device: str | None) -> DistContext:

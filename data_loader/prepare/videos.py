@@ -25,6 +25,7 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 from tqdm import tqdm
 
+from data_loader.cores import usable_cores
 from data_loader.readers import VideoReadError
 from data_loader.readers.container import open_video
 from data_loader.readers.packets import scan_packets
@@ -237,9 +238,7 @@ def main(argv: list[str] | None = None) -> int:
         "--crf", type=int, default=default.crf, help="x264 quality, lower is better (%(default)s)"
     )
     parser.add_argument("--preset", default=default.preset, help="x264 effort (%(default)s)")
-    parser.add_argument(
-        "--jobs", type=int, default=len(os.sched_getaffinity(0)), help="at a time (%(default)s)"
-    )
+    parser.add_argument("--jobs", type=int, default=usable_cores(), help="at a time (%(default)s)")
     parser.add_argument("--timeout", type=float, default=3600, help="seconds for one video (%(default)s)")
     args = parser.parse_args(argv)
     encoding = Encoding(args.short_side, args.key_frames, args.crf, args.preset)
