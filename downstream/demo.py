@@ -13,6 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
+from data_loader.cores import usable_cores
 from downstream.report import draw_table, write_json
 from trainer.checkpoints import list_checkpoints, read_newest
 from trainer.config import REPOSITORY
@@ -63,6 +66,7 @@ class Demo:
             f"data.meta={self.data / 'meta_data'}",
             f"data.train={entries}",
             f"data.val={entries}",
+            *gpu_settings(),
             *self.overrides,
         ]
         sets_of_options = [part for override in overrides for part in ("--set", override)]
@@ -115,6 +119,13 @@ class Demo:
             (f"order of events, top-1 of {options} options", first_metric(choice, "top1"), 100 / options),
         ]
         return [{"task": task, "percent": value, "chance": chance} for task, value, chance in rows]
+
+
+def gpu_settings() -> list[str]:
+    """On a GPU reading would take longer than the steps; what is read does not depend on who reads it."""
+    if not torch.cuda.is_available():
+        return []
+    return [f"data.num_workers={min(4, usable_cores() // 2)}"]
 
 
 def first_metric(result: dict, metric: str) -> float:

@@ -31,14 +31,16 @@ class DividedAttention(nn.Module):
 
     def forward(self, x: Tensor, num_frames: int) -> Tensor:
         """x [B, 1 + T·n, width] -> the same shape; num_frames is T."""
+        return self.proj(self.before_projection(x, num_frames))
+
+    def before_projection(self, x: Tensor, num_frames: int) -> Tensor:
+        """What `forward` projects, of the same shape."""
         kernels = triton_attention if self.backend == "auto" else None
         if kernels is not None and kernels.supports(x, num_frames, self.heads, self.over):
             bias = self.qkv.bias
             qkv = F.linear(x, self.qkv.weight, bias.detach())
-            x = kernels.triton_divided_attention(qkv, bias, num_frames, self.heads, self.over)
-        else:
-            x = self._attend(self.qkv(x), num_frames)
-        return self.proj(x)
+            return kernels.triton_divided_attention(qkv, bias, num_frames, self.heads, self.over)
+        return self._attend(self.qkv(x), num_frames)
 
     def _attend(self, qkv: Tensor, T: int) -> Tensor:
         """The same by PyTorch's attention: [B, 1 + T·n, 3·width] -> [B, 1 + T·n, width]."""

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
+from model.precision import dtype_of_products
+
 try:
     from model import triton_activation, triton_norm
 except ImportError:  # Triton comes with PyTorch for NVIDIA's GPUs, not everywhere else
@@ -41,7 +43,7 @@ class LayerNorm(nn.LayerNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         if triton_norm is not None and triton_norm.supports(x):
-            return triton_norm.add_layer_norm(x, None, self.weight, self.bias, self.eps)[1]
+            return triton_norm.add_layer_norm(x, None, None, self.weight, self.bias, self.eps)[1]
         return super().forward(x)
 
     def after_sum(self, x: Tensor, branch: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -49,9 +51,16 @@ class LayerNorm(nn.LayerNorm):
         if branch is None:
             return x, self(x)
         if triton_norm is not None and triton_norm.supports(x) and branch.dtype == x.dtype:
-            return triton_norm.add_layer_norm(x, branch, self.weight, self.bias, self.eps)[:2]
+            return triton_norm.add_layer_norm(x, branch, None, self.weight, self.bias, self.eps)[:2]
         x = x + branch
         return x, super().forward(x)
+
+    def after_projection(self, x: Tensor, proj: nn.Linear, y: Tensor) -> tuple[Tensor, Tensor]:
+        """x + proj(y), and its LayerNorm."""
+        if triton_norm is None or not triton_norm.supports(x) or dtype_of_products(y) != x.dtype:
+            return self.after_sum(x, proj(y))
+        branch = F.linear(y, proj.weight, proj.bias.detach())
+        return triton_norm.add_layer_norm(x, branch, proj.bias, self.weight, self.bias, self.eps)[:2]
 
 
 def quick_gelu(x: Tensor) -> Tensor:

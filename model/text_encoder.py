@@ -31,9 +31,13 @@ class CausalAttention(nn.Module):
         self.in_proj_weight, self.in_proj_bias = qkv.weight, qkv.bias
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.out_proj(self.before_projection(x))
+
+    def before_projection(self, x: Tensor) -> Tensor:
+        """What `forward` projects, [M, L, width]."""
         M, L, _ = x.shape
         q, k, v = F.linear(x, self.in_proj_weight, self.in_proj_bias).view(M, L, 3, self.heads, -1).unbind(2)
-        return self.out_proj(attend(q, k, v, self.backend, causal=True).flatten(2))
+        return attend(q, k, v, self.backend, causal=True).flatten(2)
 
 
 class Block(nn.Module):
@@ -51,7 +55,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, branch: Tensor | None) -> tuple[Tensor, Tensor]:
         x, y = self.ln_1.after_sum(x, branch)
-        x, y = self.ln_2.after_sum(x, self.attn(y))
+        x, y = self.ln_2.after_projection(x, self.attn.out_proj, self.attn.before_projection(y))
         return x, self.mlp(y)
 
 

@@ -1,6 +1,7 @@
-"""Residual sum and LayerNorm in one Triton kernel: each number is read once and written once.
+"""Residual sum and LayerNorm in one Triton kernel, and their backward: each number is read and written once.
 
-Backward is PyTorch's own, which torch.compile fuses with what stands around it.
+Backward also sums over the rows what the three vectors get as gradient: LayerNorm's weight and bias, and the
+bias of the projection that made the branch, as model/triton_attention.py does for the one of qkv.
 """
 
 import torch
@@ -43,11 +44,62 @@ def _kernel(
     tl.store(rstd + row, r, mask=row < rows)
 
 
+@triton.jit
+def _backward_kernel(
+    grad_total, grad_normed, total, weight, mean, rstd, grad, sums, rows, width, parts,
+    HAS_TOTAL: tl.constexpr, OF_BRANCH: tl.constexpr, ROWS: tl.constexpr, PAD: tl.constexpr,
+):  # fmt: skip
+    part = tl.program_id(0)
+    column = tl.arange(0, PAD)
+    w = tl.load(weight + column, mask=column < width, other=0.0).to(tl.float32)
+    of_weight = tl.zeros((ROWS, PAD), tl.float32)
+    of_bias = tl.zeros((ROWS, PAD), tl.float32)
+    of_branch = tl.zeros((ROWS, PAD), tl.float32)
+    for first in range(part * ROWS, rows, parts * ROWS):
+        row = first + tl.arange(0, ROWS)
+        at = row.to(tl.int64)[:, None] * width + column[None, :]
+        mask = (row[:, None] < rows) & (column[None, :] < width)
+        s = tl.load(total + at, mask=mask, other=0.0).to(tl.float32)
+        g = tl.load(grad_normed + at, mask=mask, other=0.0).to(tl.float32)
+        m = tl.load(mean + row, mask=row < rows, other=0.0)
+        r = tl.load(rstd + row, mask=row < rows, other=0.0)
+        hat = (s - m[:, None]) * r[:, None]
+        scaled = g * w[None, :]
+        along_hat = tl.sum(scaled * hat, axis=1) / width
+        along_mean = tl.sum(scaled, axis=1) / width
+        to = (scaled - hat * along_hat[:, None] - along_mean[:, None]) * r[:, None]
+        if HAS_TOTAL:
+            to += tl.load(grad_total + at, mask=mask, other=0.0).to(tl.float32)
+        tl.store(grad + at, to.to(grad.dtype.element_ty), mask=mask)
+        of_weight += g * hat
+        of_bias += g
+        if OF_BRANCH:
+            of_branch += to
+    here = sums + part * 3 * width + column
+    tl.store(here, tl.sum(of_weight, axis=0), mask=column < width)
+    tl.store(here + width, tl.sum(of_bias, axis=0), mask=column < width)
+    tl.store(here + 2 * width, tl.sum(of_branch, axis=0), mask=column < width)
+
+
+# ------------------------------------------------------------------ launches
+
+
+def backward_blocks(width: int) -> tuple[int, int]:
+    """Rows that a program of the backward kernel takes at a time, and the programs that run at once.
+
+    The latter for the 132 processors of an H100 or H200: of rows up to 1024 wide, each holds six.
+    """
+    pad = triton.next_power_of_2(width)
+    return max(1, 1024 // pad), 132 * (6 if pad <= 1024 else 3)
+
+
 @triton_op("tvtsv2::add_layer_norm", mutates_args=())
 def add_layer_norm(
-    x: Tensor, branch: Tensor | None, weight: Tensor, bias: Tensor, eps: float
+    x: Tensor, branch: Tensor | None, branch_bias: Tensor | None, weight: Tensor, bias: Tensor, eps: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """x, branch [..., width]; weight, bias [width], in float32 or, as FSDP gathers them, in x's dtype.
+
+    branch_bias [width], detached, is in branch already: given, it gets its gradient from here.
 
     Returns:
         x + branch and its LayerNorm in x's dtype, mean and 1 / standard deviation [..., 1] in float32.
@@ -68,28 +120,57 @@ def add_layer_norm(
     return total, normed, mean, rstd
 
 
+@triton_op("tvtsv2::add_layer_norm_backward", mutates_args=())
+def add_layer_norm_backward(
+    grad_total: Tensor | None,
+    grad_normed: Tensor,
+    total: Tensor,
+    weight: Tensor,
+    mean: Tensor,
+    rstd: Tensor,
+    of_branch: bool,
+) -> tuple[Tensor, Tensor]:
+    """Gradients of the sum, [..., width], and in float32 of weight, bias and branch_bias, in parts.
+
+    The latter [parts, 3, width]; without of_branch the third is zero.
+    """
+    grad_normed = grad_normed.contiguous()
+    width = total.shape[-1]
+    rows = total.numel() // width
+    block, programs = backward_blocks(width)
+    parts = min(programs, triton.cdiv(rows, block))
+    grad = torch.empty_like(total)
+    sums = total.new_empty(parts, 3, width, dtype=torch.float32)
+    wrap_triton(_backward_kernel)[(parts,)](
+        grad_normed if grad_total is None else grad_total.contiguous(),
+        grad_normed, total, weight, mean, rstd, grad, sums, rows, width, parts,
+        HAS_TOTAL=grad_total is not None, OF_BRANCH=of_branch, ROWS=block,
+        PAD=triton.next_power_of_2(width), num_warps=4 if width <= 1024 else 8,
+    )  # fmt: skip
+    return grad, sums
+
+
 def _setup_context(ctx, inputs, output):
-    x, branch, weight, bias, _ = inputs
+    x, branch, branch_bias, weight, bias, _ = inputs
     total, _, mean, rstd = output
     ctx.has_branch = branch is not None
+    ctx.dtypes = [None if tensor is None else tensor.dtype for tensor in (branch_bias, weight, bias)]
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(total if ctx.has_branch else x, weight, bias, mean, rstd)
+    ctx.save_for_backward(total if ctx.has_branch else x, weight, mean, rstd)
 
 
 def _backward(ctx, grad_total, grad_normed, _grad_mean, _grad_rstd):
-    total, weight, bias, mean, rstd = ctx.saved_tensors
-    grad, grad_weight, grad_bias = torch.ops.aten.native_layer_norm_backward(
-        *(grad_normed.float(), total.float(), [total.shape[-1]], mean, rstd),
-        *(weight.float(), bias.float(), [True, True, True]),
-    )
-    if ctx.has_branch and grad_total is not None:
-        grad = grad + grad_total
-    grad = grad.to(total.dtype)
+    of_branch, of_weight, of_bias = ctx.dtypes
+    if not ctx.has_branch:
+        grad_total = None  # of an empty tensor
+    grad, parts = add_layer_norm_backward(grad_total, grad_normed, *ctx.saved_tensors, of_branch is not None)
+    sums = parts.sum(0)
     return (
         grad,
         grad if ctx.has_branch else None,
-        grad_weight.to(weight.dtype),
-        grad_bias.to(bias.dtype),
+        None if of_branch is None else sums[2].to(of_branch),
+        sums[0].to(of_weight),
+        sums[1].to(of_bias),
         None,
     )
 

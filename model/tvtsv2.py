@@ -181,8 +181,9 @@ class TVTSv2(
         FSDP has them, need regions of 1.
         """
         if not options.keys() & {"backend", "mode", "options"}:
-            # PyTorch 2.11 crashes when it puts our kernels with its static launchers into its cache on disk.
-            options["options"] = {"use_static_cuda_launcher": False}
+            # PyTorch 2.11 crashes when it puts our kernels with its static launchers, which cost the host
+            # less than the others, into its cache on disk.
+            options["options"] = {"bundle_triton_into_fx_graph_cache": False}
         self.video_model.compile_regions(blocks_a_region, **options)
         self.text_model.resblocks.compile_regions(blocks_a_region, **options)
         for block in [] if self.pred_model is None else self.pred_model.blocks:

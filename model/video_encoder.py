@@ -30,8 +30,10 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, branch: Tensor | None, num_frames: int) -> tuple[Tensor, Tensor]:
         x, y = self.ln_3.after_sum(x, branch)
-        _, y = self.ln_1.after_sum(x, self.timeattn(y, num_frames))
-        x, y = self.ln_2.after_sum(x, self.attn(y, num_frames))  # the sum over time feeds this attention only
+        y = self.timeattn.before_projection(y, num_frames)
+        _, y = self.ln_1.after_projection(x, self.timeattn.proj, y)  # this sum feeds the next attention only
+        y = self.attn.before_projection(y, num_frames)
+        x, y = self.ln_2.after_projection(x, self.attn.proj, y)
         return x, self.mlp(y)
 
 
@@ -118,7 +120,9 @@ class VideoTransformer(nn.Module):
         """Tokens after the last block -> video embeddings [B, D], and the tokens for the sort head."""
         if self.variant.sort_tokens == "all_normed":
             tokens = self.ln_post(x) @ self.proj
-            return tokens[:, 0], tokens
+            # A copy: in a graph that PyTorch 2.11 takes from its cache on disk, an output that is a view of
+            # another has a garbage shape.
+            return tokens[:, 0].clone(), tokens
         return self.ln_post(x[:, 0]) @ self.proj, x[:, 1:] @ self.proj
 
     def cut_patches(self, video: Tensor, keep_ind: Tensor | None) -> Tensor:

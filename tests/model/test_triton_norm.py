@@ -17,11 +17,17 @@ def compare(width, has_branch, device, dtype):
     torch.manual_seed(0)
     x, branch = (torch.randn(2, 7, width, device=device).to(dtype).requires_grad_() for _ in range(2))
     weight, bias = (torch.randn(width, device=device).requires_grad_() for _ in range(2))
-    given = [x, weight, bias] + ([branch] if has_branch else [])
-    total, normed, _, _ = triton_norm.add_layer_norm(x, branch if has_branch else None, weight, bias, 1e-5)
+    branch_bias = torch.randn(width, device=device).requires_grad_()
+    given = [x, weight, bias] + ([branch, branch_bias] if has_branch else [])
+    total, normed, _, _ = triton_norm.add_layer_norm(
+        x,
+        (branch + branch_bias.detach()).to(dtype) if has_branch else None,
+        branch_bias if has_branch else None,
+        *(weight, bias, 1e-5),
+    )
 
     exact = [tensor.detach().double().requires_grad_() for tensor in given]
-    want_total = exact[0] + exact[3] if has_branch else exact[0]
+    want_total = exact[0] + (exact[3] + exact[4] if has_branch else 0)
     # The sum is rounded before it is normalised, as a sum outside the kernel would be.
     rounded = want_total + (want_total.to(dtype).double() - want_total).detach()
     want_normed = F.layer_norm(rounded, (width,), exact[1], exact[2], 1e-5)
