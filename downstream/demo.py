@@ -5,11 +5,14 @@ Each part is one of the repository's own commands, printed before it runs: a lis
 
 import argparse
 import json
+import os
 import shlex
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +26,7 @@ from trainer.curves import draw_curves
 from trainer.errors import user_errors
 
 ARCH = "TVTSv2_Demo"
+Command = tuple[object, ...]  # a script of the repository and its arguments
 EVALUATIONS = ("demo_msrvtt", "demo_hmdb51", "demo_ssv2")
 
 
@@ -77,24 +81,29 @@ class Demo:
     def checkpoint(self) -> Path:
         return list_checkpoints(self.results)[0]
 
-    def evaluate(self) -> None:
-        for name in EVALUATIONS:
-            folder = {"demo_msrvtt": "msrvtt", "demo_hmdb51": "hmdb51", "demo_ssv2": "SSV2"}[name]
-            run(
-                *("test.py", "--dataset", name, "--arch", ARCH, "--checkpoint", self.checkpoint),
-                *("--set", f"data.root={self.data / folder}", "--set", f"meta={self.data / 'meta_data'}"),
-                *("--output", self.results / "evaluation" / name, "--report", self.results / "pages"),
-            )
+    def evaluate_and_extract(self) -> None:
+        """All evaluations and the features, side by side: most of a short one is its start."""
+        run_together([*map(self.evaluation, EVALUATIONS), self.sorting(), self.features()])
+
+    def evaluation(self, name: str) -> Command:
+        folder = {"demo_msrvtt": "msrvtt", "demo_hmdb51": "hmdb51", "demo_ssv2": "SSV2"}[name]
+        return (
+            *("test.py", "--dataset", name, "--arch", ARCH, "--checkpoint", self.checkpoint),
+            *("--set", f"data.root={self.data / folder}", "--set", f"meta={self.data / 'meta_data'}"),
+            *("--output", self.results / "evaluation" / name, "--report", self.results / "pages"),
+        )
+
+    def sorting(self) -> Command:
         entries = json.dumps([{"type": "yttemporal", "root": str(self.data / "YTTemporal")}])
-        run(
+        return (
             *("downstream/sorting.py", "--config", "configs/demo.json", "--checkpoint", self.checkpoint),
             *("--set", f"data.meta={self.data / 'meta_data'}", "--set", f"data.val={entries}"),
             *(part for override in self.overrides for part in ("--set", override)),
             *("--output", self.results / "evaluation" / "sorting.json"),
         )
 
-    def extract_features(self) -> None:
-        run(
+    def features(self) -> Command:
+        return (
             *("downstream/feature_extraction.py", self.data / "msrvtt" / "videos" / "all"),
             *("--arch", ARCH, "--checkpoint", self.checkpoint),
             *("--output", self.results / "features.safetensors", "--report", self.results / "pages"),
@@ -122,10 +131,14 @@ class Demo:
 
 
 def gpu_settings() -> list[str]:
-    """On a GPU reading would take longer than the steps; what is read does not depend on who reads it."""
+    """What saves time on a GPU, where starting a kernel takes this small model longer than the kernel itself.
+
+    float32, as on a CPU, is then faster than casts to bf16 and back; and reading would take longer than the
+    steps, so processes of their own do it (what they read does not depend on how many they are).
+    """
     if not torch.cuda.is_available():
         return []
-    return [f"data.num_workers={min(4, usable_cores() // 2)}"]
+    return ["trainer.precision=fp32", f"data.num_workers={min(4, usable_cores() // 2)}"]
 
 
 def first_metric(result: dict, metric: str) -> float:
@@ -135,15 +148,48 @@ def first_metric(result: dict, metric: str) -> float:
 
 def run(*command: object) -> None:
     """Run one of the repository's Python commands; a failure ends the demo with its exit status."""
-    words = [str(word) for word in command]
-    print(f"\n$ python {shlex.join(words)}", flush=True)
-    process = subprocess.Popen([sys.executable, *words], cwd=REPOSITORY)
+    print(f"\n$ {spelled(command)}", flush=True)
+    process = start(command)
     try:
         status = process.wait()
     except KeyboardInterrupt:  # the terminal told the command, too; training saves before it ends
         status = process.wait() or 130
     if status:
         sys.exit(status)
+
+
+def run_together(commands: Sequence[Command]) -> None:
+    """Run several side by side; what one prints is shown, in their order, when it has ended.
+
+    A failure ends the demo with its exit status, and the others.
+    """
+    threads = {"OMP_NUM_THREADS": str(max(1, usable_cores() // len(commands))), **os.environ}
+    with ExitStack() as stack:
+        outputs = [stack.enter_context(tempfile.TemporaryFile()) for _ in commands]
+        processes = [
+            start(command, stdout=output, stderr=subprocess.STDOUT, env=threads)
+            for command, output in zip(commands, outputs, strict=True)
+        ]
+        try:
+            for command, process, output in zip(commands, processes, outputs, strict=True):
+                print(f"\n$ {spelled(command)}", flush=True)
+                status = process.wait()
+                output.seek(0)
+                print(output.read().decode(errors="replace"), end="", flush=True)
+                if status:
+                    sys.exit(status)
+        finally:
+            for process in processes:
+                process.terminate()  # does nothing to one that has ended
+                process.wait()
+
+
+def spelled(command: Command) -> str:
+    return shlex.join(["python", *map(str, command)])
+
+
+def start(command: Command, **options) -> subprocess.Popen:
+    return subprocess.Popen([sys.executable, *map(str, command)], cwd=REPOSITORY, **options)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -172,8 +218,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         demo.check_results()
     demo.make_data()
     seconds = demo.train()
-    demo.evaluate()
-    demo.extract_features()
+    demo.evaluate_and_extract()
     curves = draw_curves(results)
     rows = demo.summary()
     write_json(results / "summary.json", rows)

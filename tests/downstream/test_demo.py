@@ -21,18 +21,16 @@ def save_run(results: Path, seed: int = 0, data: str = "demo") -> None:
     save_atomically({**state, "config": config}, results / "checkpoint-epoch1.pth")
 
 
-def test_features_of_a_run_that_has_gone_on_are_made_anew(checkpoint, tmp_path, monkeypatch):
-    extract = feature_extraction.main
-    monkeypatch.setattr(demo, "run", lambda _, *words: extract([*map(str, words), "-d", "cpu"]))
+def test_features_of_a_run_that_has_gone_on_are_made_anew(checkpoint, tmp_path):
     write_video(tmp_path / "data/msrvtt/videos/all/a.mp4", seed=0)
     results = tmp_path / "results"
     results.mkdir()
     made = demo.Demo(tmp_path / "data", results, seed=0, scale=1.0, overrides=())
     shutil.copy(checkpoint, results / "checkpoint-epoch1.pth")
-    made.extract_features()
+    feature_extraction.main([*map(str, made.features()[1:]), "-d", "cpu"])
     first = read_features(results / "features.safetensors")
     torch.save({"state_dict": create_model("TVTSv2_Demo").state_dict()}, results / "checkpoint-epoch2.pth")
-    made.extract_features()
+    feature_extraction.main([*map(str, made.features()[1:]), "-d", "cpu"])
     second = read_features(results / "features.safetensors")
     assert first.facts["checkpoint_sha256"] != second.facts["checkpoint_sha256"]
 
@@ -60,3 +58,24 @@ def test_the_same_run_goes_on(tmp_path):
     data = tmp_path / "data" / "demo-x0.05"
     demo.Demo(data, tmp_path / "mine", seed=1, scale=0.05, overrides=()).check_results()
     demo.Demo(data, tmp_path / "new", seed=1, scale=0.05, overrides=()).check_results()
+
+
+def test_commands_side_by_side_are_shown_one_after_the_other(tmp_path, capfd):
+    late, early = tmp_path / "late.py", tmp_path / "early.py"
+    late.write_text("import time; time.sleep(0.3); print('late')")
+    early.write_text("import sys; print(sys.argv[1], file=sys.stderr)")
+    demo.run_together([(late,), (early, "two words")])
+    assert capfd.readouterr().out.split("\n$ ")[1:] == [
+        f"python {late}\nlate\n",
+        f"python {early} 'two words'\ntwo words\n",
+    ]
+
+
+def test_a_command_that_fails_ends_those_beside_it(tmp_path, capfd):
+    fails, waits = tmp_path / "fails.py", tmp_path / "waits.py"
+    fails.write_text("import sys; sys.exit('no such thing')")
+    waits.write_text("import time; time.sleep(600)")
+    with pytest.raises(SystemExit) as ended:
+        demo.run_together([(fails,), (waits,)])
+    assert ended.value.code == 1
+    assert "no such thing" in capfd.readouterr().out
