@@ -51,10 +51,15 @@ def measure(name: str, videos: Sequence[Path], args: argparse.Namespace, weights
         start, whole = seconds_for(folder, 1, options), seconds_for(folder, args.count, options)
     return {
         "name": name,
-        "videos/s": (args.count - 1) / max(whole - start, 1e-9),
+        "videos/s": rate(args.count, start, whole),
         "whole command, s": whole,
         "of one video, s": start,
     }
+
+
+def rate(count: int, start: float, whole: float) -> float | None:
+    """Videos a second behind the first, which stands for the start. None where too few of them show nothing."""
+    return (count - 1) / (whole - start) if whole > start else None
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -78,7 +78,14 @@ def test_feature_extraction(run):
     figures = run(feature_extraction, *options, "--count", "3", "--no-prepared")
     [row] = figures["tables"]["files to vectors"]
     assert row["name"] == "340x256"
-    assert min(row["videos/s"], row["of one video, s"]) > 0
+    whole, start = row["whole command, s"], row["of one video, s"]
+    assert start > 0
+    assert row["videos/s"] == feature_extraction.rate(3, start, whole)
+
+
+def test_rate_of_the_videos_behind_the_first():
+    assert feature_extraction.rate(101, start=4, whole=9) == 20
+    assert feature_extraction.rate(3, start=4, whole=3.9) is None
 
 
 @pytest.mark.heavy
