@@ -72,7 +72,7 @@ def transcript(seconds: float, seed: int) -> dict[str, Any]:
     }
 
 
-def overrides(args: argparse.Namespace, data: Path, run: Path, name: str) -> list[str]:
+def overrides(args: argparse.Namespace, data: Path, run: Path, name: str, steps: int) -> list[str]:
     """What a timed run sets over its config; --set of the command line comes last."""
     sets = [
         {
@@ -93,7 +93,7 @@ def overrides(args: argparse.Namespace, data: Path, run: Path, name: str) -> lis
         "data.num_workers": args.workers,
         "data.reader": args.reader,
         "trainer.save_dir": str(run),
-        "trainer.max_steps": args.warm_up + args.steps,
+        "trainer.max_steps": args.warm_up + steps,
         "trainer.validate_at_start": False,
         "trainer.tensorboard": False,
         "trainer.log_every_s": args.log_every,
@@ -148,10 +148,12 @@ def rate(metrics: Path, batch_size: int, warm_up: int) -> dict[str, float]:
     return {"clips/s": clips / seconds, "data wait, %": 100 * waited / seconds}
 
 
-def timed_run(args: argparse.Namespace, data: Path, folder: Path, pure: bool) -> dict[str, float]:
+def timed_run(
+    args: argparse.Namespace, data: Path, folder: Path, steps: int, pure: bool = False
+) -> dict[str, float]:
     """One training in a process of its own. Raises RuntimeError when it fails."""
     run = Path(tempfile.mkdtemp(dir=folder))
-    lines = overrides(args, data, run, "run")
+    lines = overrides(args, data, run, "run", steps)
     if pure:
         target = multiprocessing.get_context("spawn").Process(
             target=train_without_reading, args=(args.config, lines)
@@ -181,6 +183,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=workers, help="for each of the two sets (%(default)s)")
     parser.add_argument("--reader", choices=READERS, default="pyav", help="default: %(default)s")
     parser.add_argument("--steps", type=int, default=200, help="optimiser steps timed (%(default)s)")
+    parser.add_argument(
+        "--raw-steps", type=int, help="the same for videos as they are, which are slow to read (--steps)"
+    )
     parser.add_argument("--warm-up", type=int, default=60, help="steps before (%(default)s)")
     parser.add_argument("--log-every", type=float, default=1, help="seconds between log lines (%(default)s)")
     parser.add_argument("--device", help="default: a GPU where there is one")
@@ -202,9 +207,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             data = folder / name.replace(" ", "_")
             lay_out(data, videos, count, [find_extent(str(path))[0] for path in videos])
             if pure is None:
-                pure = timed_run(args, data, folder, pure=True)
+                pure = timed_run(args, data, folder, args.steps, pure=True)
                 rows.append({"name": "steps alone", **pure, "of the steps alone, %": 100.0})
-            figures = timed_run(args, data, folder, pure=False)
+            raw = not name.endswith(" prepared")
+            figures = timed_run(args, data, folder, (raw and args.raw_steps) or args.steps)
             share = 100 * figures["clips/s"] / pure["clips/s"]
             rows.append({"name": name, **figures, "of the steps alone, %": share})
     title = f"training end to end, {args.arch}, batch {args.batch_size}"

@@ -58,7 +58,7 @@ def measure(name: str, videos: Sequence[Path], args: argparse.Namespace, weights
 
 
 def rate(count: int, start: float, whole: float) -> float | None:
-    """Videos a second behind the first, which stands for the start. None where too few of them show nothing."""
+    """Videos a second behind the first, which stands for the start; None where they are too few to tell."""
     return (count - 1) / (whole - start) if whole > start else None
 
 

@@ -91,7 +91,8 @@ def test_rate_of_the_videos_behind_the_first():
 @pytest.mark.heavy
 def test_end_to_end(run):
     options = ["--arch", "TVTSv2_Demo", "--device", "cpu", "--workers", "1", "--batch-size", "2"]
-    steps = ["--warm-up", "2", "--steps", "4", "--log-every", "0", "--set", "trainer.threads=1"]
+    steps = ["--warm-up", "2", "--steps", "4", "--raw-steps", "2", "--log-every", "0"]
+    steps += ["--set", "trainer.threads=1"]
     [rows] = run(end_to_end, *options, *steps, "--no-prepared")["tables"].values()
     alone, whole = rows
     assert [alone["name"], whole["name"]] == ["steps alone", "340x256"]
