@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.library import triton_op, wrap_triton
 
 WIDEST = 4096
+PROCESSORS = 132  # of an H100 or H200
 
 
 def supports(x: Tensor) -> bool:
@@ -85,12 +86,9 @@ def _backward_kernel(
 
 
 def backward_blocks(width: int) -> tuple[int, int]:
-    """Rows that a program of the backward kernel takes at a time, and the programs that run at once.
-
-    The latter for the 132 processors of an H100 or H200: of rows up to 1024 wide, each holds six.
-    """
+    """Rows that a program of the backward kernel takes at a time; the programs, as many as run at once."""
     pad = triton.next_power_of_2(width)
-    return max(1, 1024 // pad), 132 * (6 if pad <= 1024 else 3)
+    return max(1, 1024 // pad), PROCESSORS * (6 if pad <= 1024 else 3)
 
 
 @triton_op("tvtsv2::add_layer_norm", mutates_args=())
@@ -137,8 +135,7 @@ def add_layer_norm_backward(
     grad_normed = grad_normed.contiguous()
     width = total.shape[-1]
     rows = total.numel() // width
-    block, programs = backward_blocks(width)
-    parts = min(programs, triton.cdiv(rows, block))
+    block, parts = backward_blocks(width)  # as many for few rows: one compiled graph then does for any number
     grad = torch.empty_like(total)
     sums = total.new_empty(parts, 3, width, dtype=torch.float32)
     wrap_triton(_backward_kernel)[(parts,)](
