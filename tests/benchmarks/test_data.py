@@ -3,7 +3,6 @@
 import json
 
 import pytest
-import torch
 
 from benchmarks import data_loading, end_to_end, feature_extraction, videos
 from data_loader.readers.container import open_video
@@ -26,9 +25,7 @@ def run(cache, tmp_path):
         assert benchmark.main([*TINY, "--cache", str(cache), *arguments, "--json", str(file)]) == 0
         return json.loads(file.read_text())
 
-    threads = torch.get_num_threads()
-    yield run
-    torch.set_num_threads(threads)
+    return run
 
 
 def test_generated_videos_are_of_the_size_and_length_asked_for_with_sound(cache):
