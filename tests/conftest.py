@@ -1,8 +1,13 @@
 """What every test needs."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
+
+# Before PyTorch, as train.py does: threads that spin while they wait take cores from the processes of a test.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 import torch
 
 THREADS = torch.get_num_threads()
