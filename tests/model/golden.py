@@ -2,6 +2,7 @@
 
 import json
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -33,9 +34,15 @@ def golden_model(name: str, **options) -> torch.nn.Module:
     with torch.device("meta"):
         model = create_model(name, **options)
     model.to_empty(device="cpu")
-    with torch.no_grad():
-        for parameter_name, tensor in model.state_dict().items():
-            tensor.copy_(golden_value(parameter_name, tensor.shape))
+
+    def fill(parameter_name: str, tensor: torch.Tensor) -> None:
+        tensor.copy_(golden_value(parameter_name, tensor.shape))
+
+    state = model.state_dict()
+    with ThreadPoolExecutor(
+        torch.get_num_threads()
+    ) as pool:  # one generator's numbers are drawn by one thread
+        list(pool.map(fill, state.keys(), state.values()))
     return model
 
 
