@@ -39,9 +39,8 @@ def golden_model(name: str, **options) -> torch.nn.Module:
         tensor.copy_(golden_value(parameter_name, tensor.shape))
 
     state = model.state_dict()
-    with ThreadPoolExecutor(
-        torch.get_num_threads()
-    ) as pool:  # one generator's numbers are drawn by one thread
+    # The numbers of one tensor are drawn on one core.
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         list(pool.map(fill, state.keys(), state.values()))
     return model
 

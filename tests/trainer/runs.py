@@ -18,6 +18,8 @@ import train
 # What tests of two processes run on: gloo, and where there are two GPUs NCCL as well.
 DEVICES = ("cpu", "cuda") if torch.cuda.device_count() > 1 else ("cpu",)
 
+Main = Callable[[list[str]], int | None]
+
 
 def rows(run_dir: Path, kind: str) -> list[dict]:
     """The rows of metrics.jsonl of a kind."""
@@ -42,7 +44,9 @@ def wait_until(condition: Callable[[], object], limit: float = 60) -> None:
 
 
 class Starter:
-    """Starts `train.main` in processes forked from a server that has imported everything: that takes longest.
+    """Starts processes forked from a server that has imported everything: that takes longest.
+
+    They run `train.main`, or another function that takes a list of arguments.
 
     Each leads a process group of its own, as if a scheduler had started it; what it says goes to a file.
     """
@@ -56,14 +60,20 @@ class Starter:
         warm.join()
 
     def __call__(
-        self, arguments: list[str], says: Path, environment: Mapping[str, str] | None = None
+        self,
+        arguments: list[str],
+        says: Path,
+        environment: Mapping[str, str] | None = None,
+        main: Main = train.main,
     ) -> multiprocessing.Process:
-        process = self.context.Process(target=_run, args=(arguments, says, dict(environment or {})))
+        process = self.context.Process(target=_run, args=(main, arguments, says, dict(environment or {})))
         process.start()
         self.started.append(process)
         return process
 
-    def ranks(self, number: int, arguments: list[str], says: Path) -> list[multiprocessing.Process]:
+    def ranks(
+        self, number: int, arguments: list[str], says: Path, main: Main = train.main
+    ) -> list[multiprocessing.Process]:
         """The processes of one run, as torchrun would start them. Rank k writes to `says` + k."""
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -77,6 +87,7 @@ class Starter:
                     k: str(v)
                     for k, v in {**common, "MASTER_PORT": port, "RANK": rank, "LOCAL_RANK": rank}.items()
                 },
+                main,
             )
             for rank in range(number)
         ]
@@ -88,10 +99,10 @@ class Starter:
             process.join()
 
 
-def _run(arguments: list[str], says: Path, environment: dict[str, str]) -> None:
+def _run(main: Main, arguments: list[str], says: Path, environment: dict[str, str]) -> None:
     os.setsid()
     os.environ.update(environment)
     with says.open("a") as file:
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)
-    sys.exit(train.main(arguments))
+    sys.exit(main(arguments))

@@ -1,11 +1,7 @@
-"""Run by torchrun in test_distributed.py: a few training steps a case, a rank on its share of each batch.
-
-Usage: steps.py OUT_DIR CASES.json DEVICE; cases are {name: settings}. Rank 0 writes OUT_DIR/NAME.pt for each.
-"""
+"""What the processes of test_distributed.py do: a few training steps a case, a rank on its share of them."""
 
 import contextlib
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -136,14 +132,13 @@ def whole(x: torch.Tensor) -> torch.Tensor:
     return (x.full_tensor() if isinstance(x, DTensor) else x).clone()
 
 
-def main(output: Path, cases: dict[str, dict[str, Any]], device: str) -> None:
+def main(arguments: list[str]) -> None:
+    """OUT_DIR, CASES.json and DEVICE; cases are {name: settings}. Rank 0 writes OUT_DIR/NAME.pt for each."""
+    output, cases, device = Path(arguments[0]), json.loads(Path(arguments[1]).read_text()), arguments[2]
+    torch.set_num_threads(1)
     context = setup(device)
     with leaving_group():
         for name, settings in cases.items():
             result = run_case(context, output, **settings)
             if context.is_main:
                 torch.save(result, output / f"{name}.pt")
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), json.loads(Path(sys.argv[2]).read_text()), sys.argv[3])

@@ -1,10 +1,8 @@
 """Several real processes against one on the whole batch: losses, gradients, weights and checkpoints agree."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,11 +10,9 @@ import torch
 
 from model import create_model, load_checkpoint
 from model.checkpoint import CheckpointError, read_state_dict
+from tests.trainer import steps
 from tests.trainer.runs import DEVICES
-from trainer.config import REPOSITORY
 from trainer.gather import contrastive_loss, gather_batch
-
-SCRIPT = Path(__file__).with_name("steps.py")
 
 ONE = {
     "one": {},
@@ -45,25 +41,28 @@ DIFFERENT = ("one", "one-clipped", "one-bf16", "ddp-official")
 AS_ONE = [name for name in (*ONE, *TWO, *FOUR) if name not in DIFFERENT]
 
 
-def run(folder: Path, processes: int, cases: dict[str, dict], device: str) -> None:
-    listed = folder / f"cases{processes}.json"
-    listed.write_text(json.dumps(cases))
-    launch = [sys.executable]
-    if processes > 1:
-        launch += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
-    command = [*launch, str(SCRIPT), str(folder), str(listed), device]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-
-
 @pytest.fixture(scope="module", params=DEVICES)
-def folder(tmp_path_factory, request) -> Path:
+def folder(tmp_path_factory, starter, request) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("steps")
-    run(folder, 1, ONE, request.param)
-    run(folder, 2, TWO, request.param)
-    run(folder, 4, FOUR, "cpu")
-    return folder
+
+    def begin(processes: int, cases: dict[str, dict], device: str) -> list:
+        listed = folder / f"cases{processes}.json"
+        listed.write_text(json.dumps(cases))
+        arguments = [str(folder), str(listed), device]
+        return starter.ranks(processes, arguments, folder / f"says{processes}-", steps.main)
+
+    def end(ranks: list) -> None:
+        for process in ranks:
+            process.join(300)
+        said = "".join(path.read_text()[-3000:] for path in sorted(folder.glob("says*")))
+        assert [process.exitcode for process in ranks] == [0] * len(ranks), said
+
+    try:
+        end(begin(1, ONE, request.param) + begin(2, TWO, request.param))
+        end(begin(4, FOUR, "cpu"))
+        yield folder
+    finally:
+        starter.end_all()
 
 
 @pytest.fixture(scope="module")
