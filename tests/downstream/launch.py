@@ -3,7 +3,9 @@
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 from trainer.config import REPOSITORY
@@ -17,9 +19,21 @@ def launch(command: list[str], cwd: Path) -> subprocess.CompletedProcess:
     )
 
 
-def torchrun(script: str, given: Sequence[str], cwd: Path, status: int = 0) -> subprocess.CompletedProcess:
-    """The same, on two processes, which end with this status."""
+@contextmanager
+def torchrun(
+    script: str, given: Sequence[str], cwd: Path, status: int = 0
+) -> Iterator[Callable[[], subprocess.CompletedProcess]]:
+    """The same, on two processes, which start while the block runs. What it is given waits for their end.
+
+    They end with this status.
+    """
     started = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    done = launch([*started, str(REPOSITORY / script), *given], cwd)
-    assert done.returncode == status, done.stderr
-    return done
+
+    def ended() -> subprocess.CompletedProcess:
+        done = running.result()
+        assert done.returncode == status, done.stderr
+        return done
+
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(launch, [*started, str(REPOSITORY / script), *given], cwd)
+        yield ended

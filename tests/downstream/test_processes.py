@@ -37,8 +37,9 @@ def test_two_processes_from_another_folder_give_what_one_gives(tmp_path, checkpo
     given = ["--all", "--arch", "TVTSv2_Demo", "-r", str(checkpoint), "-d", "cpu", "--num-workers", "0"]
     given += ["--allow-missing", "--batch-size", "2", "--output"]
     monkeypatch.chdir(tmp_path)
-    assert test_entry.main([*given, "one"]) == 0
-    done = torchrun("test.py", [*given, "two"], cwd=tmp_path)
+    with torchrun("test.py", [*given, "two"], cwd=tmp_path) as ended:
+        assert test_entry.main([*given, "one"]) == 0
+        done = ended()
     assert done.stdout.count("Table 2") == done.stdout.count("Table 3") == 1 and "msrvtt*" in done.stdout
     found = sorted(
         path.parent.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("results.json")
@@ -53,9 +54,10 @@ def test_two_processes_from_another_folder_give_what_one_gives(tmp_path, checkpo
 def test_a_probe_of_two_processes_finds_what_one_finds(tmp_path, checkpoint):
     layouts.probe_lists(tmp_path / "data", tmp_path / "meta", clips=5)
     given = arguments(tmp_path, checkpoint, "--batch-size", "2", "-s", "1", dataset="hmdb51")
-    assert linear_probe.main(given) == 0
-    given[given.index(str(tmp_path / "out"))] = str(tmp_path / "two")
-    done = torchrun("downstream/linear_probe.py", given, cwd=tmp_path)
+    of_two = [str(tmp_path / "two") if word == str(tmp_path / "out") else word for word in given]
+    with torchrun("downstream/linear_probe.py", of_two, cwd=tmp_path) as ended:
+        assert linear_probe.main(given) == 0
+        done = ended()
     assert done.stdout.count("held-out") == 1
     same_results(tmp_path / "out", tmp_path / "two")
 
@@ -66,9 +68,10 @@ def test_features_of_two_processes_are_those_of_one(checkpoint, tmp_path):
     (tmp_path / "videos/3.mp4").write_bytes(b"")
     given = [str(tmp_path / "videos"), "--arch", "TVTSv2_Demo", "--checkpoint", str(checkpoint)]
     given += ["--num-workers", "0", "--device", "cpu", "-o"]
-    assert feature_extraction.main([*given, str(tmp_path / "one.npz")]) == 1
     command = [*given, str(tmp_path / "two.npz")]
-    done = torchrun("downstream/feature_extraction.py", command, cwd=tmp_path, status=1)
+    with torchrun("downstream/feature_extraction.py", command, cwd=tmp_path, status=1) as ended:
+        assert feature_extraction.main([*given, str(tmp_path / "one.npz")]) == 1
+        done = ended()
     assert "1 videos cannot be read" in done.stderr
     one, two = read_features(tmp_path / "one.npz"), read_features(tmp_path / "two.npz")
     assert one.columns["path"] == two.columns["path"]

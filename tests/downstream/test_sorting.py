@@ -45,16 +45,17 @@ def plain_share(settings, checkpoint) -> tuple[float, int]:
 
 
 def test_one_process_and_two_find_what_the_model_says(settings, checkpoint, sharded, tmp_path, capsys):
-    share, number = plain_share(settings, checkpoint)
-    assert number >= 4 and number % 4 == 0
-    for weights in (checkpoint, sharded):
-        assert sorting.main(arguments(settings, weights, "--output", tmp_path / "one.json")) == 0
-        one = json.loads((tmp_path / "one.json").read_text())
-        assert one["transcripts"] == number
-        assert one["wholly_in_order"]["own video"] == pytest.approx(share)
-        assert capsys.readouterr().out.splitlines()[1].split() == ["own", "video", f"{share:.1f}"]
     given = arguments(settings, checkpoint, "--output", tmp_path / "two.json")
-    done = torchrun("downstream/sorting.py", given, cwd=REPOSITORY)
+    with torchrun("downstream/sorting.py", given, cwd=REPOSITORY) as ended:
+        share, number = plain_share(settings, checkpoint)
+        assert number >= 4 and number % 4 == 0
+        for weights in (checkpoint, sharded):
+            assert sorting.main(arguments(settings, weights, "--output", tmp_path / "one.json")) == 0
+            one = json.loads((tmp_path / "one.json").read_text())
+            assert one["transcripts"] == number
+            assert one["wholly_in_order"]["own video"] == pytest.approx(share)
+            assert capsys.readouterr().out.splitlines()[1].split() == ["own", "video", f"{share:.1f}"]
+        done = ended()
     assert done.stdout.count("own video") == 1
     two = json.loads((tmp_path / "two.json").read_text())
     assert two["transcripts"] == number
