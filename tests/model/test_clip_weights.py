@@ -1,7 +1,5 @@
 """Starting weights: a TVTSv2 that has seen no video yet must be the CLIP it was started from."""
 
-import gc
-
 import open_clip
 import pytest
 import torch
@@ -12,6 +10,7 @@ import CLIP.weights
 import OpenCLIP.weights
 from model import create_model, load_checkpoint, load_clip_weights
 from model.checkpoint import CheckpointError
+from tests.model.memory import give_back
 from tests.model.test_text_encoder import random_ids
 
 OPEN_CLIP = {
@@ -43,7 +42,7 @@ def test_one_frame_without_time_is_clip(tmp_path, name):
     with torch.no_grad():
         want_image, want_text = clip.encode_image(image), clip.encode_text(ids)
     del clip
-    gc.collect()
+    give_back()
 
     model = create_model(name).eval()
     report = load_clip_weights(model, tmp_path / "clip.bin")
@@ -61,6 +60,8 @@ def test_one_frame_without_time_is_clip(tmp_path, name):
         got_image, got_text = model.encode_video(image)[0], model.encode_text(ids)
     for got, want in ((got_image, want_image), (got_text, want_text)):
         assert (got - want).abs().max() <= 2e-5 * want.abs().max()
+    del model
+    give_back()
 
 
 SMALL = {

@@ -1,6 +1,5 @@
 """The three models against the official code: the same numbers from the same weights and inputs."""
 
-import gc
 import json
 
 import pytest
@@ -12,6 +11,7 @@ from model.loss import NormSoftmaxLoss, sort_loss
 from model.metric import sim_matrix
 from OpenCLIP import tokenize as openclip_tokenize
 from tests.model.golden import GOLDEN, golden_keep, golden_model, golden_video, read_golden
+from tests.model.memory import give_back
 
 PARAMETERS = {  # with and without the sort head
     "B_32": (185_962_244, 179_653_376),
@@ -57,7 +57,7 @@ def case(request):
     case = Case(request.param)
     yield case
     case.model = None  # H/14 is 5 GB, and as much again for its gradients
-    gc.collect()
+    give_back()
 
 
 def test_names_shapes_and_parameter_counts(case):
