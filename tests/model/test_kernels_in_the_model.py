@@ -30,9 +30,11 @@ def with_kernels():
     plain, asked = [kernels.supports for kernels in KERNELS], set()
     for kernels in KERNELS:
         kernels.supports = lambda *_, name=kernels.__name__: not asked.add(name)
-    yield asked
-    for kernels, supports in zip(KERNELS, plain, strict=True):
-        kernels.supports = supports
+    try:
+        yield asked
+    finally:
+        for kernels, supports in zip(KERNELS, plain, strict=True):
+            kernels.supports = supports
 
 
 def interpreted_cases():
