@@ -7,6 +7,8 @@ import pytest
 
 # Before PyTorch, as train.py does: threads that spin while they wait take cores from the processes of a test.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Asking whether there is a GPU would else keep processes forked later from using it.
+os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
 
 import torch
 
