@@ -1,6 +1,6 @@
 """What both towers share: attention behind one function, the MLP, and running a stack of blocks."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 
 import torch
@@ -108,11 +108,14 @@ class Blocks(nn.ModuleList):
     A block takes x and a branch that is still to be added to it, or None, and returns the same for the next,
     whose first LayerNorm makes the sum. A block whose `recompute` is set is not stored for backward, but
     computed again.
+
+    run is `run_blocks`, or a function around it that the tower has for itself: torch.compile keeps what it
+    compiles, and remembers which sizes vary, by function.
     """
 
-    def __init__(self, blocks: Iterable[nn.Module]):
+    def __init__(self, blocks: Iterable[nn.Module], run: Callable[..., Tensor] | None = None):
         super().__init__(blocks)
-        self.run, self.regions = run_blocks, [list(self)]
+        self.run, self.regions = run or run_blocks, [list(self)]
 
     def forward(self, x: Tensor, *args) -> Tensor:
         for region in self.regions:
@@ -129,7 +132,7 @@ class Blocks(nn.ModuleList):
                 block.forward = torch.compile(block.forward, **options)
         else:
             self.regions = [list(self)[start : start + size] for start in range(0, len(self), size)]
-            self.run = torch.compile(run_blocks, **options)
+            self.run = torch.compile(self.run, **options)
 
 
 def run_blocks(blocks: list[nn.Module], x: Tensor, *args) -> Tensor:

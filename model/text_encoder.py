@@ -1,9 +1,10 @@
 """The text tower's blocks: CLIP's causal transformer. Embeddings and projection belong to TVTSv2 itself."""
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.layers import Blocks, LayerNorm, Mlp, attend, init_attention, init_mlp
+from model.layers import Blocks, LayerNorm, Mlp, attend, init_attention, init_mlp, run_blocks
 from model.variants import Variant
 
 
@@ -68,7 +69,14 @@ class TextTransformer(nn.Module):
             Block(variant.text_width, variant.text_heads, variant.text_layers, variant.activation, backend)
             for _ in range(variant.text_layers)
         )
-        self.resblocks = Blocks(blocks)
+        self.resblocks = Blocks(blocks, run_text_blocks)
 
     def forward(self, x: Tensor) -> Tensor:
+        if not torch.compiler.is_compiling():
+            # Texts differ in number and length from step to step: compiled blocks are to take any at once.
+            torch._dynamo.maybe_mark_dynamic(x, [0, 1])
         return self.resblocks(x)
+
+
+def run_text_blocks(blocks: list[Block], x: Tensor) -> Tensor:
+    return run_blocks(blocks, x)

@@ -186,8 +186,9 @@ class TVTSv2(
             options["options"] = {"bundle_triton_into_fx_graph_cache": False}
         self.video_model.compile_regions(blocks_a_region, **options)
         self.text_model.resblocks.compile_regions(blocks_a_region, **options)
-        for block in [] if self.pred_model is None else self.pred_model.blocks:
-            block.forward = torch.compile(block.forward, **options)
+        if self.pred_model is not None:
+            for part in self.pred_model.blocks if blocks_a_region == 1 else [self.pred_model]:
+                part.forward = torch.compile(part.forward, **options)
 
     @property
     def blocks(self) -> list[nn.Module]:

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from model.attention import DividedAttention
 from model.checks import check_keep_ind, check_valid_frames, check_video
-from model.layers import Blocks, LayerNorm, Mlp, init_attention, init_mlp
+from model.layers import Blocks, LayerNorm, Mlp, init_attention, init_mlp, run_blocks
 from model.precision import as_residual
 from model.variants import Variant
 
@@ -37,6 +37,10 @@ class Block(nn.Module):
         return x, self.mlp(y)
 
 
+def run_video_blocks(blocks: list[Block], x: Tensor, num_frames: int) -> Tensor:
+    return run_blocks(blocks, x, num_frames)
+
+
 class VideoTransformer(nn.Module):
     """Clips to one embedding each, and to the tokens that the sort head reads.
 
@@ -57,7 +61,7 @@ class VideoTransformer(nn.Module):
             Block(width, variant.video_heads, variant.activation, backend)
             for _ in range(variant.video_layers)
         )
-        self.transformer = nn.ModuleDict({"resblocks": Blocks(blocks)})
+        self.transformer = nn.ModuleDict({"resblocks": Blocks(blocks, run_video_blocks)})
         self.ln_post = nn.LayerNorm(width)
         self.proj = nn.Parameter(torch.empty(width, variant.embed_dim))
         # Normalisation of uint8 pixels; not part of the official state_dict.

@@ -86,6 +86,17 @@ def test_the_regions_of_a_tower_share_what_is_compiled():
     assert counters["stats"]["unique_graphs"] - before == 3  # before the blocks, the blocks, after them
 
 
+@pytest.mark.parametrize("region", [1, 2])
+def test_what_the_first_step_compiles_does_for_all_texts_after_it(model, region):
+    model.compile_towers(region, fullgraph=True, backend=BACKEND)
+    video, keep = inputs()
+    model({"video": video, "keep_ind": keep, "text": random_ids([9] * 8)})
+    before = counters["stats"]["unique_graphs"]
+    for lengths in ([5] * 2, [13] * 8, [7] * 2):  # of one training set and of the other, in turn
+        model({"video": video, "keep_ind": keep, "text": random_ids(lengths)})
+    assert counters["stats"]["unique_graphs"] == before
+
+
 @pytest.mark.parametrize("checkpointing", [1, "mlp"])
 def test_regions_that_are_recomputed_in_backward(checkpointing):
     torch.manual_seed(0)
