@@ -21,6 +21,8 @@ from model import VARIANTS, create_model, is_new_parameter
 from model.flops import train_flops_per_clip
 from model.loss import NormSoftmaxLoss, sort_loss
 from model.metric import sim_matrix
+from model.variants import get_variant
+from trainer.errors import user_errors
 from trainer.optim import build_optimizer, parameter_groups
 
 OPTIMIZER = {"new_lr": 1e-4, "clip_lr": 1e-7, "weight_decay": 0.05, "betas": (0.9, 0.999), "eps": 1e-6}
@@ -42,7 +44,10 @@ def build_runner(args: argparse.Namespace, name: str, attention: str, compiled: 
     device = torch.device(args.device)
     torch.manual_seed(0)
     model = create_model(
-        args.arch, attention=attention, activation_checkpointing=args.activation_checkpointing
+        args.arch,
+        attention=attention,
+        activation_checkpointing=args.activation_checkpointing,
+        mask_ratio=args.mask_ratio,
     ).to(device)
     if compiled:
         model.compile_towers()
@@ -82,6 +87,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--arch", choices=VARIANTS, default="TVTSv2_B_16", help="default: %(default)s")
     add_common_arguments(parser, batch_size=64)
+    parser.add_argument(
+        "--mask-ratio", type=float, metavar="SHARE", help="patches left out (default: as the variant has it)"
+    )
     parser.add_argument("--texts", type=int, default=4, help="texts a clip (default: 4; 1 as in WebVid)")
     parser.add_argument(
         "--text-tokens",
@@ -91,6 +99,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     add_recomputation(parser)
     args = parser.parse_args(argv)
+    variant = get_variant(args.arch)
+    if args.mask_ratio is None:
+        args.mask_ratio = variant.mask_ratio
+    with user_errors():
+        variant.but_with(mask_ratio=args.mask_ratio)
     return against_reference("training step", args, build_runner)
 
 

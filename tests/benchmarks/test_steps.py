@@ -22,6 +22,12 @@ def test_figures_of_a_tiny_run(benchmark, tmp_path, capsys):
     assert "times as fast as plain eager" in printed
 
 
+def test_mask_ratio_that_the_model_does_not_take(capsys):
+    with pytest.raises(SystemExit):
+        train_step.main([*TINY, "--device", "cpu", "--no-reference", "--mask-ratio", "1.5"])
+    assert "error: TVTSv2_Demo: mask_ratio=1.5, expected" in capsys.readouterr().err
+
+
 def test_reference_can_be_left_out(tmp_path):
     file = tmp_path / "figures.json"
     assert train_step.main([*TINY, "--device", "cpu", "--no-reference", "--json", str(file)]) == 0
