@@ -271,6 +271,8 @@ def backward_blocks(members: int, pad: int) -> dict[str, int]:
     """The same for the backward kernel, whose programs hold all keys of a tile."""
     keys = max(16, triton.next_power_of_2(members + 1))
     rows = 64 if keys <= 64 and pad <= 64 else 32
+    if keys * pad > 256 * 64:
+        rows = 16  # more do not fit the shared memory of a Hopper GPU
     warps = 4 if keys * pad <= 128 * 64 else 8
     return {"ROWS": min(rows, keys), "KEYS": keys, "num_warps": warps, "num_stages": 1}
 

@@ -70,6 +70,13 @@ def test_compiled_kernels_equal_plain_attention(over, case):
     assert sharp_error(over, "cuda", torch.bfloat16) < 1e-2
 
 
+@pytest.mark.skipif(not ON_GPU, reason="compiled kernels need a GPU")
+def test_the_largest_tiles_fit_the_shared_memory():
+    frames, patches = 2, triton_attention.LONGEST_BACKWARD
+    size = triton_attention.LARGEST_HEAD
+    assert max(compare("space", frames, patches, 1, size, "cuda", torch.bfloat16)) < 1e-2
+
+
 def test_cpu_and_float32_take_pytorchs_attention():
     assert not triton_attention.supports(torch.zeros(2, 13, 96, dtype=torch.bfloat16), 3, 2, "time")
     module = DividedAttention(16, 2, "space")
