@@ -178,6 +178,8 @@ def run_together(commands: Sequence[Command]) -> None:
                 print(output.read().decode(errors="replace"), end="", flush=True)
                 if status:
                     sys.exit(status)
+        except KeyboardInterrupt:
+            sys.exit(130)
         finally:
             for process in processes:
                 process.terminate()  # does nothing to one that has ended
