@@ -201,7 +201,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     with user_errors(), tempfile.TemporaryDirectory() as where:
         folder, rows = Path(where), []
         sets = choose_videos(args)
-        count = args.batch_size * ((args.warm_up + args.steps) // 2 + 2)  # an epoch does not end meanwhile
+        steps = args.warm_up + max(args.steps, args.raw_steps or 0)
+        count = args.batch_size * (steps // 2 + 2)  # an epoch does not end meanwhile
         pure = None
         for name, videos in sets.items():
             data = folder / name.replace(" ", "_")

@@ -131,10 +131,10 @@ class Demo:
 
 
 def gpu_settings() -> list[str]:
-    """What saves time on a GPU, where starting a kernel takes this small model longer than the kernel itself.
+    """What differs on a GPU: float32, as on a CPU, and processes of their own that read while it computes.
 
-    float32, as on a CPU, is then faster than casts to bf16 and back; and reading would take longer than the
-    steps, so processes of their own do it (what they read does not depend on how many they are).
+    So the figures are close to those of a CPU; what is read does not depend on how many read it. This model
+    is too small for bf16 to pay: most of a step is the starting of kernels.
     """
     if not torch.cuda.is_available():
         return []
