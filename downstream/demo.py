@@ -133,8 +133,7 @@ class Demo:
 def gpu_settings() -> list[str]:
     """What differs on a GPU: float32, as on a CPU, and processes of their own that read while it computes.
 
-    So the figures are close to those of a CPU; what is read does not depend on how many read it. This model
-    is too small for bf16 to pay: most of a step is the starting of kernels.
+    So the figures are close to those of a CPU; what is read does not depend on how many read it.
     """
     if not torch.cuda.is_available():
         return []
