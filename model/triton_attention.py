@@ -20,6 +20,26 @@ from torch import Tensor
 from torch.library import triton_op, wrap_triton
 
 from model.precision import dtype_of_products
+from model.triton_pieces import (
+    as_rows,
+    columns,
+    divided,
+    inside,
+    load_tiles,
+    load_vectors,
+    plus,
+    scaled,
+    scores,
+    shifted,
+    split_head,
+    store_tiles,
+    store_vectors,
+    sum_over_columns,
+    sum_over_rows,
+    weighted,
+    zero_tiles,
+    zero_vectors,
+)
 
 LOG2E = 1.4426950408889634
 LARGEST_HEAD = 128
@@ -69,50 +89,40 @@ def _token(r, tile, n, members, T: tl.constexpr, TIME: tl.constexpr):
 
 
 @triton.jit
-def _load(start, token, row_stride, dim, SIZE: tl.constexpr, mask):
-    """[rows, PAD]: the head's numbers of some tokens, zeros where masked."""
-    return tl.load(
-        start + token[:, None] * row_stride + dim[None, :],
-        mask=mask[:, None] & (dim[None, :] < SIZE),
-        other=0.0,
-    )
-
-
-@triton.jit
 def _forward_kernel(
     qkv, out, lse, class_out, class_lse, n, L, members, tiles,
     SCALE: tl.constexpr, T: tl.constexpr, TIME: tl.constexpr, HEADS: tl.constexpr, SIZE: tl.constexpr,
-    PAD: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr, PRECISION: tl.constexpr,
+    HEAD: tl.constexpr, TAIL: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     head = tl.program_id(0)
     tile, first = tl.program_id(1) % tiles, tl.program_id(1) // tiles * ROWS
     b = tl.program_id(2).to(tl.int64)
     width = HEADS * SIZE
     stride = 3 * width
-    dim = tl.arange(0, PAD)
+    dim = columns(HEAD, TAIL)
     here = qkv + b * L * stride + head * SIZE
 
     r = first + tl.arange(0, ROWS)
     token, group, patch = _token(r, tile, n, members, T, TIME)
     is_class = r == members
-    q = _load(here, token, stride, dim, SIZE, patch | is_class)
+    q = load_tiles(here, token, stride, dim, SIZE, patch | is_class)
 
     # The class key comes first: the state of the running softmax after it. The class query takes it once, and
     # starts from nothing in the other tiles: a high score of that key would let all others underflow there.
-    class_k = tl.load(here + width + dim, mask=dim < SIZE, other=0.0).to(tl.float32)
-    class_v = tl.load(here + 2 * width + dim, mask=dim < SIZE, other=0.0).to(tl.float32)
-    score = tl.sum(q.to(tl.float32) * class_k[None, :], axis=1) * SCALE
+    class_k = load_vectors(here + width, dim, SIZE)
+    class_v = load_vectors(here + 2 * width, dim, SIZE)
+    score = sum_over_columns(q, as_rows(class_k)) * SCALE
     taken = is_class & (tile > 0)
     high = tl.where(taken, float("-inf"), score)
     total = tl.where(taken, 0.0, 1.0)
-    acc = total[:, None] * class_v[None, :]
+    acc = scaled(as_rows(class_v), total[:, None])
 
     for start in range(0, members, KEYS):
         c = start + tl.arange(0, KEYS)
         key_token, key_group, key_patch = _token(c, tile, n, members, T, TIME)
-        k = _load(here + width, key_token, stride, dim, SIZE, key_patch)
-        v = _load(here + 2 * width, key_token, stride, dim, SIZE, key_patch)
-        s = tl.dot(q, tl.trans(k), input_precision=PRECISION) * SCALE
+        k = load_tiles(here + width, key_token, stride, dim, SIZE, key_patch)
+        v = load_tiles(here + 2 * width, key_token, stride, dim, SIZE, key_patch)
+        s = scores(q, k, PRECISION) * SCALE
         seen = key_patch[None, :]
         if TIME:
             seen = seen & ((group[:, None] == key_group[None, :]) | is_class[:, None])
@@ -121,17 +131,19 @@ def _forward_kernel(
         p = tl.exp2(s - new_high[:, None])
         fade = tl.exp2(high - new_high)
         total = total * fade + tl.sum(p, axis=1)
-        acc = acc * fade[:, None] + tl.dot(p.to(v.dtype), v, input_precision=PRECISION)
+        acc = plus(scaled(acc, fade[:, None]), weighted(p.to(v[0].dtype), v, PRECISION))
         high = new_high
 
-    acc = acc / total[:, None]
+    acc = divided(acc, total[:, None])
     log_total = high + tl.log2(total)
-    to = out + (b * L + token[:, None]) * width + head * SIZE + dim[None, :]
-    tl.store(to, acc.to(q.dtype), mask=patch[:, None] & (dim[None, :] < SIZE))
+    across = as_rows(dim)
+    in_head = inside(across, SIZE)
+    to = shifted(across, out + (b * L + token[:, None]) * width + head * SIZE)
+    store_tiles(to, acc, patch, in_head)
     tl.store(lse + (b * HEADS + head) * L + token, log_total, mask=patch)
     part = (b * tiles + tile) * HEADS + head
-    to = class_out + part * SIZE + dim[None, :] + 0 * r[:, None]
-    tl.store(to, acc, mask=is_class[:, None] & (dim[None, :] < SIZE))
+    to = shifted(shifted(across, class_out + part * SIZE), 0 * r[:, None])
+    store_tiles(to, acc, is_class, in_head)
     tl.store(class_lse + part + 0 * r, log_total, mask=is_class)
 
 
@@ -139,40 +151,40 @@ def _forward_kernel(
 def _backward_kernel(
     qkv, out, lse, grad_out, grad_qkv, class_grad, bias_grad, n, L, members, tiles,
     SCALE: tl.constexpr, T: tl.constexpr, TIME: tl.constexpr, HEADS: tl.constexpr, SIZE: tl.constexpr,
-    PAD: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr, PRECISION: tl.constexpr,
+    HEAD: tl.constexpr, TAIL: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     head, tile = tl.program_id(0), tl.program_id(1)
     b = tl.program_id(2).to(tl.int64)
     width = HEADS * SIZE
     stride = 3 * width
-    dim = tl.arange(0, PAD)
-    in_head = dim[None, :] < SIZE
+    dim = columns(HEAD, TAIL)
+    across = as_rows(dim)
+    in_head = inside(across, SIZE)
     here = qkv + b * L * stride + head * SIZE
     grad_here = grad_qkv + b * L * stride + head * SIZE
     # Where the parts of the class token's gradient go, and of the bias's: [B, tiles, 3, heads, size] each.
     at = (b * tiles + tile) * stride + head * SIZE
-    part = class_grad + at + dim[None, :]
-    bias_part = bias_grad + at + dim
+    part = shifted(across, class_grad + at)
+    bias_part = shifted(dim, bias_grad + at)
 
     c = tl.arange(0, KEYS)
     key_token, key_group, key_patch = _token(c, tile, n, members, T, TIME)
     key_class = c == members
-    k = _load(here + width, key_token, stride, dim, SIZE, key_patch | key_class)
-    v = _load(here + 2 * width, key_token, stride, dim, SIZE, key_patch | key_class)
-    grad_k = tl.zeros((KEYS, PAD), tl.float32)
-    grad_v = tl.zeros((KEYS, PAD), tl.float32)
-    total_q = tl.zeros((PAD,), tl.float32)
+    k = load_tiles(here + width, key_token, stride, dim, SIZE, key_patch | key_class)
+    v = load_tiles(here + 2 * width, key_token, stride, dim, SIZE, key_patch | key_class)
+    grad_k, grad_v = zero_tiles(KEYS, dim), zero_tiles(KEYS, dim)
+    total_q = zero_vectors(dim)
 
     for start in range(0, members + 1, ROWS):
         r = start + tl.arange(0, ROWS)
         token, group, patch = _token(r, tile, n, members, T, TIME)
         is_class = r == members
         real = patch | is_class
-        q = _load(here, token, stride, dim, SIZE, real)
+        q = load_tiles(here, token, stride, dim, SIZE, real)
         there = b * L * width + head * SIZE
-        o = _load(out + there, token, width, dim, SIZE, real)
-        do = _load(grad_out + there, token, width, dim, SIZE, real)
-        delta = tl.sum(o.to(tl.float32) * do.to(tl.float32), axis=1)
+        o = load_tiles(out + there, token, width, dim, SIZE, real)
+        do = load_tiles(grad_out + there, token, width, dim, SIZE, real)
+        delta = sum_over_columns(o, do)
         log_total = tl.load(lse + (b * HEADS + head) * L + token, mask=real, other=0.0)
 
         seen = key_patch[None, :]
@@ -180,27 +192,26 @@ def _backward_kernel(
             seen = seen & ((group[:, None] == key_group[None, :]) | is_class[:, None])
         seen = seen | (key_class[None, :] & (patch[:, None] | (tile == 0)))
         seen = seen & real[:, None]
-        s = tl.dot(q, tl.trans(k), input_precision=PRECISION) * SCALE
+        s = scores(q, k, PRECISION) * SCALE
         p = tl.where(seen, tl.exp2(s - log_total[:, None]), 0.0)
-        grad_v += tl.dot(tl.trans(p.to(do.dtype)), do, input_precision=PRECISION)
-        grad_p = tl.dot(do, tl.trans(v), input_precision=PRECISION)
-        grad_s = (p * (grad_p - delta[:, None])).to(q.dtype)
-        grad_k += tl.dot(tl.trans(grad_s), q, input_precision=PRECISION)
-        grad_q = tl.dot(grad_s, k, input_precision=PRECISION) * (SCALE * 0.6931471805599453)
-        to = grad_here + token[:, None] * stride + dim[None, :]
-        tl.store(to, grad_q.to(q.dtype), mask=patch[:, None] & in_head)
-        tl.store(part + 0 * r[:, None], grad_q, mask=is_class[:, None] & in_head)
-        total_q += tl.sum(grad_q, axis=0)  # rows and columns that stand for no token are zero
+        grad_v = plus(grad_v, weighted(tl.trans(p.to(do[0].dtype)), do, PRECISION))
+        grad_p = scores(do, v, PRECISION)
+        grad_s = (p * (grad_p - delta[:, None])).to(q[0].dtype)
+        grad_k = plus(grad_k, weighted(tl.trans(grad_s), q, PRECISION))
+        grad_q = scaled(weighted(grad_s, k, PRECISION), SCALE * 0.6931471805599453)
+        store_tiles(shifted(across, grad_here + token[:, None] * stride), grad_q, patch, in_head)
+        store_tiles(shifted(part, 0 * r[:, None]), grad_q, is_class, in_head)
+        total_q = plus(total_q, sum_over_rows(grad_q))  # rows and columns that stand for no token are zero
 
-    grad_k *= SCALE * 0.6931471805599453
-    to = grad_here + key_token[:, None] * stride + dim[None, :]
-    tl.store(to + width, grad_k.to(k.dtype), mask=key_patch[:, None] & in_head)
-    tl.store(to + 2 * width, grad_v.to(k.dtype), mask=key_patch[:, None] & in_head)
-    tl.store(part + width + 0 * c[:, None], grad_k, mask=key_class[:, None] & in_head)
-    tl.store(part + 2 * width + 0 * c[:, None], grad_v, mask=key_class[:, None] & in_head)
-    tl.store(bias_part, total_q, mask=dim < SIZE)
-    tl.store(bias_part + width, tl.sum(grad_k, axis=0), mask=dim < SIZE)
-    tl.store(bias_part + 2 * width, tl.sum(grad_v, axis=0), mask=dim < SIZE)
+    grad_k = scaled(grad_k, SCALE * 0.6931471805599453)
+    to = shifted(across, grad_here + key_token[:, None] * stride)
+    store_tiles(shifted(to, width), grad_k, key_patch, in_head)
+    store_tiles(shifted(to, 2 * width), grad_v, key_patch, in_head)
+    store_tiles(shifted(shifted(part, width), 0 * c[:, None]), grad_k, key_class, in_head)
+    store_tiles(shifted(shifted(part, 2 * width), 0 * c[:, None]), grad_v, key_class, in_head)
+    store_vectors(bias_part, total_q, dim, SIZE)
+    store_vectors(shifted(bias_part, width), sum_over_rows(grad_k), dim, SIZE)
+    store_vectors(shifted(bias_part, 2 * width), sum_over_rows(grad_v), dim, SIZE)
 
 
 @triton.jit
@@ -251,29 +262,34 @@ def _geometry(qkv: Tensor, num_frames: int, heads: int, over_time: bool) -> tupl
 
 
 def _constants(qkv: Tensor, size: int, num_frames: int, heads: int, over_time: bool) -> dict[str, object]:
+    head, tail = split_head(size)
     return {
         "SCALE": size**-0.5 * LOG2E,
         "T": num_frames,
         "TIME": over_time,
         "HEADS": heads,
         "SIZE": size,
-        "PAD": max(16, triton.next_power_of_2(size)),
+        "HEAD": head,
+        "TAIL": tail,
         "PRECISION": "ieee" if qkv.dtype == torch.float32 else "tf32",  # of no matter to half precision
     }
 
 
-def forward_blocks(pad: int) -> dict[str, int]:
-    """Rows and keys that a program of the forward kernel holds at a time, its warps: as measured fastest."""
-    return {"ROWS": 64, "KEYS": 64, "num_warps": 4, "num_stages": 2 if pad <= 64 else 1}
+def forward_blocks(columns: int) -> dict[str, int]:
+    """Rows and keys that a program of the forward kernel holds at a time, its warps.
+
+    As measured fastest with 64 and 128 columns a head; those between by the registers that they leave.
+    """
+    return {"ROWS": 64, "KEYS": 64, "num_warps": 4, "num_stages": 2 if columns <= 80 else 1}
 
 
-def backward_blocks(members: int, pad: int) -> dict[str, int]:
+def backward_blocks(members: int, columns: int) -> dict[str, int]:
     """The same for the backward kernel, whose programs hold all keys of a tile."""
     keys = max(16, triton.next_power_of_2(members + 1))
-    rows = 64 if keys <= 64 and pad <= 64 else 32
-    if keys * pad > 256 * 64:
-        rows = 16  # more do not fit the shared memory of a Hopper GPU
-    warps = 4 if keys * pad <= 128 * 64 else 8
+    rows = 64 if keys <= 64 and columns <= 64 else 32
+    if keys * columns > 256 * 64:
+        rows = 16  # 32 spill more, and of 128 columns do not fit the shared memory of a Hopper GPU
+    warps = 4 if keys * columns <= 128 * 64 else 8
     return {"ROWS": min(rows, keys), "KEYS": keys, "num_warps": warps, "num_stages": 1}
 
 
@@ -286,7 +302,7 @@ def divided_attention_forward(
     B, L, _ = qkv.shape
     size, n, members, tiles = _geometry(qkv, num_frames, heads, over_time)
     constants = _constants(qkv, size, num_frames, heads, over_time)
-    blocks = forward_blocks(constants["PAD"])
+    blocks = forward_blocks(constants["HEAD"] + constants["TAIL"])
     out = qkv.new_empty(B, L, heads * size)
     lse = qkv.new_empty(B, heads, L, dtype=torch.float32)
     class_out = qkv.new_empty(B, tiles, heads, size, dtype=torch.float32)
@@ -297,7 +313,7 @@ def divided_attention_forward(
     )
     wrap_triton(_combine_kernel)[(heads, B)](
         class_out, class_lse, out, lse, L, tiles,
-        HEADS=heads, SIZE=size, PAD=constants["PAD"], TILES=triton.next_power_of_2(tiles),
+        HEADS=heads, SIZE=size, PAD=triton.next_power_of_2(size), TILES=triton.next_power_of_2(tiles),
     )  # fmt: skip
     return out, lse
 
@@ -315,7 +331,7 @@ def divided_attention_backward(
     class_grad, bias_grad = (qkv.new_empty(B, tiles, packed, dtype=torch.float32) for _ in range(2))
     wrap_triton(_backward_kernel)[(heads, tiles, B)](
         qkv, out, lse, grad_out, grad_qkv, class_grad, bias_grad, n, L, members, tiles,
-        **constants, **backward_blocks(members, constants["PAD"]),
+        **constants, **backward_blocks(members, constants["HEAD"] + constants["TAIL"]),
     )  # fmt: skip
     wrap_triton(_combine_grad_kernel)[(triton.cdiv(packed, 256), B)](
         class_grad, grad_qkv, L, tiles, WIDTH=packed, COLUMNS=256

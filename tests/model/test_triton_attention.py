@@ -12,8 +12,9 @@ triton_attention = pytest.importorskip("model.triton_attention", reason="Triton 
 ON_GPU = torch.cuda.is_available()
 
 # frames, patches a frame, heads, head size: one tile and several, a last tile half full, keys in several
-# blocks, images, head sizes that are no power of two.
+# blocks, images, head sizes that are no power of two: padded, and in two pieces.
 CASES = [(3, 5, 2, 16), (12, 9, 1, 16), (12, 11, 1, 20), (1, 7, 2, 16), (2, 70, 1, 16), (1, 130, 1, 16)]
+CASES += [(3, 5, 2, 80), (12, 8, 1, 80), (2, 70, 1, 80), (3, 7, 2, 96)]
 
 
 def compare(over, frames, patches, heads, size, device, dtype):
