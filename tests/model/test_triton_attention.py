@@ -64,9 +64,7 @@ def test_kernels_equal_plain_attention_in_the_interpreter():
 
 @pytest.mark.skipif(not ON_GPU, reason="compiled kernels need a GPU")
 @pytest.mark.parametrize("over", ["space", "time"])
-@pytest.mark.parametrize(
-    "case", [*CASES, (12, 98, 12, 64), (12, 49, 12, 64), (12, 76, 16, 80), (2, 130, 1, 128)]
-)
+@pytest.mark.parametrize("case", [*CASES, (12, 98, 12, 64), (12, 49, 12, 64), (12, 76, 16, 80)])
 def test_compiled_kernels_equal_plain_attention(over, case):
     assert max(compare(over, *case, "cuda", torch.bfloat16)) < 1e-2
     assert max(compare(over, *case, "cuda", torch.float32)) < 1e-5
