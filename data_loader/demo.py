@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from data_loader.cores import usable_cores
 from data_loader.demo_world import (
     DURATION,
     HELD_OUT,
@@ -65,12 +66,13 @@ class Video:
     seed: tuple[int, ...]
 
 
-def generate(root: Path, seed: int = 0, scale: float = 1.0, workers: int = 2) -> bool:
+def generate(root: Path, seed: int = 0, scale: float = 1.0, workers: int | None = None) -> bool:
     """Write all the demo's data below `root`: videos in `root/<data set>`, lists in `root/meta_data`.
 
     Args:
         root: a folder of its own; a finished one of the same seed and scale is kept as it is.
         scale: a factor on the number of videos, for trying things out quickly.
+        workers: processes that draw and encode; as many as there are cores if None.
 
     Returns:
         Whether anything was generated.
@@ -89,7 +91,7 @@ def generate(root: Path, seed: int = 0, scale: float = 1.0, workers: int = 2) ->
     root.mkdir(parents=True, exist_ok=True)
     marker.touch()
     videos = lay_out(root, seed, scale)
-    with ProcessPoolExecutor(workers) as pool:
+    with ProcessPoolExecutor(workers or usable_cores()) as pool:
         drawn = pool.map(_draw, videos, chunksize=16)
         for _ in tqdm(drawn, total=len(videos), desc="demo videos", unit="file"):
             pass
@@ -254,7 +256,7 @@ def _ssv2(root: Path, rng: np.random.Generator, count: int, seed: tuple) -> list
     return videos
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument(
         "--root", type=Path, default=Path("data/demo"), help="folder to write (default: %(default)s)"
@@ -263,8 +265,8 @@ def main() -> None:
     parser.add_argument(
         "--scale", type=float, default=1.0, help="factor on the number of videos (default: 1)"
     )
-    parser.add_argument("--workers", type=int, default=2, help="processes that draw and encode (default: 2)")
-    args = parser.parse_args()
+    parser.add_argument("--workers", type=int, help="processes that draw and encode (default: one a core)")
+    args = parser.parse_args(argv)
     made = generate(args.root, args.seed, args.scale, args.workers)
     print(f"demo data in {args.root}: {'generated' if made else 'already there'}")
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import torch
 
+import data_loader.demo
 from data_loader.cores import usable_cores
 from downstream.report import draw_table, write_json
 from trainer.checkpoints import list_checkpoints, read_newest
@@ -56,7 +57,12 @@ class Demo:
             )
 
     def make_data(self) -> None:
-        run("-m", "data_loader.demo", "--root", self.data, "--scale", self.scale)
+        options = ("--root", self.data, "--scale", self.scale)
+        print(f"\n$ {spelled(('-m', 'data_loader.demo', *options))}", flush=True)
+        try:
+            data_loader.demo.main([*map(str, options)])  # here: another start would take longer than its work
+        except KeyboardInterrupt:
+            sys.exit(130)
 
     def train(self) -> float:
         """Pre-train, or go on with it, or find it done; the seconds that it took."""
@@ -137,7 +143,7 @@ def gpu_settings() -> list[str]:
     """
     if not torch.cuda.is_available():
         return []
-    return ["trainer.precision=fp32", f"data.num_workers={min(4, usable_cores() // 2)}"]
+    return ["trainer.precision=fp32", f"data.num_workers={min(8, usable_cores() // 2)}"]
 
 
 def first_metric(result: dict, metric: str) -> float:
