@@ -1,21 +1,23 @@
-"""Training end to end: `train.py` reading generated videos, against its own steps with no reading at all.
+"""Training end to end: train.py's trainer reading generated videos, against its steps with no reading at all.
 
 python benchmarks/end_to_end.py --arch TVTSv2_B_16 --batch-size 64 --workers 8
 
-For each size of video, raw and after scripts/prepare_videos.sh, it runs train.py on both pre-training sets
-in their layouts (symbolic links give a few different videos many names, so the disk's cache holds them). The
-rate of the steps alone is that of the same loop on one batch of each set that is there already. Starting
-weights are random, nothing is validated. Rates are those that train.py logs behind the first --warm-up steps.
+For each size of video, raw and after scripts/prepare_videos.sh, it trains on both pre-training sets in their
+layouts (symbolic links give a few different videos many names, so the disk's cache holds them). The rate of
+the steps alone is that of the same loop on one batch of each set that is there already. One process trains on
+all in turn, since most of a start is compilation. Starting weights are random; nothing is validated or saved.
+Rates are those that the trainer logs behind the first --warm-up steps, and shown as they come.
 """
 
 import argparse
 import itertools
 import json
 import multiprocessing
-import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,7 @@ from data_loader.loader import JointLoader
 from data_loader.video import READERS
 from downstream.clips import find_extent
 from model import VARIANTS
-from trainer.build import build_trainer
+from trainer.build import build_loaders, build_trainer
 from trainer.config import REPOSITORY, load_config
 from trainer.distributed import setup
 from trainer.errors import user_errors
@@ -72,8 +74,8 @@ def transcript(seconds: float, seed: int) -> dict[str, Any]:
     }
 
 
-def overrides(args: argparse.Namespace, data: Path, run: Path, name: str, steps: int) -> list[str]:
-    """What a timed run sets over its config; --set of the command line comes last."""
+def overrides(args: argparse.Namespace, data: Path, run: Path, steps: int) -> list[str]:
+    """What a run in the folder `run` sets over its config; --set of the command line comes last."""
     sets = [
         {
             "type": "yttemporal",
@@ -83,7 +85,7 @@ def overrides(args: argparse.Namespace, data: Path, run: Path, name: str, steps:
         {"type": "webvid", "root": str(data / "WebVid")},
     ]
     settings = {
-        "name": name,
+        "name": run.name,
         "arch.type": args.arch,
         "arch.start_from": "random",
         "data.train": sets,
@@ -92,7 +94,7 @@ def overrides(args: argparse.Namespace, data: Path, run: Path, name: str, steps:
         "data.batch_size": args.batch_size,
         "data.num_workers": args.workers,
         "data.reader": args.reader,
-        "trainer.save_dir": str(run),
+        "trainer.save_dir": str(run.parent),
         "trainer.max_steps": args.warm_up + steps,
         "trainer.validate_at_start": False,
         "trainer.tensorboard": False,
@@ -118,13 +120,61 @@ class OneBatch:
         return itertools.repeat(self.batch, len(self))
 
 
-def train_without_reading(config_path: str, lines: list[str]) -> None:
-    """What train.py does, with `OneBatch` in place of the loaders."""
-    config = load_config(config_path, [*lines, "data.num_workers=1"])
-    trainer = build_trainer(config, setup(config["trainer"]["device"]))
-    loaders = [OneBatch(loader) for loader in trainer.train_loader.loaders]
-    trainer.train_loader = JointLoader(loaders, trainer.train_loader.names)
-    trainer.train()
+@dataclass(frozen=True)
+class Run:
+    """One training: its videos, what it sets over the config, its folder, and whether it reads at all."""
+
+    name: str
+    overrides: list[str]
+    folder: Path
+    reads: bool = True
+
+    @property
+    def metrics(self) -> Path:
+        return self.folder / "metrics.jsonl"
+
+
+def train_in_turn(config_path: str, runs: Sequence[Run], done: Connection) -> None:
+    """The runs one after the other, by one trainer; sends word of each that is over."""
+    trainer = None
+    for run in runs:
+        config = load_config(config_path, run.overrides)
+        if trainer is None:
+            trainer = build_trainer(config, setup(config["trainer"]["device"]))
+            trainer._save = lambda: None  # gigabytes, and no part of a step
+        else:
+            trainer.train_loader = None  # ends the workers of the run before
+            trainer.train_loader, _ = build_loaders(config, trainer.model, trainer.context)
+            trainer.epoch = trainer.global_step = 0
+        trainer.config, trainer.run_dir = config, run.folder
+        trainer.total_steps = trainer.steps_with(trainer.steps_per_epoch)
+        if not run.reads:
+            loaders = [OneBatch(loader) for loader in trainer.train_loader.loaders]
+            trainer.train_loader = JointLoader(loaders, trainer.train_loader.names)
+        run.folder.mkdir(parents=True, exist_ok=True)
+        trainer.train()
+        done.send(None)
+
+
+def results(config_path: str, runs: Sequence[Run]) -> Iterator[Run]:
+    """Each run as soon as it is over, of a process of their own. Raises RuntimeError when that fails."""
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=train_in_turn, args=(config_path, runs, sender))
+    process.start()
+    sender.close()  # so that the end of the process ends the receiving
+    try:
+        for run in runs:
+            receiver.recv()
+            yield run
+        process.join()
+    except EOFError:
+        process.join()
+        message = f"the training ended with status {process.exitcode}; its messages stand above"
+        raise RuntimeError(message) from None
+    finally:
+        process.terminate()  # does nothing to one that has ended
+        process.join()
 
 
 def rate(metrics: Path, batch_size: int, warm_up: int) -> dict[str, float]:
@@ -146,29 +196,6 @@ def rate(metrics: Path, batch_size: int, warm_up: int) -> dict[str, float]:
     if not clips:
         raise ValueError(f"{metrics} has no log line behind the warm-up: raise --steps or lower --log-every")
     return {"clips/s": clips / seconds, "data wait, %": 100 * waited / seconds}
-
-
-def timed_run(
-    args: argparse.Namespace, data: Path, folder: Path, steps: int, pure: bool = False
-) -> dict[str, float]:
-    """One training in a process of its own. Raises RuntimeError when it fails."""
-    run = Path(tempfile.mkdtemp(dir=folder))
-    lines = overrides(args, data, run, "run", steps)
-    if pure:
-        target = multiprocessing.get_context("spawn").Process(
-            target=train_without_reading, args=(args.config, lines)
-        )
-        target.start()
-        target.join()
-        status = target.exitcode
-    else:
-        command = [sys.executable, str(REPOSITORY / "train.py"), "--config", args.config]
-        status = subprocess.run([*command, *(part for x in lines for part in ("--set", x))]).returncode
-    if status:
-        raise RuntimeError(f"the training ended with status {status}; its messages stand above")
-    for checkpoint in run.rglob("*.pth"):
-        checkpoint.unlink()  # gigabytes
-    return rate(run / "run/metrics.jsonl", args.batch_size, args.warm_up)
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -196,24 +223,36 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def plan(args: argparse.Namespace, sets: Mapping[str, Sequence[Path]], folder: Path) -> list[Run]:
+    """Lay the sets out below `folder`, and say what is to be run: first the steps alone."""
+    steps = args.warm_up + max(args.steps, args.raw_steps or 0)
+    count = args.batch_size * (steps // 2 + 2)  # an epoch does not end meanwhile
+    runs = []
+    for number, (name, videos) in enumerate(sets.items()):
+        data, run = folder / f"data{number}", folder / "runs" / str(number)
+        lay_out(
+            data, videos, count, [find_extent(str(path))[0] for path in videos]
+        )  # less than an epoch is read
+        raw = not name.endswith(" prepared")
+        runs.append(Run(name, overrides(args, data, run, (raw and args.raw_steps) or args.steps), run))
+    # The last set's first batch, as prepared videos are read sooner.
+    alone = overrides(args, data, folder / "runs/alone", args.steps)
+    one_worker = [*alone, "data.num_workers=1"]
+    return [Run("steps alone", one_worker, folder / "runs/alone", reads=False), *runs]
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
+    rows = []
     with user_errors(), tempfile.TemporaryDirectory() as where:
-        folder, rows = Path(where), []
-        sets = choose_videos(args)
-        steps = args.warm_up + max(args.steps, args.raw_steps or 0)
-        count = args.batch_size * (steps // 2 + 2)  # an epoch does not end meanwhile
-        pure = None
-        for name, videos in sets.items():
-            data = folder / name.replace(" ", "_")
-            lay_out(data, videos, count, [find_extent(str(path))[0] for path in videos])
-            if pure is None:
-                pure = timed_run(args, data, folder, args.steps, pure=True)
-                rows.append({"name": "steps alone", **pure, "of the steps alone, %": 100.0})
-            raw = not name.endswith(" prepared")
-            figures = timed_run(args, data, folder, (raw and args.raw_steps) or args.steps)
-            share = 100 * figures["clips/s"] / pure["clips/s"]
-            rows.append({"name": name, **figures, "of the steps alone, %": share})
+        runs = plan(args, choose_videos(args), Path(where))
+        for run in results(args.config, runs):
+            figures = rate(run.metrics, args.batch_size, args.warm_up)
+            share = 100 * figures["clips/s"] / (rows[0] if rows else figures)["clips/s"]
+            rows.append({"name": run.name, **figures, "of the steps alone, %": share})
+            print(
+                f"{run.name}: {figures['clips/s']:.1f} clips/s, {share:.1f} % of the steps alone", flush=True
+            )
     title = f"training end to end, {args.arch}, batch {args.batch_size}"
     report(f"{title}, {args.reader}, 2 × {args.workers} workers", {"": rows}, args.json, arguments=vars(args))
     return 0

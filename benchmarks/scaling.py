@@ -115,6 +115,7 @@ def launch(args: argparse.Namespace, argv: Sequence[str]) -> list[dict[str, Any]
             )
             [of_one_run] = json.loads(file.read_text())["tables"].values()
             rows += of_one_run
+            print(f"{rows[-1]['name']}: {rows[-1]['clips_per_s']} clips/s", flush=True)
     return rows
 
 
