@@ -74,18 +74,18 @@ def transcript(seconds: float, seed: int) -> dict[str, Any]:
     }
 
 
-def overrides(args: argparse.Namespace, data: Path, run: Path, steps: int) -> list[str]:
-    """What a run in the folder `run` sets over its config; --set of the command line comes last."""
+def overrides(args: argparse.Namespace, data: Path, folder: Path, steps: int) -> list[str]:
+    """What a run in a folder of its own sets over its config; --set of the command line comes last."""
     sets = [
         {
             "type": "yttemporal",
             "root": str(data / "YTTemporal"),
-            "transcript_cache": str(run / "transcripts"),
+            "transcript_cache": str(folder / "transcripts"),
         },
         {"type": "webvid", "root": str(data / "WebVid")},
     ]
     settings = {
-        "name": run.name,
+        "name": folder.name,
         "arch.type": args.arch,
         "arch.start_from": "random",
         "data.train": sets,
@@ -94,7 +94,7 @@ def overrides(args: argparse.Namespace, data: Path, run: Path, steps: int) -> li
         "data.batch_size": args.batch_size,
         "data.num_workers": args.workers,
         "data.reader": args.reader,
-        "trainer.save_dir": str(run.parent),
+        "trainer.save_dir": str(folder.parent),
         "trainer.max_steps": args.warm_up + steps,
         "trainer.validate_at_start": False,
         "trainer.tensorboard": False,
@@ -229,16 +229,14 @@ def plan(args: argparse.Namespace, sets: Mapping[str, Sequence[Path]], folder: P
     count = args.batch_size * (steps // 2 + 2)  # an epoch does not end meanwhile
     runs = []
     for number, (name, videos) in enumerate(sets.items()):
-        data, run = folder / f"data{number}", folder / "runs" / str(number)
-        lay_out(
-            data, videos, count, [find_extent(str(path))[0] for path in videos]
-        )  # less than an epoch is read
+        data, own = folder / f"data{number}", folder / "runs" / str(number)
+        lay_out(data, videos, count, [find_extent(str(path))[0] for path in videos])
         raw = not name.endswith(" prepared")
-        runs.append(Run(name, overrides(args, data, run, (raw and args.raw_steps) or args.steps), run))
-    # The last set's first batch, as prepared videos are read sooner.
-    alone = overrides(args, data, folder / "runs/alone", args.steps)
-    one_worker = [*alone, "data.num_workers=1"]
-    return [Run("steps alone", one_worker, folder / "runs/alone", reads=False), *runs]
+        runs.append(Run(name, overrides(args, data, own, (raw and args.raw_steps) or args.steps), own))
+    # The steps alone take the first batches of the last set: prepared videos are read sooner.
+    own = folder / "runs" / "alone"
+    alone = [*overrides(args, data, own, args.steps), "data.num_workers=1"]
+    return [Run("steps alone", alone, own, reads=False), *runs]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -250,9 +248,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             figures = rate(run.metrics, args.batch_size, args.warm_up)
             share = 100 * figures["clips/s"] / (rows[0] if rows else figures)["clips/s"]
             rows.append({"name": run.name, **figures, "of the steps alone, %": share})
-            print(
-                f"{run.name}: {figures['clips/s']:.1f} clips/s, {share:.1f} % of the steps alone", flush=True
-            )
+            print(f"{run.name}: {figures['clips/s']:.1f} clips/s, {share:.1f} %", flush=True)
     title = f"training end to end, {args.arch}, batch {args.batch_size}"
     report(f"{title}, {args.reader}, 2 × {args.workers} workers", {"": rows}, args.json, arguments=vars(args))
     return 0

@@ -14,7 +14,7 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 # Kinds of kernels, by what their names hold; the first that fits counts.
 KINDS = {
-    "elementwise": ("triton_", "elementwise", "_activation", "_norm"),
+    "elementwise": ("triton_", "elementwise", "_activation"),
     "matrix products": ("gemm", "nvjet", "cutlass", "cublas", "_mm", "xmma"),
     "attention": ("flash", "fmha", "attention", "_forward_kernel", "_backward_kernel", "_combine", "cudnn"),
     "optimiser": ("multi_tensor", "adam"),

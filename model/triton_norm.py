@@ -20,7 +20,7 @@ def supports(x: Tensor) -> bool:
 
 
 @triton.jit
-def _norm_kernel(
+def _kernel(
     x, branch, weight, bias, total, normed, mean, rstd, rows, width,
     EPS: tl.constexpr, HAS_BRANCH: tl.constexpr, ROWS: tl.constexpr, PAD: tl.constexpr,
 ):  # fmt: skip
@@ -46,7 +46,7 @@ def _norm_kernel(
 
 
 @triton.jit
-def _norm_grad_kernel(
+def _backward_kernel(
     grad_total, grad_normed, total, weight, mean, rstd, grad, sums, rows, width, parts,
     HAS_TOTAL: tl.constexpr, OF_BRANCH: tl.constexpr, ROWS: tl.constexpr, PAD: tl.constexpr,
 ):  # fmt: skip
@@ -110,7 +110,7 @@ def add_layer_norm(
     normed = torch.empty_like(x)
     mean, rstd = (x.new_empty(*x.shape[:-1], 1, dtype=torch.float32) for _ in range(2))
     block = 4 if width <= 1024 else 2
-    wrap_triton(_norm_kernel)[(triton.cdiv(rows, block),)](
+    wrap_triton(_kernel)[(triton.cdiv(rows, block),)](
         x, x if branch is None else branch.contiguous(), weight, bias, total, normed, mean, rstd,
         rows, width, EPS=eps, HAS_BRANCH=branch is not None, ROWS=block,
         PAD=triton.next_power_of_2(width), num_warps=8,
@@ -138,7 +138,7 @@ def add_layer_norm_backward(
     block, parts = backward_blocks(width)  # as many for few rows: one compiled graph then does for any number
     grad = torch.empty_like(total)
     sums = total.new_empty(parts, 3, width, dtype=torch.float32)
-    wrap_triton(_norm_grad_kernel)[(parts,)](
+    wrap_triton(_backward_kernel)[(parts,)](
         grad_normed if grad_total is None else grad_total.contiguous(),
         grad_normed, total, weight, mean, rstd, grad, sums, rows, width, parts,
         HAS_TOTAL=grad_total is not None, OF_BRANCH=of_branch, ROWS=block,
