@@ -223,7 +223,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     demo = Demo(REPOSITORY / "data" / data, results, args.seed, args.scale, tuple(args.overrides))
     with user_errors():
         demo.check_results()
-    demo.make_data()
+        demo.make_data()
     seconds = demo.train()
     demo.evaluate_and_extract()
     curves = draw_curves(results)

@@ -53,6 +53,18 @@ def test_another_run_is_not_passed_off_as_this_one(tmp_path, capsys, monkeypatch
     assert message in said and str(tmp_path / "mine") in said
 
 
+def test_a_folder_of_other_data_is_not_emptied(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(demo, "REPOSITORY", tmp_path)
+    other = tmp_path / "data" / "demo" / "mine.mp4"
+    other.parent.mkdir(parents=True)
+    other.touch()
+    with pytest.raises(SystemExit) as ended:
+        demo.main(["--output", str(tmp_path / "results")])
+    assert ended.value.code == 2
+    assert "holds something other than demo data; name another folder" in capsys.readouterr().err
+    assert other.exists()
+
+
 def test_the_same_run_goes_on(tmp_path):
     save_run(tmp_path / "mine", seed=1, data="demo-x0.05")
     data = tmp_path / "data" / "demo-x0.05"
