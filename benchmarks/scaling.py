@@ -50,7 +50,9 @@ def measure(args: argparse.Namespace, context: DistContext) -> dict[str, Any]:
     precision = choose_precision(args.precision, context.device)
     torch.manual_seed(0)
     model = create_model(args.arch, activation_checkpointing=args.activation_checkpointing)
-    engine = build_engine(args.engine, model, context, precision, False if args.no_compile else None)
+    compiled = False if args.no_compile else None
+    fsdp = config["trainer"]["fsdp"]
+    engine = build_engine(args.engine, model, context, precision, compiled, **fsdp)
     groups = parameter_groups(engine.model, is_new_parameter, config["optimizer"])
     optimizer = build_optimizer(groups, config["optimizer"])
     scheduler = build_scheduler(optimizer, config["lr_scheduler"], steps_per_epoch=10**6, total_steps=10**7)

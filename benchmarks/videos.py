@@ -140,9 +140,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="where generated ones are kept (%(default)s)",
     )
-    parser.add_argument(
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument(
         "--no-prepared", action="store_true", help="without the same videos after scripts/prepare_videos.sh"
     )
+    which.add_argument("--no-raw", action="store_true", help="only those after scripts/prepare_videos.sh")
 
 
 def choose_videos(args: argparse.Namespace) -> dict[str, list[Path]]:
@@ -151,7 +153,9 @@ def choose_videos(args: argparse.Namespace) -> dict[str, list[Path]]:
         return {Path(args.data[0]).name: [Path(path) for path in find_videos(args.data)]}
     sets: dict[str, list[Path]] = {}
     for size in args.sizes:
-        sets[size] = make_videos(Path(args.cache), size, args.videos, tuple(args.seconds))
+        videos = make_videos(Path(args.cache), size, args.videos, tuple(args.seconds))
+        if not args.no_raw:
+            sets[size] = videos
         if not args.no_prepared:
-            sets[f"{size} prepared"] = prepared(sets[size])
+            sets[f"{size} prepared"] = prepared(videos)
     return sets

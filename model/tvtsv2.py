@@ -191,10 +191,10 @@ class TVTSv2(
                 part.forward = torch.compile(part.forward, **options)
 
     @property
-    def blocks(self) -> list[nn.Module]:
-        """The transformer blocks of both towers and of the sort head: nearly all of the parameters."""
-        sort_blocks = [] if self.pred_model is None else self.pred_model.blocks
-        return [*self.video_model.transformer.resblocks, *self.text_model.resblocks, *sort_blocks]
+    def stacks(self) -> list[nn.ModuleList]:
+        """The transformer blocks of each tower and of the sort head: nearly all of the parameters."""
+        sort_blocks = [] if self.pred_model is None else [self.pred_model.blocks]
+        return [self.video_model.transformer.resblocks, self.text_model.resblocks, *sort_blocks]
 
     def save_pretrained(self, save_directory: str | Path, **options) -> str | None:
         """As the mixin's; its README.md is model/model_card.md filled in, unless the folder has one."""

@@ -14,6 +14,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from model import ModelOutput, TVTSv2
+from trainer.config import ConfigError, check_counts
 from trainer.distributed import DistContext
 from trainer.precision import Precision
 
@@ -30,6 +31,9 @@ def build_engine(
     context: DistContext,
     precision: Precision,
     compiled: bool | None = None,
+    *,
+    blocks_per_unit: int = 4,
+    reshard_after_forward: bool = False,
     **options: Any,
 ) -> "DataParallel | FullyShardedDataParallel":
     """Spread `model` over the ranks, in place. Build the optimiser afterwards, on the engine's `model`.
@@ -38,21 +42,30 @@ def build_engine(
         name: "ddp", a copy of the model on each rank, or "fsdp", a slice on each.
         model: a TVTSv2 on the CPU or the device, with the same weights on every rank.
         compiled: whether to torch.compile it, with `options`; None: on a GPU.
+        blocks_per_unit: of FSDP, how many blocks gather their weights in one message.
+        reshard_after_forward: of FSDP, whether a block drops the gathered weights between its forward and its
+            backward, and gathers them anew: less memory, more messages.
 
     Raises:
-        ValueError: an unknown name.
+        ValueError: an unknown name, or a setting of FSDP that is none.
     """
     if name not in ENGINES:
         raise ValueError(f"trainer.engine is {name!r}; it must be one of {', '.join(ENGINES)}")
+    check_counts({"blocks_per_unit": blocks_per_unit}, "trainer.fsdp", ["blocks_per_unit"])
+    if not isinstance(reshard_after_forward, bool):
+        raise ConfigError(
+            f"trainer.fsdp.reshard_after_forward is {reshard_after_forward!r}; it must be true or false"
+        )
+    engine: DataParallel | FullyShardedDataParallel
     if name == "fsdp":
-        engine: DataParallel | FullyShardedDataParallel = FullyShardedDataParallel(model, context, precision)
+        engine = FullyShardedDataParallel(model, context, precision, blocks_per_unit, reshard_after_forward)
     else:
         engine = DataParallel(model, context)
     if context.device.type == "cuda" if compiled is None else compiled:
         # It would cut graphs into pieces to overlap them with DDP's messages; ours are as small as that.
         torch._dynamo.config.optimize_ddp = False
         if engine.sharded:
-            options["blocks_a_region"] = 1  # FSDP's hooks gather and drop single blocks
+            options["blocks_a_region"] = 1  # FSDP's hooks stand around single blocks
         engine.model.compile_towers(**options)
     return engine
 
@@ -93,13 +106,24 @@ class DataParallel:
 class FullyShardedDataParallel:
     """A slice of every parameter, gradient and optimiser state on each rank (FSDP2).
 
-    Each block gathers its weights just before it runs, in the precision of the arithmetic, and drops them
-    after; gradients are averaged in float32. `load_state_dict` of the model takes whole tensors as ever.
+    A few blocks at a time gather their weights just before they run, in the precision of the arithmetic, and
+    drop them after; gradients are averaged in float32. What a unit costs the host counts: units of single
+    blocks keep a fast GPU waiting. `load_state_dict` of the model takes whole tensors as ever.
+
+    Args:
+        blocks_per_unit, reshard_after_forward: see `build_engine`.
     """
 
     sharded = True
 
-    def __init__(self, model: TVTSv2, context: DistContext, precision: Precision):
+    def __init__(
+        self,
+        model: TVTSv2,
+        context: DistContext,
+        precision: Precision,
+        blocks_per_unit: int,
+        reshard_after_forward: bool,
+    ):
         if not dist.is_initialized():  # one process without torchrun
             backend = "nccl" if context.device.type == "cuda" else "gloo"
             dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
@@ -112,8 +136,16 @@ class FullyShardedDataParallel:
         in_blocks = MixedPrecisionPolicy(
             param_dtype=precision.dtype, reduce_dtype=torch.float32, cast_forward_inputs=False
         )
-        for block in model.blocks:  # from the CPU block by block: the model need not fit into one GPU
-            fully_shard(block, mesh=mesh, mp_policy=in_blocks)
+        self.reshard_after_forward = reshard_after_forward
+        for blocks in map(list, model.stacks):
+            for start in range(0, len(blocks), blocks_per_unit):
+                # From the CPU unit by unit: the model need not fit into one GPU.
+                fully_shard(
+                    blocks[start : start + blocks_per_unit],
+                    mesh=mesh,
+                    mp_policy=in_blocks,
+                    reshard_after_forward=reshard_after_forward,
+                )
         self.model = fully_shard(model, mesh=mesh, mp_policy=in_float32)
         self.model.register_load_state_dict_pre_hook(_slice_whole_tensors)
 
@@ -146,7 +178,9 @@ class FullyShardedDataParallel:
             yield
         finally:
             for part in parts:
-                part.set_reshard_after_forward(part is not self.model, recurse=False)
+                part.set_reshard_after_forward(
+                    self.reshard_after_forward and part is not self.model, recurse=False
+                )
                 part.reshard()
 
 

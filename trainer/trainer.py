@@ -69,7 +69,12 @@ class Trainer:
         self.train_loader, self.val_loaders = train_loader, val_loaders
         self.precision = choose_precision(config["trainer"]["precision"], context.device)
         self.engine = build_engine(
-            config["trainer"]["engine"], model, context, self.precision, config["arch"]["compile"]
+            config["trainer"]["engine"],
+            model,
+            context,
+            self.precision,
+            config["arch"]["compile"],
+            **config["trainer"]["fsdp"],
         )
         self.model = self.engine.model
         self.epochs = config["trainer"]["epochs"]

@@ -72,9 +72,9 @@ def test_mistakes_end_with_their_message(arguments, message, capsys):
 @pytest.mark.heavy
 def test_feature_extraction(run):
     options = ["--arch", "TVTSv2_Demo", "--precision", "fp32", "--device", "cpu", "--workers", "1"]
-    figures = run(feature_extraction, *options, "--count", "3", "--no-prepared")
+    figures = run(feature_extraction, *options, "--count", "3", "--no-raw")
     [row] = figures["tables"]["files to vectors"]
-    assert row["name"] == "340x256"
+    assert row["name"] == "340x256 prepared"
     whole, start = row["whole command, s"], row["of one video, s"]
     assert start > 0
     assert row["videos/s"] == feature_extraction.rate(3, start, whole)

@@ -55,6 +55,7 @@ def run_case(
     context: DistContext,
     output: Path,
     engine: str = "ddp",
+    fsdp: dict[str, Any] | None = None,
     gather: str = "exact",
     accumulate: int = 1,
     max_norm: float | None = None,
@@ -78,7 +79,7 @@ def run_case(
     )
     precision = Precision(number_format, context.device)
     options = {"backend": "eager", "fullgraph": True} if compiled else {}
-    spread = build_engine(engine, model, context, precision, compiled, **options)
+    spread = build_engine(engine, model, context, precision, compiled, **(fsdp or {}), **options)
     optimizer = build_optimizer(parameter_groups(spread.model, is_new_parameter, OPTIMIZER), OPTIMIZER)
     scheduler = build_scheduler(optimizer, SCHEDULE, steps_per_epoch=4, total_steps=4)
     scaler = torch.amp.GradScaler(context.device.type, enabled=scaled)

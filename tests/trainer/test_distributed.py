@@ -14,6 +14,7 @@ from tests.trainer import steps
 from tests.trainer.runs import DEVICES
 from trainer.gather import contrastive_loss, gather_batch
 
+LEAST_MEMORY = {"blocks_per_unit": 1, "reshard_after_forward": True}
 ONE = {
     "one": {},
     "one-clipped": {"max_norm": 1.0},
@@ -28,6 +29,7 @@ TWO = {
     "ddp-lean-in-parts": {"gather": "lean", "accumulate": 2, "scaled": True},
     "fsdp-exact": {"engine": "fsdp", "scaled": True, "save": "two.dcp"},
     "fsdp-lean-validated": {"engine": "fsdp", "gather": "lean", "checkpointing": 1, "validate": True},
+    "fsdp-resharded-validated": {"engine": "fsdp", "fsdp": LEAST_MEMORY, "validate": True},
     "fsdp-in-parts-clipped": {"engine": "fsdp", "accumulate": 3, "max_norm": 1.0},
     "ddp-compiled": {"compiled": True, "checkpointing": 1, "steps": 1},
 }

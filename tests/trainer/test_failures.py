@@ -164,10 +164,11 @@ def torchrun(arguments, tmp_path):
     def start(script: str, device: str) -> subprocess.Popen:
         settings = {**ENDLESS, "trainer__device": device}
         launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", script]
+        path = os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
         process = subprocess.Popen(
             [sys.executable, *launch, *arguments(**settings)],
             cwd=REPOSITORY,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)},
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path},
             stderr=(tmp_path / "says").open("w"),
         )
         started.append(process)
@@ -200,9 +201,14 @@ def test_a_hung_rank_ends_the_others_when_their_time_is_over(start, arguments, t
     running, hung = start.ranks(2, arguments(**settings), tmp_path / "says")
     wait_until(lambda: rows(tmp_path / "two", "step"), limit=100)
     os.kill(hung.pid, signal.SIGSTOP)
-    running.join(60)
-    assert running.exitcode == 1
-    assert "hung for trainer.timeout_s" in (tmp_path / "says0").read_text()
+    running.join(100)
+    said = (tmp_path / "says0").read_text()
+    if device == "cpu":
+        assert running.exitcode == 1
+        assert "hung for trainer.timeout_s" in said
+    else:  # NCCL's watchdog ends the process, with a message of its own
+        assert running.exitcode not in (0, None), said
+        assert "collective operation timeout" in said
 
 
 @pytest.mark.heavy

@@ -44,6 +44,8 @@ def test_a_new_run_does_not_overwrite_an_old_one(undisturbed, arguments, capsys)
         ("arch__start_from", "/nowhere.pth", "nowhere"),
         ("loss__gather", "some", "gather"),
         ("trainer__engine", "deepspeed", "ddp, fsdp"),
+        ("trainer__fsdp__blocks_per_unit", 0, "trainer.fsdp.blocks_per_unit is 0"),
+        ("trainer__fsdp__reshard_after_forward", "no", "must be true or false"),
         ("trainer__accumulate", 0, "from 1 on"),
         ("trainer__monitor", "val_loss", "monitor"),
         ("trainer__keep_last", 0, "trainer.keep_last is 0"),
