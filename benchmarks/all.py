@@ -19,6 +19,8 @@ BENCHMARKS = {
     "train-B_32": "train_step --arch TVTSv2_B_32 --batch-size 64 --profile",
     "train-B_32-256": "train_step --arch TVTSv2_B_32 --batch-size 256 --no-reference",
     "train-B_16": "train_step --arch TVTSv2_B_16 --batch-size 64 --profile",
+    "train-B_16-mask-0": "train_step --arch TVTSv2_B_16 --batch-size 64 --no-reference --mask-ratio 0",
+    "train-B_16-mask-0.7": "train_step --arch TVTSv2_B_16 --batch-size 64 --no-reference --mask-ratio 0.7",
     "train-H_14": "train_step --arch TVTSv2_H_14 --batch-size 32 --activation-checkpointing mlp "
     "--no-reference --profile",
     "train-H_14-2": "train_step --arch TVTSv2_H_14 --batch-size 2 --no-reference --rounds 2",
@@ -32,6 +34,8 @@ BENCHMARKS = {
     "features-B_16": "feature_extraction --arch TVTSv2_B_16 --workers 16",
     "search": "search",
     "scaling-ddp": "scaling --arch TVTSv2_B_16 --gpus 1,2",
+    "scaling-ddp-H_14": "scaling --arch TVTSv2_H_14 --batch-size 32 --activation-checkpointing mlp "
+    "--gpus 1,2",
     "scaling-fsdp": "scaling --arch TVTSv2_H_14 --engine fsdp --batch-size 24 --activation-checkpointing mlp "
     "--gpus 1,2",
 }

@@ -106,9 +106,10 @@ class DataParallel:
 class FullyShardedDataParallel:
     """A slice of every parameter, gradient and optimiser state on each rank (FSDP2).
 
-    A few blocks at a time gather their weights just before they run, in the precision of the arithmetic, and
-    drop them after; gradients are averaged in float32. What a unit costs the host counts: units of single
-    blocks keep a fast GPU waiting. `load_state_dict` of the model takes whole tensors as ever.
+    A few blocks at a time, a unit, gather their weights just before they run, in the precision of the
+    arithmetic, and drop them after their backward, if not before; gradients are averaged in float32. Each
+    unit costs the host time: with one a block, H/14 keeps an H200 waiting for a third of the step.
+    `load_state_dict` of the model takes whole tensors as ever.
 
     Args:
         blocks_per_unit, reshard_after_forward: see `build_engine`.
