@@ -201,12 +201,12 @@ def test_a_hung_rank_ends_the_others_when_their_time_is_over(start, arguments, t
     running, hung = start.ranks(2, arguments(**settings), tmp_path / "says")
     wait_until(lambda: rows(tmp_path / "two", "step"), limit=100)
     os.kill(hung.pid, signal.SIGSTOP)
-    running.join(100)
+    running.join(60 if device == "cpu" else 100)  # NCCL's watchdog takes its time beyond the limit
     said = (tmp_path / "says0").read_text()
     if device == "cpu":
         assert running.exitcode == 1
         assert "hung for trainer.timeout_s" in said
-    else:  # NCCL's watchdog ends the process, with a message of its own
+    else:  # the watchdog ends the process, with a message of its own
         assert running.exitcode not in (0, None), said
         assert "collective operation timeout" in said
 
