@@ -31,10 +31,12 @@ from data_loader import build_dataset, build_loader
 from data_loader.base import VideoDataset
 from data_loader.collate import Collate
 from data_loader.cores import usable_cores
+from data_loader.readers.memory import keep_freed_memory
 from data_loader.video import READERS, read_frames
 from trainer.errors import user_errors
 
 NUM_FRAMES = 12
+CLIPS_LISTED = 100_000  # more than are read while the whole loader is timed
 CAPTION = "a person walks along the beach with a dog while the sun goes down {}"
 
 
@@ -88,19 +90,19 @@ def stage_times(videos: Sequence[Path], reader: str, clips: int, folder: str) ->
 
 
 def loader_rate(
-    videos: Sequence[Path], reader: str, workers: int, batch_size: int, batches: int, folder: str
+    videos: Sequence[Path], reader: str, workers: int, batch_size: int, duration: float, folder: str
 ) -> dict[str, Any]:
     """Clips a second of the loader that training uses, where a child of each worker decodes."""
-    warm_up = max(1, 2 * workers)  # what the workers prepare before anything is asked for
-    repeats = -(-(warm_up + batches) * batch_size // len(videos))
-    dataset = open_dataset(videos, reader, repeats, folder)
+    round_of_all = max(1, workers)  # batches; in the first, the workers start
+    dataset = open_dataset(videos, reader, -(-CLIPS_LISTED // len(videos)), folder)
     loader = build_loader(dataset, batch_size, train=True, tokenizer=CLIP.tokenize, num_workers=workers)
-    iterator = iter(loader)
-    for _ in range(warm_up):
+    iterator, batches = iter(loader), 0
+    for _ in range(round_of_all):
         next(iterator)
     start, used = time.perf_counter(), processor_seconds()
-    for _ in range(batches):
+    while batches < round_of_all or time.perf_counter() - start < duration:
         next(iterator)
+        batches += 1
     seconds, used = time.perf_counter() - start, processor_seconds() - used
     del iterator
     clips = batches * batch_size
@@ -160,7 +162,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--workers", type=int, nargs="*", default=[usable_cores()], metavar="W",
                         help="time the whole loader with so many workers (%(default)s)")  # fmt: skip
     parser.add_argument("--batch-size", type=int, default=16, help="of the whole loader (%(default)s)")
-    parser.add_argument("--batches", type=int, default=24, help="timed, of the whole loader (%(default)s)")
+    parser.add_argument("--duration", type=float, default=10, metavar="SECONDS",
+                        help="to time the whole loader, a batch a worker at least (%(default)s)")  # fmt: skip
     parser.add_argument("--gpu-rate", nargs="+", default=[], metavar="NAME=RATE",
                         help="clips/s that a GPU takes: say how many cores keep it busy")  # fmt: skip
     parser.add_argument("--json", metavar="FILE", help="write the figures to a file, too")
@@ -170,6 +173,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     torch.set_num_threads(1)  # as in a worker
+    keep_freed_memory()
     with user_errors(), tempfile.TemporaryDirectory() as folder:
         rates, sets = gpu_rates(args.gpu_rate), choose_videos(args)
         readers = installed(args.readers, next(iter(sets.values()))[0])
@@ -177,7 +181,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for (name, videos), reader in itertools.product(sets.items(), readers):
             stages.append({"name": f"{name}, {reader}", **stage_times(videos, reader, args.clips, folder)})
             for workers in args.workers:
-                figures = loader_rate(videos, reader, workers, args.batch_size, args.batches, folder)
+                figures = loader_rate(videos, reader, workers, args.batch_size, args.duration, folder)
                 cores = {f"cores for {gpu}": rate / figures["clips/core s"] for gpu, rate in rates.items()}
                 loaders.append({"name": f"{name}, {reader}", "workers": workers, **figures, **cores})
     tables = {"stages, processor time a clip": stages, "whole loader": loaders}

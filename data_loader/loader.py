@@ -1,5 +1,6 @@
 """Which rank sees which sample when, and loading them; an epoch and a count are all the state there is."""
 
+import gc
 import os
 import signal
 import sys
@@ -10,10 +11,12 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from data_loader.collate import Collate
+from data_loader.readers.memory import keep_freed_memory
 
 # A loader that restarts within an epoch of the joint loader goes through its data in a new order: that of
 # an epoch number far from all others.
 PASS_STRIDE = 1_000_000
+NICENESS = 10  # of workers and their decoders: how far they stand back, of 19
 
 
 class EpochSampler(Sampler):
@@ -105,6 +108,11 @@ def build_loader(
 def start_worker(worker: int) -> None:
     """Keep a worker to its core, and deaf to being told to stop: the run answers that, and needs batches."""
     torch.set_num_threads(1)
+    keep_freed_memory()
+    gc.freeze()  # what the parent has left is not to be looked through for garbage again and again
+    if hasattr(os, "nice"):  # not on Windows
+        # Where workers take all cores, the process that feeds the GPU still runs at once when it can.
+        os.nice(NICENESS)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):  # not on macOS
         # Schedulers send SIGTERM to all processes of a run, and the loader ends its workers by it. They are

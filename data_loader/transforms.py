@@ -34,8 +34,9 @@ def resized_shape(height: int, width: int, short_side: int) -> tuple[int, int]:
 class ClipTransform:
     """NEAREST resize of the shorter side to int(1.2·size), then one square crop for the whole clip.
 
-    Resize and crop are one gather, so that only the pixels of the result are touched; videos whose shorter
-    side is right already are only cropped.
+    Resize, crop and bringing the colours to the front are one gather, so that only the pixels of the result
+    are touched; videos whose shorter side is right already are only cropped. NumPy does it on one core in
+    half the time of PyTorch.
     """
 
     def __init__(self, size: int, random_crop: bool):
@@ -48,14 +49,14 @@ class ClipTransform:
         T, C, H, W = frames.shape
         height, width = resized_shape(H, W, self.short_side)
         top, left = self._corner(height - self.size, width - self.size, rng)
+        pixels = frames.permute(0, 2, 3, 1).numpy()  # [T, H, W, 3] is how decoders give them
         if (height, width) == (H, W):
-            return frames[:, :, top : top + self.size, left : left + self.size].contiguous()
+            return channels_first(pixels[:, top : top + self.size, left : left + self.size])
         rows = nearest_index(H, height)[top : top + self.size]
         cols = nearest_index(W, width)[left : left + self.size]
-        flat = torch.from_numpy((rows[:, None] * W + cols).ravel())
-        # decoders give [T, H, W, 3]: gathering whole pixels from that layout touches the fewest cache lines
-        pixels = frames.permute(0, 2, 3, 1).reshape(T, H * W, C).index_select(1, flat)
-        return pixels.view(T, self.size, self.size, C).permute(0, 3, 1, 2).contiguous()
+        source = (rows[:, None] * W + cols) * C + np.arange(C)[:, None, None]  # [3, size, size] in a frame
+        # mode "clip" skips a check of each index; none is outside
+        return torch.from_numpy(pixels.reshape(T, H * W * C).take(source, axis=1, mode="clip"))
 
     def _corner(
         self, spare_height: int, spare_width: int, rng: np.random.Generator | None
@@ -75,9 +76,17 @@ class FeatureTransform:
     def __call__(self, frames: torch.Tensor, rng: np.random.Generator | None = None) -> torch.Tensor:
         """frames uint8 [T, 3, H, W] -> uint8 [T, 3, size, size]. Nothing is random; rng is not used."""
         shape = (self.size, self.size)
-        images = [Image.fromarray(np.ascontiguousarray(x)) for x in frames.permute(0, 2, 3, 1).numpy()]
-        squashed = np.stack([np.asarray(image.resize(shape, Image.Resampling.BILINEAR)) for image in images])
-        return torch.from_numpy(squashed).permute(0, 3, 1, 2).contiguous()
+        pixels = frames.permute(0, 2, 3, 1).numpy()
+        squashed = np.empty((len(pixels), 3, *shape), np.uint8)
+        for frame, target in zip(pixels, squashed, strict=True):
+            image = Image.fromarray(frame).resize(shape, Image.Resampling.BILINEAR)
+            target[:] = np.asarray(image).transpose(2, 0, 1)
+        return torch.from_numpy(squashed)
+
+
+def channels_first(pixels: np.ndarray) -> torch.Tensor:
+    """uint8 [T, H, W, 3] -> [T, 3, H, W], contiguous, and never a view."""
+    return torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy())
 
 
 def clip_transform(split: str, size: int = 224) -> ClipTransform:

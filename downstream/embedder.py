@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader, Dataset, Subset, default_collate
 from tqdm import tqdm
 
+from data_loader.loader import start_worker
 from downstream.cache import EmbeddingCache, file_key, or_warn
 from trainer.distributed import DistContext
 
@@ -146,6 +147,7 @@ class Embedder:
             batch_size=self.batch_size,
             num_workers=min(self.num_workers, len(mine)),
             collate_fn=collate_clips,
+            worker_init_fn=start_worker,
             pin_memory=self.context.device.type == "cuda",
         )
         rows: dict[int, torch.Tensor] = {}
@@ -203,7 +205,8 @@ def collate_clips(items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     if readable:
         clips = [item["video"] if item["video"].dim() == 5 else item["video"][None] for item in readable]
         batch["clips"] = [len(video) for video in clips]
-        batch["video"] = torch.cat(clips)
+        # in a worker this stacks into shared memory at once
+        batch["video"] = default_collate([clip for video in clips for clip in video])
         batch["valid_frames"] = torch.cat(
             [torch.as_tensor(item["valid_frames"]).reshape(-1) for item in readable]
         )

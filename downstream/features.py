@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import DataLoader
 
+from data_loader.loader import start_worker
 from downstream.clips import NUM_FRAMES, Clip, ClipDataset, collate, find_clips
 from downstream.embedder import Embedder, progress_bar
 from downstream.evaluation import load_trained
@@ -123,6 +124,7 @@ def embed_clips(
         sampler=mine,
         num_workers=min(num_workers, len(mine)),
         collate_fn=collate,
+        worker_init_fn=start_worker,
         pin_memory=context.device.type == "cuda",
     )
     failed: dict[str, str] = {}

@@ -1,5 +1,6 @@
 """The pre-training loop, one for every variant: joint steps, validation, checkpoints, resuming."""
 
+import gc
 import logging
 import math
 import time
@@ -122,6 +123,7 @@ class Trainer:
                     self._train_epoch()
                     metrics = self._end_epoch() or metrics
             finally:
+                gc.unfreeze()
                 if self.run_log is not None:
                     self.run_log.close()
         return metrics
@@ -178,6 +180,10 @@ class Trainer:
 
     def _after_joint_step(self, meter: StepMeter, bar: tqdm) -> bool:
         """Save if it is time to, stop if a signal came. Returns whether the run has all its steps."""
+        if not gc.get_freeze_count():
+            # All that lasts is there now, compiled code, too. Each time Python looks through it for garbage
+            # takes a fifth of a second or more, and the GPU runs out of work.
+            gc.freeze()
         if self.global_step >= self.total_steps:
             return True
         counter = self.unreadable

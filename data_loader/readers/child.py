@@ -16,6 +16,7 @@ import numpy as np
 
 from . import read
 from .errors import VideoReadError
+from .memory import keep_freed_memory
 
 GRACE = 10  # seconds beyond its limit after which the child ends itself, should nobody be left to kill it
 
@@ -25,6 +26,7 @@ def serve(socket_fd: int, pixels_fd: int) -> None:
     # Both are sent to all processes of a run, and are the parent's to handle.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+    keep_freed_memory()
     with Connection(socket_fd) as connection, open(os.devnull, "w") as nowhere:
         connection.send_bytes(b"ready")
         while True:

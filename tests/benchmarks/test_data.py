@@ -43,7 +43,7 @@ def test_generated_videos_are_of_the_size_and_length_asked_for_with_sound(cache)
 
 
 def test_data_loading(run, capsys):
-    limits = ["--clips", "3", "--workers", "1", "--batch-size", "2", "--batches", "2"]
+    limits = ["--clips", "3", "--workers", "1", "--batch-size", "2", "--duration", "0"]
     figures = run(data_loading, *limits, "--readers", "pyav", "--gpu-rate", "B/16=450")
     stages, loaders = figures["tables"].values()
     names = ["340x256, pyav", "340x256 prepared, pyav"]

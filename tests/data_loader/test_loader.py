@@ -1,8 +1,11 @@
+import os
+
 import pytest
 import torch
 from torch.utils.data.distributed import DistributedSampler
 
 from data_loader import EpochSampler, build_dataset, build_loader
+from data_loader.loader import NICENESS
 from tests.data_loader import worlds
 from tests.data_loader.worlds import options
 
@@ -119,6 +122,21 @@ def test_workers_persist_over_epochs(world):
     assert len(set(pids[0])) == 2
     assert pids[0] == pids[1] == pids[2]
     assert all(worker.is_alive() for worker in loader._iterator._workers)
+
+
+class Niceness(torch.utils.data.Dataset):
+    """How far the process that reads an item stands back."""
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        return {"index": os.nice(0), "id": "", "failures": [], "text": []}
+
+
+def test_workers_stand_back_behind_the_process_that_trains():
+    (batch,) = build_loader(Niceness(), 2, train=False, num_workers=1)
+    assert batch["index"].tolist() == [min(19, os.nice(0) + NICENESS)] * 2
 
 
 @pytest.mark.parametrize("cuda", [True, False])
