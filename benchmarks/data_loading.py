@@ -26,7 +26,7 @@ import torch
 
 import CLIP
 from benchmarks.common import report
-from benchmarks.videos import add_arguments, choose_videos
+from benchmarks.videos import add_arguments, choose_videos, link_videos
 from data_loader import build_dataset, build_loader
 from data_loader.base import VideoDataset
 from data_loader.collate import Collate
@@ -36,25 +36,27 @@ from data_loader.video import READERS, read_frames
 from trainer.errors import user_errors
 
 NUM_FRAMES = 12
-CLIPS_LISTED = 100_000  # more than are read while the whole loader is timed
+MOST = 150  # clips/s a worker that names are made for; where it reads more, it is timed for less long
 CAPTION = "a person walks along the beach with a dog while the sun goes down {}"
 
 
-def open_dataset(videos: Sequence[Path], reader: str, repeats: int, folder: str) -> VideoDataset:
-    """The videos with a caption each, `repeats` times over, as a training set."""
-    rows = [(str(path), CAPTION.format(i)) for i, path in enumerate(list(videos) * repeats)]
-    # a suffix of its own keeps a repeated file from counting as one video with several captions
-    rows = [(f"{os.path.dirname(path)}/{'./' * (i // len(videos))}{os.path.basename(path)}", text)
-            for i, (path, text) in enumerate(rows)]  # fmt: skip
-    listing = Path(folder) / "videos.csv"
+def open_dataset(videos: Sequence[Path], reader: str, count: int, folder: str) -> VideoDataset:
+    """A training set of `count` videos with a caption each, which are the given ones under many names."""
+    names = [f"{i:06d}{videos[i % len(videos)].suffix}" for i in range(count)]
+    root = Path(tempfile.mkdtemp(dir=folder))
+    link_videos(videos, [root / name for name in names])
+    listing = root / "videos.csv"
+    rows = [(name, CAPTION.format(i)) for i, name in enumerate(names)]
     pd.DataFrame(rows, columns=["path", "caption"]).to_csv(listing, index=False)
     options = {"num_frames": NUM_FRAMES, "mask_ratio": 0.5, "num_patches": 196}
-    return build_dataset("csv", "train", root="/", files=str(listing), reader=reader, timeout=300, **options)
+    return build_dataset(
+        "csv", "train", root=str(root), files=str(listing), reader=reader, timeout=300, **options
+    )
 
 
 def stage_times(videos: Sequence[Path], reader: str, clips: int, folder: str) -> dict[str, Any]:
     """Processor time in ms that decoding, transforming and collating a clip take, in this process."""
-    dataset = open_dataset(videos, reader, 1, folder)
+    dataset = open_dataset(videos, reader, len(videos), folder)
     times: dict[str, list[float]] = {"decode": [], "transform": [], "collate": []}
     wall, items = [], []
     for i in range(clips + 1):
@@ -94,14 +96,16 @@ def loader_rate(
 ) -> dict[str, Any]:
     """Clips a second of the loader that training uses, where a child of each worker decodes."""
     round_of_all = max(1, workers)  # batches; in the first, the workers start
-    dataset = open_dataset(videos, reader, -(-CLIPS_LISTED // len(videos)), folder)
+    count = 2 * round_of_all * batch_size + int(MOST * round_of_all * duration)
+    dataset = open_dataset(videos, reader, count, folder)
     loader = build_loader(dataset, batch_size, train=True, tokenizer=CLIP.tokenize, num_workers=workers)
     iterator, batches = iter(loader), 0
     for _ in range(round_of_all):
         next(iterator)
     start, used = time.perf_counter(), processor_seconds()
     while batches < round_of_all or time.perf_counter() - start < duration:
-        next(iterator)
+        if next(iterator, None) is None:
+            break
         batches += 1
     seconds, used = time.perf_counter() - start, processor_seconds() - used
     del iterator

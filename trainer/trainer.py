@@ -154,7 +154,7 @@ class Trainer:
     def _train_epoch(self) -> None:
         self.model.train()
         meter = StepMeter(self.model, self.context)
-        last_log = time.monotonic()
+        last_log, frozen = time.monotonic(), False
         bar = tqdm(
             total=self.steps_per_epoch,
             initial=self.steps_per_epoch - len(self.train_loader),
@@ -174,16 +174,19 @@ class Trainer:
                 if time.monotonic() - last_log >= self.config["trainer"]["log_every_s"]:
                     last_log = time.monotonic()
                     self._log(meter, bar)
-                if i == len(self.train_loader.loaders) - 1 and self._after_joint_step(meter, bar):
-                    break
+                if i == len(self.train_loader.loaders) - 1:
+                    if not frozen:
+                        # All that lasts is there now, compiled code, too. Looking through it for garbage
+                        # takes Python a fifth of a second or more each time: the GPU would run out of work.
+                        gc.collect()
+                        gc.freeze()
+                        frozen = True
+                    if self._after_joint_step(meter, bar):
+                        break
             self._log(meter, bar)
 
     def _after_joint_step(self, meter: StepMeter, bar: tqdm) -> bool:
         """Save if it is time to, stop if a signal came. Returns whether the run has all its steps."""
-        if not gc.get_freeze_count():
-            # All that lasts is there now, compiled code, too. Each time Python looks through it for garbage
-            # takes a fifth of a second or more, and the GPU runs out of work.
-            gc.freeze()
         if self.global_step >= self.total_steps:
             return True
         counter = self.unreadable

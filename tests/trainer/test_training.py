@@ -1,5 +1,6 @@
 """Whole runs of train.py on generated videos: what they write, resuming, stopping, failing."""
 
+import gc
 import json
 
 import pytest
@@ -10,6 +11,7 @@ from model import create_model, load_checkpoint
 from model.convert import convert
 from tests.trainer.runs import losses, rows
 from trainer.checkpoints import list_checkpoints, read_checkpoint
+from trainer.trainer import Trainer
 
 
 def test_a_run_writes_what_people_and_programs_need(undisturbed):
@@ -124,3 +126,12 @@ def test_micro_batches_change_nothing_but_rounding(undisturbed, arguments, tmp_p
     for got, want in zip(losses(tmp_path / "parts"), losses(undisturbed)[:4], strict=True):
         assert got[:2] == want[:2]
         assert got[2:4] == pytest.approx(want[2:4], rel=1e-4)
+
+
+def test_what_lasts_is_not_looked_through_for_garbage_until_the_run_is_over(arguments, monkeypatch):
+    lasting, end_epoch = [], Trainer._end_epoch
+    monkeypatch.setattr(
+        Trainer, "_end_epoch", lambda self: lasting.append(gc.get_freeze_count()) or end_epoch(self)
+    )
+    assert train.main(arguments(name="lasting", trainer__max_steps=2)) == 0
+    assert lasting[0] > 0 and gc.get_freeze_count() == 0
