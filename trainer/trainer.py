@@ -96,6 +96,7 @@ class Trainer:
         self.monitor = Monitor(config["trainer"]["monitor"], run_dir)
         self.stop, self.late_sum = StopSignal(), LateSum(context)
         self.run_log: RunLog | None = None
+        self.frozen = False  # whether what lasts is out of the search for garbage
 
     # ------------------------------------------------------------------ the run
 
@@ -124,6 +125,7 @@ class Trainer:
                     metrics = self._end_epoch() or metrics
             finally:
                 gc.unfreeze()
+                self.frozen = False
                 if self.run_log is not None:
                     self.run_log.close()
         return metrics
@@ -154,7 +156,7 @@ class Trainer:
     def _train_epoch(self) -> None:
         self.model.train()
         meter = StepMeter(self.model, self.context)
-        last_log, frozen = time.monotonic(), False
+        last_log = time.monotonic()
         bar = tqdm(
             total=self.steps_per_epoch,
             initial=self.steps_per_epoch - len(self.train_loader),
@@ -175,15 +177,20 @@ class Trainer:
                     last_log = time.monotonic()
                     self._log(meter, bar)
                 if i == len(self.train_loader.loaders) - 1:
-                    if not frozen:
-                        # All that lasts is there now, compiled code, too. Looking through it for garbage
-                        # takes Python a fifth of a second or more each time: the GPU would run out of work.
-                        gc.collect()
-                        gc.freeze()
-                        frozen = True
+                    self._freeze_what_lasts()
                     if self._after_joint_step(meter, bar):
                         break
             self._log(meter, bar)
+
+    def _freeze_what_lasts(self) -> None:
+        """Once a run, when compiled code is there, too: take what there is out of the search for garbage.
+
+        To go through it takes Python a fifth of a second or more each time, and the GPU runs out of work.
+        """
+        if not self.frozen:
+            gc.collect()
+            gc.freeze()
+            self.frozen = True
 
     def _after_joint_step(self, meter: StepMeter, bar: tqdm) -> bool:
         """Save if it is time to, stop if a signal came. Returns whether the run has all its steps."""
