@@ -27,6 +27,7 @@ from model import VARIANTS, create_model
 from trainer.config import REPOSITORY
 from trainer.errors import user_errors
 
+RAW_COUNT = 512
 COMMAND = REPOSITORY / "downstream" / "feature_extraction.py"
 
 
@@ -46,8 +47,9 @@ def measure(name: str, videos: Sequence[Path], args: argparse.Namespace, weights
     options = ["--arch", args.arch, "--checkpoint", str(weights), "--precision", args.precision]
     options += ["--batch-size", str(args.batch_size), "--num-workers", str(args.workers)]
     options += ["--reader", args.reader] + (["--device", args.device] if args.device else [])
-    raw = not name.endswith(" prepared")
-    count = (raw and args.raw_count) or args.count
+    count = args.count
+    if not name.endswith(" prepared"):
+        count = args.raw_count or min(count, RAW_COUNT)
     with tempfile.TemporaryDirectory() as where:
         folder = Path(where)
         link_videos(videos, [folder / f"{i:06d}.mp4" for i in range(count)])
@@ -74,7 +76,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_arguments(parser)
     parser.add_argument("--count", type=int, default=8192, help="videos to embed (%(default)s)")
     parser.add_argument(
-        "--raw-count", type=int, help="the same for videos as they are, which are slow to read (--count)"
+        "--raw-count",
+        type=int,
+        help=f"the same for videos as they are, which are slow to read (--count, but {RAW_COUNT} at most)",
     )
     parser.add_argument("--batch-size", type=int, default=48, help="default: %(default)s")
     parser.add_argument("--precision", choices=PRECISIONS, default="bf16", help="default: %(default)s")
