@@ -36,7 +36,7 @@ from data_loader.video import READERS, read_frames
 from trainer.errors import user_errors
 
 NUM_FRAMES = 12
-MOST = 150  # clips/s a worker that names are made for; where it reads more, it is timed for less long
+FASTEST = 150  # clips/s of a worker that there are names for; one that reads more is timed for less long
 CAPTION = "a person walks along the beach with a dog while the sun goes down {}"
 
 
@@ -96,7 +96,7 @@ def loader_rate(
 ) -> dict[str, Any]:
     """Clips a second of the loader that training uses, where a child of each worker decodes."""
     round_of_all = max(1, workers)  # batches; in the first, the workers start
-    count = 2 * round_of_all * batch_size + int(MOST * round_of_all * duration)
+    count = 2 * round_of_all * batch_size + int(FASTEST * round_of_all * duration)
     dataset = open_dataset(videos, reader, count, folder)
     loader = build_loader(dataset, batch_size, train=True, tokenizer=CLIP.tokenize, num_workers=workers)
     iterator, batches = iter(loader), 0

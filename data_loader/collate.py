@@ -32,8 +32,7 @@ class Collate:
             return batch
         for key in ("video", "keep_ind"):
             if key in items[0]:
-                # in a worker this stacks into shared memory at once, and saves a copy of the batch
-                batch[key] = default_collate([item[key] for item in items])
+                batch[key] = stack([item[key] for item in items])
         for key in ("valid_frames", "label", "answer"):
             if key in items[0]:
                 batch[key] = torch.tensor([item[key] for item in items], dtype=torch.int64)
@@ -41,6 +40,11 @@ class Collate:
         if texts:
             batch["text"] = self.tokenizer(texts) if self.tokenizer else texts
         return batch
+
+
+def stack(tensors: list[torch.Tensor]) -> torch.Tensor:
+    """B tensors of one shape -> [B, ...]; in a worker into shared memory at once, which saves a copy."""
+    return default_collate(tensors)
 
 
 def clip_major(texts: list[list[str]]) -> list[str]:

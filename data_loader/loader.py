@@ -106,7 +106,10 @@ def build_loader(
 
 
 def start_worker(worker: int) -> None:
-    """Keep a worker to its core, and deaf to being told to stop: the run answers that, and needs batches."""
+    """Keep a worker to its core, behind the process that trains, and deaf to being told to stop.
+
+    The run answers that, and needs batches to finish its step.
+    """
     torch.set_num_threads(1)
     keep_freed_memory()
     gc.freeze()  # what the parent has left is not to be looked through for garbage again and again

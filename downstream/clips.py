@@ -8,8 +8,9 @@ from typing import Any
 
 import av
 import numpy as np
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import Dataset
 
+from data_loader.collate import stack
 from data_loader.readers.errors import VideoReadTimeout
 from data_loader.readers.pyav_reader import open_video
 from data_loader.sampling import linspace_frames
@@ -207,7 +208,6 @@ def collate(reads: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
         "rows": [item["row"] for item in readable],
         "num_frames": [item["num_frames"] for item in readable],
         "duration": [item["duration"] for item in readable],
-        # in a worker this stacks into shared memory at once
-        "video": default_collate([item["video"] for item in readable]) if readable else None,
+        "video": stack([item["video"] for item in readable]) if readable else None,
         "failures": {item["row"]: item["failure"] for item in items if "failure" in item},
     }

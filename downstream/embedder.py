@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset, Subset, default_collate
+from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm import tqdm
 
+from data_loader.collate import stack
 from data_loader.loader import start_worker
 from downstream.cache import EmbeddingCache, file_key, or_warn
 from trainer.distributed import DistContext
@@ -205,8 +206,7 @@ def collate_clips(items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     if readable:
         clips = [item["video"] if item["video"].dim() == 5 else item["video"][None] for item in readable]
         batch["clips"] = [len(video) for video in clips]
-        # in a worker this stacks into shared memory at once
-        batch["video"] = default_collate([clip for video in clips for clip in video])
+        batch["video"] = stack([clip for video in clips for clip in video])
         batch["valid_frames"] = torch.cat(
             [torch.as_tensor(item["valid_frames"]).reshape(-1) for item in readable]
         )

@@ -96,7 +96,7 @@ class Trainer:
         self.monitor = Monitor(config["trainer"]["monitor"], run_dir)
         self.stop, self.late_sum = StopSignal(), LateSum(context)
         self.run_log: RunLog | None = None
-        self.frozen = False  # whether what lasts is out of the search for garbage
+        self.lasting_set_aside = False  # whether `_set_lasting_aside` has been at work
 
     # ------------------------------------------------------------------ the run
 
@@ -125,7 +125,7 @@ class Trainer:
                     metrics = self._end_epoch() or metrics
             finally:
                 gc.unfreeze()
-                self.frozen = False
+                self.lasting_set_aside = False
                 if self.run_log is not None:
                     self.run_log.close()
         return metrics
@@ -177,20 +177,20 @@ class Trainer:
                     last_log = time.monotonic()
                     self._log(meter, bar)
                 if i == len(self.train_loader.loaders) - 1:
-                    self._freeze_what_lasts()
+                    self._set_lasting_aside()
                     if self._after_joint_step(meter, bar):
                         break
             self._log(meter, bar)
 
-    def _freeze_what_lasts(self) -> None:
+    def _set_lasting_aside(self) -> None:
         """Once a run, when compiled code is there, too: take what there is out of the search for garbage.
 
         To go through it takes Python a fifth of a second or more each time, and the GPU runs out of work.
         """
-        if not self.frozen:
+        if not self.lasting_set_aside:
             gc.collect()
             gc.freeze()
-            self.frozen = True
+            self.lasting_set_aside = True
 
     def _after_joint_step(self, meter: StepMeter, bar: tqdm) -> bool:
         """Save if it is time to, stop if a signal came. Returns whether the run has all its steps."""
