@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from data_loader import build_dataset
 from data_loader.cores import usable_cores
-from data_loader.loader import start_worker
+from data_loader.loader import worker_options
 from data_loader.records import read_json
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -91,10 +91,8 @@ def check(entry: dict[str, Any], args: argparse.Namespace) -> Iterator[tuple[str
     loader = DataLoader(
         dataset,
         batch_size=8,
-        num_workers=args.workers,
         collate_fn=missing_of,
-        worker_init_fn=start_worker,
-        prefetch_factor=2 if args.workers else None,
+        **worker_options(args.workers, prefetch_factor=2),
     )
     with tqdm(total=len(dataset), desc=f"{kind} {split}", unit="video") as bar:
         for batch in loader:

@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -77,32 +78,38 @@ def build_loader(
 ) -> DataLoader:
     """A loader over this rank's share of a data set, in batches of `Collate(tokenizer)`.
 
-    Workers persist from epoch to epoch, with one thread each (more workers beat more threads). They are
-    forked where the system can: no reader is ever open when that happens, since a sample opens and closes
-    its own, workers never touch the GPU, and forked workers share the lists of a data set with their
-    parent. `context` names another way to start them ("spawn", "forkserver"). Memory is pinned where there
-    is a GPU.
+    Workers persist from epoch to epoch, and are started as `worker_options` has it. Memory is pinned where
+    there is a GPU.
     """
-    workers = {}
-    if num_workers:
-        if context is None and sys.platform == "linux":
-            context = "fork"
-        workers = {
-            "persistent_workers": True,
-            "prefetch_factor": prefetch_factor,
-            "multiprocessing_context": context,
-            "worker_init_fn": start_worker,
-        }
     return DataLoader(
         dataset,
         batch_size=batch_size,
         sampler=EpochSampler(len(dataset), train, rank, world_size, seed),
-        num_workers=num_workers,
         collate_fn=Collate(tokenizer),
         pin_memory=torch.cuda.is_available() if pin_memory is None else pin_memory,
         generator=torch.Generator().manual_seed(seed),  # else each epoch draws from the model's generator
-        **workers,
+        persistent_workers=num_workers > 0,
+        **worker_options(num_workers, prefetch_factor, context),
     )
+
+
+def worker_options(num_workers: int, prefetch_factor: int, context: str | None = None) -> dict[str, Any]:
+    """How a DataLoader's workers are started: with one thread each, as more workers beat more threads.
+
+    They are forked where the system can: no reader is ever open when that happens, since a sample opens and
+    closes its own, workers never touch the GPU, and forked workers share the lists of a data set with their
+    parent. `context` names another way to start them ("spawn", "forkserver").
+    """
+    if not num_workers:
+        return {"num_workers": 0}
+    if context is None and sys.platform == "linux":
+        context = "fork"
+    return {
+        "num_workers": num_workers,
+        "prefetch_factor": prefetch_factor,
+        "multiprocessing_context": context,
+        "worker_init_fn": start_worker,
+    }
 
 
 def start_worker(worker: int) -> None:

@@ -201,13 +201,15 @@ class ClipDataset(Dataset):
 
 def collate(reads: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
     """Items of ClipDataset -> "rows", "num_frames", "duration", "video" [B, 12, 3, S, S] of the clips that
-    could be read (None when there are none), and "failures": row -> reason."""
+    could be read (absent when there are none), and "failures": row -> reason."""
     items = [item for read in reads for item in read]
     readable = [item for item in items if "failure" not in item]
-    return {
+    batch: dict[str, Any] = {
         "rows": [item["row"] for item in readable],
         "num_frames": [item["num_frames"] for item in readable],
         "duration": [item["duration"] for item in readable],
-        "video": stack([item["video"] for item in readable]) if readable else None,
         "failures": {item["row"]: item["failure"] for item in items if "failure" in item},
     }
+    if readable:
+        batch["video"] = stack([item["video"] for item in readable])
+    return batch

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from data_loader.collate import stack
-from data_loader.loader import start_worker
 from downstream.cache import EmbeddingCache, file_key, or_warn
+from downstream.reading import read_batches
 from trainer.distributed import DistContext
 
 PRECISIONS = ("fp32", "bf16")
@@ -143,18 +143,18 @@ class Embedder:
     ) -> tuple[dict[int, torch.Tensor], dict[int, str]]:
         """Embed items `indices`, each process its share; every process gets all results, in index order."""
         mine = list(indices[self.context.rank :: self.context.world_size])
-        loader = DataLoader(
-            Subset(dataset, mine),
-            batch_size=self.batch_size,
-            num_workers=min(self.num_workers, len(mine)),
-            collate_fn=collate_clips,
-            worker_init_fn=start_worker,
-            pin_memory=self.context.device.type == "cuda",
+        batches = read_batches(
+            dataset,
+            mine,
+            self.batch_size,
+            collate_clips,
+            num_workers=self.num_workers,
+            device=self.context.device,
         )
         rows: dict[int, torch.Tensor] = {}
         missing: dict[int, str] = {}
         with progress_bar(len(mine), "video", self.context) as bar:
-            for batch in loader:
+            for batch in batches:
                 missing |= batch["missing"]
                 if batch["index"]:
                     embeds = self.encode_clips(batch["video"], batch["valid_frames"])

@@ -13,15 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch.utils.data import DataLoader
 
-from data_loader.loader import start_worker
 from downstream.clips import NUM_FRAMES, Clip, ClipDataset, collate, find_clips
 from downstream.embedder import Embedder, progress_bar
 from downstream.evaluation import load_trained
 from downstream.feature_files import FeatureTable, check_format, find_videos, write_features
 from downstream.feature_parts import PartStore
 from downstream.options import default_workers, join_processes
+from downstream.reading import read_batches
 from trainer.distributed import DistContext
 
 READ_TOGETHER = 16  # windows of a file, see `clips.read_together`
@@ -118,18 +117,18 @@ def embed_clips(
     context = embedder.context
     mine = list(range(context.rank, len(dataset), context.world_size))
     clips_of_read = max(map(len, dataset.reads), default=1)
-    loader = DataLoader(
+    batches = read_batches(
         dataset,
-        batch_size=embedder.batch_size // clips_of_read,
-        sampler=mine,
-        num_workers=min(num_workers, len(mine)),
-        collate_fn=collate,
-        worker_init_fn=start_worker,
-        pin_memory=context.device.type == "cuda",
+        mine,
+        embedder.batch_size // clips_of_read,
+        collate,
+        num_workers=num_workers,
+        device=context.device,
+        clips_an_item=clips_of_read,
     )
     failed: dict[str, str] = {}
     with progress_bar(sum(len(dataset.reads[i]) for i in mine), "clip", context) as bar:
-        for batch in loader:
+        for batch in batches:
             failed |= {dataset.clips[row].path: reason for row, reason in batch["failures"].items()}
             if batch["rows"]:
                 clips = [dataset.clips[row] for row in batch["rows"]]
