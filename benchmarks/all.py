@@ -27,11 +27,11 @@ BENCHMARKS = {
     "inference-B_32": "inference --arch TVTSv2_B_32 --profile",
     "inference-B_16": "inference --arch TVTSv2_B_16 --profile",
     "inference-H_14": "inference --arch TVTSv2_H_14 --profile --rounds 3",
-    "loading": "data_loading --gpu-rate B/32=850 B/16=450 H/14=85 --workers 1 4 8 16",
+    "loading": "data_loading --gpu-rate B/32=849 B/16=470 H/14=89 --workers 1 4 8 16",
     "end-to-end-B_16": "end_to_end --arch TVTSv2_B_16 --workers 8 --raw-steps 40",
     "end-to-end-H_14": "end_to_end --arch TVTSv2_H_14 --workers 4 --batch-size 32 --steps 60 --raw-steps 20 "
     "--warm-up 20 --set arch.activation_checkpointing=mlp",
-    "features-B_16": "feature_extraction --arch TVTSv2_B_16 --workers 16",
+    "features-B_16": "feature_extraction --arch TVTSv2_B_16 --workers 16 --reader pyav",
     "search": "search",
     "scaling-ddp": "scaling --arch TVTSv2_B_16 --gpus 1,2",
     "scaling-ddp-H_14": "scaling --arch TVTSv2_H_14 --batch-size 32 --activation-checkpointing mlp "

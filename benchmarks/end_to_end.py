@@ -28,7 +28,7 @@ import pandas as pd
 from torch.utils.data import DataLoader
 
 from benchmarks.common import report
-from benchmarks.videos import add_arguments, choose_videos, link_videos
+from benchmarks.videos import add_arguments, choose_videos, is_prepared, link_videos
 from data_loader.cores import usable_cores
 from data_loader.loader import JointLoader
 from data_loader.video import READERS
@@ -231,7 +231,7 @@ def plan(args: argparse.Namespace, sets: Mapping[str, Sequence[Path]], folder: P
     for number, (name, videos) in enumerate(sets.items()):
         data, own = folder / f"data{number}", folder / "runs" / str(number)
         lay_out(data, videos, count, [find_extent(str(path))[0] for path in videos])
-        raw = not name.endswith(" prepared")
+        raw = not is_prepared(name)
         runs.append(Run(name, overrides(args, data, own, (raw and args.raw_steps) or args.steps), own))
     # The steps alone take the first batches of the last set: prepared videos are read sooner.
     own = folder / "runs" / "alone"

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # to run as a file
 import torch
 
 from benchmarks.common import report
-from benchmarks.videos import add_arguments, choose_videos, link_videos
+from benchmarks.videos import add_arguments, choose_videos, is_prepared, link_videos
 from data_loader.cores import usable_cores
 from downstream.embedder import PRECISIONS
 from model import VARIANTS, create_model
@@ -48,7 +48,7 @@ def measure(name: str, videos: Sequence[Path], args: argparse.Namespace, weights
     options += ["--batch-size", str(args.batch_size), "--num-workers", str(args.workers)]
     options += ["--reader", args.reader] + (["--device", args.device] if args.device else [])
     count = args.count
-    if not name.endswith(" prepared"):
+    if not is_prepared(name):
         count = args.raw_count or min(count, RAW_COUNT)
     with tempfile.TemporaryDirectory() as where:
         folder = Path(where)

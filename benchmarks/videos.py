@@ -26,6 +26,7 @@ SIZES = {"340x256": (340, 256), "720p": (1280, 720)}  # width, height
 CRF = {"340x256": 14, "720p": 21}
 FPS, SCENE_SECONDS, SOUND_RATE = 25, 5, 44100
 MARGIN = 64  # pixels around a scene to pan over
+PREPARED = " prepared"  # ends the names of sets that are
 
 
 def make_videos(folder: Path, size: str, count: int, seconds: tuple[float, float] = (10, 30)) -> list[Path]:
@@ -127,6 +128,11 @@ def prepared(videos: list[Path]) -> list[Path]:
     return [target / video.relative_to(source) for video in videos]
 
 
+def is_prepared(name: str) -> bool:
+    """Whether a set of `choose_videos` holds prepared videos."""
+    return name.endswith(PREPARED)
+
+
 def link_videos(videos: Sequence[Path], names: Sequence[Path]) -> None:
     """Gives the videos many names, in turn."""
     for i, name in enumerate(names):
@@ -167,5 +173,5 @@ def choose_videos(args: argparse.Namespace) -> dict[str, list[Path]]:
         if not args.no_raw:
             sets[size] = videos
         if not args.no_prepared:
-            sets[f"{size} prepared"] = prepared(videos)
+            sets[size + PREPARED] = prepared(videos)
     return sets
