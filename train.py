@@ -16,10 +16,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 from torch.distributed.elastic.multiprocessing.errors import record
 
 from trainer.build import build_trainer
-from trainer.config import load_config
-from trainer.distributed import explain_lost_peers, leaving_group, setup
-from trainer.errors import run_errors, user_errors
 from trainer.signals import Stopped
+from utils.config import load_config
+from utils.errors import run_errors, user_errors
+from utils.processes import explain_lost_peers, leaving_group, setup
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

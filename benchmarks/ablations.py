@@ -23,8 +23,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # to run as a file
 from tqdm import tqdm
 
 from benchmarks import common
-from trainer.config import REPOSITORY
-from trainer.errors import user_errors
+from utils.config import REPOSITORY
+from utils.errors import user_errors
 
 # Name -> what differs from configs/demo.json, where both towers learn from random weights.
 ABLATIONS: dict[str, tuple[str, ...]] = {

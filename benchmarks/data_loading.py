@@ -33,7 +33,7 @@ from data_loader.collate import Collate
 from data_loader.cores import usable_cores
 from data_loader.readers.memory import keep_freed_memory
 from data_loader.video import READERS, read_frames
-from trainer.errors import user_errors
+from utils.errors import user_errors
 
 NUM_FRAMES = 12
 FASTEST = 150  # clips/s of a worker that there are names for; one that reads more is timed for less long

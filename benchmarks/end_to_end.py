@@ -35,9 +35,9 @@ from data_loader.video import READERS
 from downstream.clips import find_extent
 from model import VARIANTS
 from trainer.build import build_loaders, build_trainer
-from trainer.config import REPOSITORY, load_config
-from trainer.distributed import setup
-from trainer.errors import user_errors
+from utils.config import REPOSITORY, load_config
+from utils.errors import user_errors
+from utils.processes import setup
 
 SPEECH = "so now we take the pan and put it on the stove then a little oil goes in and you stir it well"
 WORDS = SPEECH.split(" ")

@@ -24,8 +24,8 @@ from benchmarks.videos import add_arguments, choose_videos, is_prepared, link_vi
 from data_loader.cores import usable_cores
 from downstream.embedder import PRECISIONS
 from model import VARIANTS, create_model
-from trainer.config import REPOSITORY
-from trainer.errors import user_errors
+from utils.config import REPOSITORY
+from utils.errors import user_errors
 
 RAW_COUNT = 512
 COMMAND = REPOSITORY / "downstream" / "feature_extraction.py"

@@ -28,13 +28,13 @@ from benchmarks.timing import add_recomputation
 from benchmarks.train_step import random_batch
 from model import VARIANTS, create_model, is_new_parameter
 from model.flops import train_flops_per_clip
-from trainer.config import load_config
-from trainer.distributed import DistContext, leaving_group, setup
 from trainer.engine import ENGINES, build_engine
 from trainer.gather import GATHERS
 from trainer.optim import build_optimizer, build_scheduler, parameter_groups
 from trainer.precision import DTYPES, choose_precision
 from trainer.step import TrainStep
+from utils.config import load_config
+from utils.processes import DistContext, leaving_group, setup
 
 
 def measure(args: argparse.Namespace, context: DistContext) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from downstream.embedder import Embedder
 from downstream.feature_files import FeatureTable
 from downstream.search import BLOCK, VideoIndex
 from model import create_model
-from trainer.distributed import setup
+from utils.processes import setup
 
 WINDOWS = 360  # of a video, so that a million are 2,778 hours in windows of ten seconds
 QUERIES = [f"a person rides a bicycle along the sea, take {i}" for i in range(20)]

@@ -22,8 +22,8 @@ from model.flops import train_flops_per_clip
 from model.loss import NormSoftmaxLoss, sort_loss
 from model.metric import sim_matrix
 from model.variants import get_variant
-from trainer.errors import user_errors
 from trainer.optim import build_optimizer, parameter_groups
+from utils.errors import user_errors
 
 OPTIMIZER = {"new_lr": 1e-4, "clip_lr": 1e-7, "weight_decay": 0.05, "betas": (0.9, 0.999), "eps": 1e-6}
 

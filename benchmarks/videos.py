@@ -20,7 +20,7 @@ from tqdm import tqdm
 from data_loader.cores import usable_cores
 from data_loader.prepare.videos import Encoding, convert_tree
 from downstream.feature_files import find_videos
-from trainer.config import REPOSITORY
+from utils.config import REPOSITORY
 
 SIZES = {"340x256": (340, 256), "720p": (1280, 720)}  # width, height
 CRF = {"340x256": 14, "720p": 21}

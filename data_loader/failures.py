@@ -3,10 +3,12 @@
 import logging
 from collections import Counter
 
+from utils.errors import RunError
+
 logger = logging.getLogger(__name__)
 
 
-class TooManyUnreadable(RuntimeError):
+class TooManyUnreadable(RunError):
     """More videos than the limit allows cannot be read."""
 
 

@@ -1,11 +1,9 @@
 """Embeddings kept on disk, one row a text or video, and used again as long as their inputs are the same."""
 
-import contextlib
 import hashlib
 import json
 import os
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from trainer.files import WriteError
+from utils.files import whole_file
 
 
 def sha256_of(path: Path) -> str:
@@ -32,58 +30,6 @@ def file_key(path: str | Path) -> str:
     except OSError:
         return json.dumps([str(path), -1, -1])
     return json.dumps([str(path), status.st_size, status.st_mtime_ns])
-
-
-def replace_file(path: Path, write: Any) -> None:
-    """Let `write(temporary path)` make a file, then move it to `path` in one step.
-
-    A reader, or a run that is killed, never meets half a file.
-
-    Raises:
-        WriteError: the folder cannot be made or written, or the disk is full.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with _naming(path):
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write(temporary)
-            os.replace(temporary, path)
-        finally:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
-
-
-def check_folder(folder: Path) -> None:
-    """Make a folder for results and see that it can be written: better said before hours of work than after.
-
-    Raises:
-        WriteError: it cannot.
-    """
-    probe = folder / f".probe.{os.getpid()}.tmp"
-    with _naming(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
-
-
-@contextlib.contextmanager
-def or_warn() -> Iterator[None]:
-    """What is written within can be done without: where it cannot be written, a warning says so."""
-    try:
-        yield
-    except WriteError as error:
-        print(f"warning: {error}", file=sys.stderr)
-
-
-@contextlib.contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise WriteError(
-            f"could not write {path}: {error.strerror or error}; see that there is room and that the folder "
-            "can be written, or name another"
-        ) from error
 
 
 class EmbeddingCache:
@@ -115,4 +61,5 @@ class EmbeddingCache:
         """Write rows [M, D] under their keys, in place of what was there."""
         facts = {"fingerprint": self.fingerprint, "keys": json.dumps(list(keys))}
         contents = save({"embeddings": rows.contiguous()}, facts)
-        replace_file(self.path, lambda file: file.write_bytes(contents))
+        with whole_file(self.path) as unfinished:
+            unfinished.write_bytes(contents)

@@ -22,9 +22,9 @@ import data_loader.demo
 from data_loader.cores import usable_cores
 from downstream.report import draw_table, write_json
 from trainer.checkpoints import list_checkpoints, read_newest
-from trainer.config import REPOSITORY
 from trainer.curves import draw_curves
-from trainer.errors import user_errors
+from utils.config import REPOSITORY
+from utils.errors import user_errors
 
 ARCH = "TVTSv2_Demo"
 Command = tuple[object, ...]  # a script of the repository and its arguments

@@ -11,9 +11,10 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from data_loader.collate import stack
-from downstream.cache import EmbeddingCache, file_key, or_warn
+from downstream.cache import EmbeddingCache, file_key
 from downstream.reading import read_batches
-from trainer.distributed import DistContext
+from utils.files import or_warn
+from utils.processes import DistContext
 
 PRECISIONS = ("fp32", "bf16")
 

@@ -11,7 +11,7 @@ from typing import Any
 from CLIP import tokenize as clip_tokenize
 from data_loader import build_dataset
 from data_loader.base import VideoDataset
-from downstream.cache import check_folder, or_warn, sha256_of
+from downstream.cache import sha256_of
 from downstream.embedder import Embedder, VideoEmbeddings
 from downstream.options import find_checkpoint, join_processes, read_config
 from downstream.report import (
@@ -26,10 +26,10 @@ from downstream.report_pages import write_report
 from downstream.windows import SlidingWindows
 from model import create_model, load_checkpoint
 from OpenCLIP import tokenize as openclip_tokenize
-from trainer.config import REPOSITORY, Config, ConfigError, resolve_path
-from trainer.distributed import DistContext, leaving_group
-from trainer.errors import run_errors, user_errors
-from trainer.files import WriteError
+from utils.config import REPOSITORY, Config, ConfigError, resolve_path
+from utils.errors import run_errors, user_errors
+from utils.files import WriteError, check_folder, or_warn
+from utils.processes import DistContext, leaving_group
 
 Evaluate = Callable[[VideoDataset, VideoEmbeddings, Embedder, Config], Evaluation]
 

@@ -12,15 +12,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # to run as a file from anywhere
 
-from downstream.cache import check_folder
 from downstream.feature_files import check_named, find_videos
 from downstream.feature_map import write_map
 from downstream.features import Extraction, extract_features, extract_texts, read_texts
 from downstream.options import add_model_options, add_speed_options, join_processes, positive_seconds
 from downstream.report import failed_files, versions, write_json
-from trainer.config import REPOSITORY, resolve_path
-from trainer.distributed import DistContext, leaving_group
-from trainer.errors import run_errors, user_errors
+from utils.config import REPOSITORY, resolve_path
+from utils.errors import run_errors, user_errors
+from utils.files import check_folder
+from utils.processes import DistContext, leaving_group
 
 
 def build_parser(arch: str) -> argparse.ArgumentParser:

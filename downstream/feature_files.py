@@ -13,7 +13,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from downstream.cache import replace_file
+from utils.files import whole_file
 
 FORMATS = (".safetensors", ".npz", ".parquet")
 VIDEO_SUFFIXES = {
@@ -133,7 +133,8 @@ def write_features(path: str | Path, table: FeatureTable) -> None:
     """
     path = check_format(path)
     write = {".safetensors": _write_safetensors, ".npz": _write_npz, ".parquet": _write_parquet}[path.suffix]
-    replace_file(path, lambda temporary: write(temporary, table))
+    with whole_file(path) as unfinished:
+        write(unfinished, table)
 
 
 def read_features(path: str | Path, without: Collection[str] = ()) -> FeatureTable:

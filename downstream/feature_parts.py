@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from downstream.cache import replace_file
 from downstream.feature_files import FeatureTable, join_tables, read_features, write_features
+from utils.files import write_text
 
 Key = tuple[Any, ...]
 KEY_COLUMNS = ("path", "size_bytes", "modified_ns", "start")  # "start" only with windows
@@ -47,7 +47,7 @@ class PartStore:
         begun = self.folder / "facts.json"
         if begun.exists():
             self._check(json.loads(begun.read_text()), self.folder)
-        replace_file(begun, lambda file: file.write_text(json.dumps(self.facts)))
+        write_text(json.dumps(self.facts), begun)
         return {key for table in self._tables() for key in row_keys(table)}
 
     def add(self, table: FeatureTable) -> None:

@@ -21,7 +21,7 @@ from downstream.feature_files import FeatureTable, check_format, find_videos, wr
 from downstream.feature_parts import PartStore
 from downstream.options import default_workers, join_processes
 from downstream.reading import read_batches
-from trainer.distributed import DistContext
+from utils.processes import DistContext
 
 READ_TOGETHER = 16  # windows of a file, see `clips.read_together`
 

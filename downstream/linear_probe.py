@@ -22,7 +22,6 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from data_loader.base import VideoDataset
-from downstream.cache import replace_file
 from downstream.embedder import VideoEmbeddings, exact_float32
 from downstream.evaluation import (
     TrainedModel,
@@ -40,9 +39,10 @@ from downstream.evaluation import (
 from downstream.options import evaluation_parser, join_processes, read_config
 from downstream.recognition import class_queries
 from downstream.report import Evaluation, draw_table, evaluation_table
-from trainer.config import Config, ConfigError
-from trainer.distributed import DistContext, leaving_group
-from trainer.errors import run_errors, user_errors
+from utils.config import Config, ConfigError
+from utils.errors import run_errors, user_errors
+from utils.files import whole_file
+from utils.processes import DistContext, leaving_group
 
 PENALTIES = tuple(10.0**-k for k in (0, 1, 2, 3, 4, 5, 6))
 HELD_OUT = 0.1
@@ -197,7 +197,8 @@ def run_probe(
     print(draw_table(["top-1 on held-out training videos"], [("weight decay", [""]), *rows]) + "\n")
     print(evaluation_table(evaluation, config, trained.arch))
     tensors = {"weight": weights[:-1].T.contiguous().cpu(), "bias": weights[-1].contiguous().cpu()}
-    replace_file(output / "probe.safetensors", lambda file: file.write_bytes(save(tensors)))
+    with whole_file(output / "probe.safetensors") as unfinished:
+        unfinished.write_bytes(save(tensors))
     write_outputs(evaluation, splits["test"][0], config, trained, args)
 
 

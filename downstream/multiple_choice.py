@@ -16,7 +16,7 @@ from downstream.options import evaluation_parser
 from downstream.recognition import label_ranks
 from downstream.report import Evaluation, first_ranked
 from model.metric import sim_matrix
-from trainer.config import Config
+from utils.config import Config
 
 
 def evaluate(

@@ -8,8 +8,8 @@ from pathlib import Path
 from data_loader.cores import usable_cores
 from downstream.embedder import PRECISIONS
 from model import VARIANTS
-from trainer.config import REPOSITORY, Config, ConfigError, load_config, nearest_key, resolve_path
-from trainer.distributed import DistContext, setup
+from utils.config import REPOSITORY, Config, ConfigError, load_config, nearest_key, resolve_path
+from utils.processes import DistContext, setup
 
 CONFIGS = Path(__file__).resolve().parent / "configs"
 RELEASED = {

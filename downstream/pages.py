@@ -14,7 +14,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from data_loader.video import VideoReadError, read_frames
-from downstream.cache import replace_file
+from utils.files import write_text
 
 TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).parent / "templates"),
@@ -104,4 +104,4 @@ def data_uri(image: Image.Image) -> str:
 def write_page(path: Path, template: str, **values: Any) -> None:
     """Fill a template of downstream/templates/ and put it at `path` in one step; all values are escaped."""
     text = TEMPLATES.get_template(template).render(**values)
-    replace_file(path, lambda file: file.write_text(text, encoding="utf-8"))
+    write_text(text, path)

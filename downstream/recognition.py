@@ -19,7 +19,7 @@ from downstream.evaluation import accuracy, run_command
 from downstream.options import evaluation_parser
 from downstream.report import Evaluation
 from model.metric import sim_matrix
-from trainer.config import Config
+from utils.config import Config
 
 
 def evaluate(

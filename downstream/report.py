@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from downstream.cache import replace_file
-from trainer.config import REPOSITORY, Config
+from utils.config import REPOSITORY, Config
+from utils.files import write_text
 
 PACKAGES = ("torch", "numpy", "decord", "av", "open_clip_torch", "safetensors")
 TITLES = {
@@ -175,7 +175,7 @@ def write_results(
 
 
 def write_json(path: Path, value: Any) -> None:
-    replace_file(path, lambda file: file.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n"))
+    write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", path)
 
 
 def failed_files(missing: Mapping[str, str]) -> list[dict[str, str]]:

@@ -9,7 +9,7 @@ from typing import Any
 from data_loader.base import VideoDataset
 from downstream.pages import Picture, Thumbnails, thumbnails, write_page
 from downstream.report import Evaluation
-from trainer.config import Config
+from utils.config import Config
 
 MOST_QUERIES = 1000  # on a page; more would be slow to open, and nobody reads that far
 

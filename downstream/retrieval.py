@@ -18,7 +18,7 @@ from downstream.evaluation import run_command
 from downstream.options import evaluation_parser
 from downstream.report import Evaluation, first_ranked
 from model.metric import sim_matrix, t2v_metrics, v2t_metrics
-from trainer.config import Config
+from utils.config import Config
 
 
 def evaluate(

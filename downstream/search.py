@@ -22,15 +22,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # to run as a file
 import faiss
 import numpy as np
 
-from downstream.cache import check_folder
 from downstream.embedder import Embedder
 from downstream.evaluation import load_trained
 from downstream.feature_files import FeatureTable, read_features
 from downstream.features import read_texts
 from downstream.options import add_checkpoint_option, add_device_option, join_processes, positive
 from downstream.pages import STRIP, Picture, thumbnails, write_page
-from trainer.distributed import leaving_group
-from trainer.errors import run_errors, user_errors
+from utils.errors import run_errors, user_errors
+from utils.files import check_folder
+from utils.processes import leaving_group
 
 BLOCK = 2**16  # rows normalised at once, so that the features are not held twice
 ROW = np.dtype([("video", np.int64), ("start", np.float64), ("end", np.float64), ("duration", np.float64)])

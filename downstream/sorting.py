@@ -20,16 +20,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # to run as a file
 import torch
 from tqdm import tqdm
 
-from downstream.cache import check_folder
 from downstream.embedder import exact_float32
 from downstream.options import join_processes
 from downstream.report import draw_table, write_json
 from model import load_checkpoint
 from trainer.build import build_model, build_val_loader
-from trainer.config import ConfigError, load_config, resolve_path
-from trainer.distributed import DistContext, leaving_group
-from trainer.errors import run_errors, user_errors
 from trainer.step import to_device
+from utils.config import ConfigError, load_config, resolve_path
+from utils.errors import run_errors, user_errors
+from utils.files import check_folder
+from utils.processes import DistContext, leaving_group
 
 
 @torch.inference_mode()

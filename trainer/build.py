@@ -17,10 +17,10 @@ from data_loader.video import READERS
 from model import create_model, load_checkpoint, load_clip_weights
 from trainer.boards import import_wandb
 from trainer.checkpoints import list_checkpoints, prepare_folder
-from trainer.config import Config, ConfigError, resolve_path
-from trainer.distributed import DistContext
 from trainer.run_log import setup_logging
 from trainer.trainer import Trainer
+from utils.config import Config, ConfigError, resolve_path
+from utils.processes import DistContext
 
 logger = logging.getLogger(__name__)
 

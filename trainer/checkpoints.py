@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from model.checkpoint import read_state_dict
-from trainer.files import UNFINISHED, RunWriteError, whole_file
 from trainer.sharded import read_rest, remove_sharded
+from utils.files import UNFINISHED, RunWriteError, unfinished_name, whole_file
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ def save_atomically(state: Mapping[str, Any], path: Path) -> None:
         RunWriteError: the disk is full or the folder cannot be written; an earlier file of that name
             is untouched.
     """
-    with whole_file(path) as unfinished, unfinished.open("wb") as file:
+    with whole_file(path, RunWriteError) as unfinished, unfinished.open("wb") as file:
         torch.save(dict(state), file)
         file.flush()
         os.fsync(file.fileno())
@@ -52,7 +52,7 @@ def mark_best(checkpoint: Path) -> None:
         weights = {"state_dict": read_state_dict(checkpoint)}
         save_atomically({**rest, **weights}, checkpoint.with_name(BEST_NAME))
         return
-    with whole_file(checkpoint.with_name(BEST_NAME)) as unfinished:
+    with whole_file(checkpoint.with_name(BEST_NAME), RunWriteError) as unfinished:
         try:
             os.link(checkpoint, unfinished)
         except OSError:  # some network and USB drives have no hard links
@@ -69,7 +69,7 @@ def prepare_folder(run_dir: Path) -> None:
         run_dir.mkdir(parents=True, exist_ok=True)
         for path in run_dir.glob(f".*{UNFINISHED}"):
             remove(path)
-        (probe := run_dir / f".probe{UNFINISHED}").touch()
+        (probe := unfinished_name(run_dir / "probe")).touch()
         probe.unlink()
     except OSError as error:
         raise RunWriteError(

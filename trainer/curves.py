@@ -11,7 +11,7 @@ import matplotlib
 matplotlib.use("Agg")  # no screen needed
 from matplotlib import pyplot as plt
 
-from trainer.errors import user_errors
+from utils.errors import user_errors
 
 Rows = Sequence[Mapping[str, Any]]
 

@@ -14,9 +14,9 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from model import ModelOutput, TVTSv2
-from trainer.config import ConfigError, check_counts
-from trainer.distributed import DistContext
 from trainer.precision import Precision
+from utils.config import ConfigError, check_counts
+from utils.processes import DistContext
 
 # Whether DDP sends the buffers around before each forward; PyTorch 2.14 has renamed it.
 _ARGUMENTS = inspect.signature(nn.parallel.DistributedDataParallel).parameters

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from model.flops import train_flops_per_clip
-from trainer.distributed import DistContext
+from utils.processes import DistContext
 
 # Dense bf16 TFLOP/s of the data sheets, for the share of it that the model's own arithmetic reaches (MFU).
 PEAK_TFLOPS = {"H200": 989, "H100": 989, "A100": 312, "L40": 181, "4090": 165, "V100": 125}

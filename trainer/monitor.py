@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from trainer.checkpoints import BEST_NAME, mark_best
-from trainer.files import write_text_atomically
+from utils.files import RunWriteError, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -52,5 +52,5 @@ class Monitor:
             return
         mark_best(checkpoint)
         note = {"monitor": f"{self.mode} {self.name}", "value": value, "checkpoint": checkpoint.name}
-        write_text_atomically(json.dumps(note) + "\n", self.note)
+        write_text(json.dumps(note) + "\n", self.note, RunWriteError)
         logger.info("best so far: %s, %s %.2f", checkpoint.name, self.name, value)

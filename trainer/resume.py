@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from trainer.checkpoints import list_checkpoints, read_checkpoint, read_newest
-from trainer.config import resolve_path
 from trainer.sharded import restore
+from utils.config import resolve_path
 
 if TYPE_CHECKING:
     from trainer.trainer import Trainer

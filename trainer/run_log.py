@@ -15,8 +15,8 @@ from typing import Any
 import torch
 
 from trainer.boards import Boards
-from trainer.config import REPOSITORY
-from trainer.files import RunWriteError, write_text_atomically
+from utils.config import REPOSITORY
+from utils.files import RunWriteError, write_text
 
 
 def setup_logging(run_dir: Path | None, is_main: bool) -> None:
@@ -54,7 +54,7 @@ class RunLog:
         if self.path.is_file():
             lines = [line for line in self.path.read_text().splitlines() if line.endswith("}")]
             kept = [line for line in lines if json.loads(line)["step"] <= global_step]
-            write_text_atomically("".join(f"{line}\n" for line in kept), self.path)
+            write_text("".join(f"{line}\n" for line in kept), self.path, RunWriteError)
 
     def has(self, kind: str, step: int) -> bool:
         """Whether there is a row of that kind for that step."""
@@ -78,8 +78,8 @@ class RunLog:
 
 def write_settings(run_dir: Path, config: Mapping[str, Any]) -> None:
     """Save the resolved config, and the command, commit, versions and machine that it runs with."""
-    write_text_atomically(json.dumps(config, indent=2) + "\n", run_dir / "config.json")
-    write_text_atomically(json.dumps(environment(), indent=2) + "\n", run_dir / "environment.json")
+    write_text(json.dumps(config, indent=2) + "\n", run_dir / "config.json", RunWriteError)
+    write_text(json.dumps(environment(), indent=2) + "\n", run_dir / "environment.json", RunWriteError)
 
 
 def environment() -> dict[str, Any]:

@@ -22,9 +22,9 @@ from torch.distributed.tensor import DTensor
 
 from model import load_checkpoint
 from model.checkpoint import SIZES, check_whole
-from trainer.distributed import DistContext
 from trainer.engine import slice_like
-from trainer.files import UNFINISHED, RunWriteError, flush_folder
+from utils.files import UNFINISHED, RunWriteError, flush_folder
+from utils.processes import DistContext
 
 logger = logging.getLogger(__name__)
 

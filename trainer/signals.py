@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from trainer.distributed import DistContext
+from utils.processes import DistContext
 
 
 class Stopped(Exception):

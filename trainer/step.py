@@ -11,10 +11,10 @@ from torch.distributed.tensor import DTensor
 from model import ModelOutput
 from model.loss import sort_loss
 from model.text_encoder import cut_to_longest
-from trainer.distributed import DistContext
 from trainer.engine import DataParallel, FullyShardedDataParallel
 from trainer.gather import check_gather, contrastive_loss
 from trainer.precision import Precision
+from utils.processes import DistContext
 
 # What the model reads of a batch, beside the texts.
 VIDEO_INPUTS = ("video", "keep_ind", "valid_frames")

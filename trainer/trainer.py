@@ -16,8 +16,6 @@ from data_loader.failures import UnreadableCounter
 from data_loader.loader import JointLoader
 from model import is_new_parameter
 from trainer.checkpoints import checkpoint_path, remove_old, save_atomically
-from trainer.config import check_counts
-from trainer.distributed import DistContext
 from trainer.engine import build_engine
 from trainer.meter import StepMeter
 from trainer.monitor import Monitor
@@ -35,6 +33,8 @@ from trainer.sharded import save_sharded
 from trainer.signals import LateSum, Stopped, StopSignal
 from trainer.step import TrainStep, to_device
 from trainer.validation import validate
+from utils.config import check_counts
+from utils.processes import DistContext
 
 logger = logging.getLogger(__name__)
 

@@ -11,9 +11,9 @@ from torch import nn
 from tqdm import tqdm
 
 from model.metric import sim_matrix, t2v_metrics, v2t_metrics
-from trainer.distributed import DistContext
 from trainer.signals import StopSignal
 from trainer.step import to_device
+from utils.processes import DistContext
 
 logger = logging.getLogger(__name__)
 

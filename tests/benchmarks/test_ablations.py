@@ -5,7 +5,7 @@ import json
 import pytest
 
 from benchmarks import ablations
-from trainer.config import REPOSITORY, load_config
+from utils.config import REPOSITORY, load_config
 
 
 @pytest.mark.parametrize("name", ablations.ABLATIONS)

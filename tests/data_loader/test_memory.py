@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from trainer.config import REPOSITORY
+from utils.config import REPOSITORY
 
 # Pages that a process maps while it allocates four arrays of 8 MB and frees them, 20 times over.
 PAGES = """

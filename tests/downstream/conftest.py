@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from model import create_model
-from trainer.distributed import DistContext
 from trainer.sharded import save_sharded
+from utils.processes import DistContext
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from trainer.config import REPOSITORY
+from utils.config import REPOSITORY
 
 
 def launch(command: list[str], cwd: Path) -> subprocess.CompletedProcess:

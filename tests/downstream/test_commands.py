@@ -13,7 +13,7 @@ from downstream import linear_probe, multiple_choice, recognition, retrieval
 from downstream.embedder import Embedder
 from downstream.evaluation import run_all
 from downstream.options import RELEASED, default_workers, find_checkpoint
-from trainer.config import REPOSITORY
+from utils.config import REPOSITORY
 
 from . import layouts
 from .launch import launch

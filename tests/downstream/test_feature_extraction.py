@@ -19,7 +19,7 @@ from data_loader.video import read_frames
 from downstream import feature_extraction, features
 from downstream.feature_files import read_features
 from downstream.features import extract_features
-from trainer.config import REPOSITORY
+from utils.config import REPOSITORY
 
 from .launch import launch
 from .layouts import write_video

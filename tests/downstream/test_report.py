@@ -7,7 +7,7 @@ import pytest
 from downstream.evaluation import accuracy
 from downstream.options import CONFIGS
 from downstream.report import Evaluation, evaluation_table, paper_tables, published
-from trainer.config import load_config
+from utils.config import load_config
 
 
 def config(name: str, *overrides: str) -> dict:

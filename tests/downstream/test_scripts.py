@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from trainer.config import REPOSITORY
+from utils.config import REPOSITORY
 
 from . import layouts
 

@@ -8,7 +8,7 @@ import torch
 from data_loader.demo import generate
 from downstream import sorting
 from trainer.build import build_model, build_val_loader
-from trainer.config import REPOSITORY, load_config
+from utils.config import REPOSITORY, load_config
 
 from .launch import torchrun
 

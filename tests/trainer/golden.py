@@ -17,7 +17,7 @@ import numpy as np
 import train
 from model.variants import VARIANTS, Variant
 from tests.trainer.runs import rows
-from trainer.config import REPOSITORY
+from utils.config import REPOSITORY
 
 GOLDEN = REPOSITORY / "tests/golden"
 LOSSES = GOLDEN / "demo_losses.json"

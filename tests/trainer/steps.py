@@ -11,12 +11,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from model import create_model, is_new_parameter
 from trainer.checkpoints import read_checkpoint, save_atomically
-from trainer.distributed import DistContext, leaving_group, setup
 from trainer.engine import build_engine
 from trainer.optim import build_optimizer, build_scheduler, parameter_groups
 from trainer.precision import Precision
 from trainer.sharded import restore, save_sharded
 from trainer.step import TrainStep
+from utils.processes import DistContext, leaving_group, setup
 
 BATCH = 8
 OPTIMIZER = {"new_lr": 1e-3, "clip_lr": 1e-3, "weight_decay": 0.05, "betas": [0.9, 0.999], "eps": 1e-6}

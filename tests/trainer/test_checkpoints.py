@@ -14,8 +14,8 @@ from trainer.checkpoints import (
     remove_old,
     save_atomically,
 )
-from trainer.distributed import DistContext
 from trainer.sharded import restore, save_sharded
+from utils.processes import DistContext
 
 ALONE = DistContext(rank=0, world_size=1, local_rank=0, device=torch.device("cpu"))
 STATE = {"state_dict": {"w": torch.arange(1000.0)}, "optimizer": {}, "scheduler": {}, "loader": {}}

@@ -19,9 +19,9 @@ from tests.trainer.test_signals import children
 from trainer import step
 from trainer import trainer as trainer_module
 from trainer.checkpoints import list_checkpoints, read_checkpoint
-from trainer.config import REPOSITORY
 from trainer.precision import Precision
 from trainer.trainer import Trainer
+from utils.config import REPOSITORY
 
 ENDLESS = {"name": "two", "trainer__epochs": 1000, "trainer__log_every_s": 0, "data__val": []}
 

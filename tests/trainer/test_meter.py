@@ -8,8 +8,8 @@ import torch
 from model import create_model
 from model.flops import train_flops_per_clip
 from trainer import meter as meter_module
-from trainer.distributed import DistContext
 from trainer.meter import StepMeter
+from utils.processes import DistContext
 
 BATCH = {
     "video": torch.zeros(4, 12, 3, 64, 64, dtype=torch.uint8),

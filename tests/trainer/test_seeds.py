@@ -5,8 +5,8 @@ import torch
 
 from model import create_model
 from trainer.build import build_loaders
-from trainer.config import load_config
-from trainer.distributed import DistContext
+from utils.config import load_config
+from utils.processes import DistContext
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from trainer.checkpoints import read_checkpoint
-from trainer.config import REPOSITORY
+from utils.config import REPOSITORY
 
 SCRIPT = REPOSITORY / "scripts" / "slurm_train.sh"
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from trainer.config import REPOSITORY, ConfigError, load_config, resolve_path
+from utils.config import REPOSITORY, ConfigError, load_config, resolve_path
 
 
 def write(path, content) -> str:

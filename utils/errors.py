@@ -5,12 +5,16 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from data_loader.failures import TooManyUnreadable
-from trainer.files import WriteError
+from utils.files import WriteError
+
+
+class RunError(RuntimeError):
+    """Something about the data or the machine stops a run; the message says what to do."""
+
 
 MISTAKES = (ValueError, FileNotFoundError, FileExistsError, NotADirectoryError, PermissionError)
 # What a run may meet at any step; each says what happened and what to do.
-STOPS_A_RUN = (FloatingPointError, TooManyUnreadable, WriteError)
+STOPS_A_RUN = (FloatingPointError, RunError, WriteError)
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from trainer.distributed import setup
+from utils.processes import setup
 
 
 @pytest.fixture
