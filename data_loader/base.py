@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from torch.utils.data import Dataset
 
+from data_loader.failures import Failure
 from data_loader.masking import tube_mask
 from data_loader.records import need_folder
 from data_loader.sampling import sample_frames
@@ -45,7 +46,7 @@ class VideoDataset(Dataset):
 
     An item is a dict: "video" uint8 [num_frames, 3, image_size, image_size], zeros from frame
     "valid_frames" (int) on; "text" list[str], K of them; "keep_ind" int64 [n], patches kept (only with a
-    mask); "index" int; "id" str; "failures" list of (file, reason) that this sample replaces.
+    mask); "index" int; "id" str; "failures" list of Failures, the files that this sample replaces.
 
     A key is an index, or (epoch, index). All that is random in a sample is drawn from a generator seeded by
     (seed, data set, epoch, index), so a sample does not depend on the rank, the worker or what came before.
@@ -54,7 +55,7 @@ class VideoDataset(Dataset):
     videos, in every worker.
 
     A file that cannot be read is replaced in "train" by another sample, drawn from the same generator. In
-    "val" it gives {"index", "id", "missing": reason}, so that no sample counts twice; in "test" it raises
+    "val" it gives {"index", "id", "missing": Failure}, so that no sample counts twice; in "test" it raises
     VideoReadError, or with `allow_missing` gives the same.
     """
 
@@ -161,7 +162,7 @@ class VideoDataset(Dataset):
         except VideoReadError as error:
             if self.view == "test" and not self.allow_missing:
                 raise
-            return {"index": index, "id": self.video_id(index), "missing": f"{error.path}: {error.reason}"}
+            return {"index": index, "id": self.video_id(index), "missing": Failure.of(error)}
 
     def training_item(self, index: int, rng: np.random.Generator) -> dict:
         failures = []
@@ -169,10 +170,10 @@ class VideoDataset(Dataset):
             try:
                 return {**self.sample(index, rng), "failures": failures}
             except VideoReadError as error:
-                failures.append((str(error.path), error.reason))
+                failures.append(Failure.of(error))
                 step = rng.integers(1, max(2, len(self)))  # to any other sample
                 index = int(index + step) % len(self)
-        listed = "\n".join(f"  {path}: {reason}" for path, reason in failures)
+        listed = "\n".join(f"  {failure}" for failure in failures)
         raise RuntimeError(
             f"{TRIES} videos of {self.name} in a row cannot be read; is its root, {self.root}, right?\n"
             f"{listed}\n"

@@ -96,15 +96,14 @@ def check(entry: dict[str, Any], args: argparse.Namespace) -> Iterator[tuple[str
     )
     with tqdm(total=len(dataset), desc=f"{kind} {split}", unit="video") as bar:
         for batch in loader:
-            for index, reason in batch["missing"]:
-                path = dataset.video_path(index)
-                yield kind, split, str(path), reason.removeprefix(f"{path}: ").replace("\t", " ")
+            for path, reason in batch["missing"]:
+                yield kind, split, path, reason.replace("\t", " ")
             bar.update(batch["size"])
 
 
 def missing_of(items: list[dict]) -> dict[str, Any]:
     """What is left of a batch: its size and what is missing."""
-    missing = [(item["index"], item["missing"]) for item in items if "missing" in item]
+    missing = [item["missing"] for item in items if "missing" in item]
     return {"size": len(items), "missing": missing}
 
 

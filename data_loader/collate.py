@@ -11,15 +11,15 @@ class Collate:
     int64 [B]; "keep_ind" int64 [B, n] when all items have a mask; "id" list[str]; "problems" what was
     mended in transcripts; "failures" the unreadable files of all items. "text": the K texts of each sample,
     clip-major (clip 0 of every sample, then clip 1, ...): int64 [K*B, 77] when a tokenizer (list[str] ->
-    int64 [M, 77]) is given, else list[str]. Items that are only a note of a missing video go to "missing",
-    a list of (index, reason); a batch of nothing else has no "video".
+    int64 [M, 77]) is given, else list[str]. Of items that are only a note of an unreadable video the
+    Failures go to "missing"; a batch of nothing else has no "video".
     """
 
     def __init__(self, tokenizer=None):
         self.tokenizer = tokenizer
 
     def __call__(self, items: list[dict]) -> dict:
-        missing = [(item["index"], item["missing"]) for item in items if "missing" in item]
+        missing = [item["missing"] for item in items if "missing" in item]
         items = [item for item in items if "missing" not in item]
         batch = {
             "index": torch.tensor([item["index"] for item in items], dtype=torch.int64),

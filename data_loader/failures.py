@@ -1,11 +1,30 @@
-"""Counting unreadable videos, so that a broken disk or a wrong path stops a run instead of spoiling it."""
+"""Videos that cannot be read: what is said of one, and how many stop a run.
+
+A broken disk or a wrong path should stop a run instead of spoiling it.
+"""
 
 import logging
 from collections import Counter
+from typing import NamedTuple
 
+from data_loader.readers.errors import VideoReadError
 from utils.errors import RunError
 
 logger = logging.getLogger(__name__)
+
+
+class Failure(NamedTuple):
+    """A file that cannot be read, and why: what becomes of it is up to the one who asked for it."""
+
+    path: str
+    reason: str
+
+    @classmethod
+    def of(cls, error: VideoReadError) -> "Failure":
+        return cls(str(error.path), error.reason)
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
 
 
 class TooManyUnreadable(RunError):

@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from data_loader.collate import stack
+from data_loader.failures import Failure
 from downstream.cache import EmbeddingCache, file_key
 from downstream.reading import read_batches
 from utils.files import or_warn
@@ -40,10 +41,10 @@ def progress_bar(total: int, unit: str, context: DistContext) -> tqdm:
 
 @dataclass
 class VideoEmbeddings:
-    """Embeddings [V, D] float32 of videos; rows of `missing` ones (index -> reason) are zeros."""
+    """Embeddings [V, D] float32 of videos; rows of `missing` ones (index -> Failure) are zeros."""
 
     embeds: torch.Tensor
-    missing: dict[int, str] = field(default_factory=dict)
+    missing: dict[int, Failure] = field(default_factory=dict)
 
     def readable(self) -> list[int]:
         return [i for i in range(len(self.embeds)) if i not in self.missing]
@@ -123,7 +124,7 @@ class Embedder:
         """Embed every item of `dataset`, item i being the video file `paths[i]`.
 
         An item is {"video": uint8 [T, 3, S, S] or, several clips to be averaged, [W, T, 3, S, S],
-        "valid_frames": int or [W], "index": i} or, when unreadable, {"index": i, "missing": reason}.
+        "valid_frames": int or [W], "index": i} or, when unreadable, {"index": i, "missing": Failure}.
         `facts` say what else the clips depend on (number of frames, reader …), for the cache.
         """
         assert len(dataset) == len(paths), f"{len(dataset)} items for {len(paths)} videos"
@@ -141,7 +142,7 @@ class Embedder:
 
     def _embed_new(
         self, dataset: Dataset, indices: Sequence[int]
-    ) -> tuple[dict[int, torch.Tensor], dict[int, str]]:
+    ) -> tuple[dict[int, torch.Tensor], dict[int, Failure]]:
         """Embed items `indices`, each process its share; every process gets all results, in index order."""
         mine = list(indices[self.context.rank :: self.context.world_size])
         batches = read_batches(
@@ -153,7 +154,7 @@ class Embedder:
             device=self.context.device,
         )
         rows: dict[int, torch.Tensor] = {}
-        missing: dict[int, str] = {}
+        missing: dict[int, Failure] = {}
         with progress_bar(len(mine), "video", self.context) as bar:
             for batch in batches:
                 missing |= batch["missing"]
@@ -164,7 +165,7 @@ class Embedder:
                 bar.update(len(batch["index"]) + len(batch["missing"]))
         gathered = self.context.gather_objects((rows, missing))
         rows = {i: row for part, _ in gathered for i, row in part.items()}
-        missing = {i: reason for _, part in gathered for i, reason in part.items()}
+        missing = {i: failure for _, part in gathered for i, failure in part.items()}
         return dict(sorted(rows.items())), dict(sorted(missing.items()))
 
     def _cache(self, kind: str, facts: Mapping[str, Any]) -> EmbeddingCache | None:
@@ -197,7 +198,7 @@ def collate_clips(items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     Returns:
         "video" uint8 [sum of clips, T, 3, S, S], "valid_frames" [sum of clips] and "clips", how many clips
         each item has (absent when nothing could be read); "index" of the readable items; "missing":
-        index -> reason.
+        index -> Failure.
     """
     readable = [item for item in items if "missing" not in item]
     batch: dict[str, Any] = {

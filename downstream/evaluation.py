@@ -11,6 +11,7 @@ from typing import Any
 from CLIP import tokenize as clip_tokenize
 from data_loader import build_dataset
 from data_loader.base import VideoDataset
+from data_loader.failures import Failure
 from downstream.cache import sha256_of
 from downstream.embedder import Embedder, VideoEmbeddings
 from downstream.options import find_checkpoint, join_processes, read_config
@@ -30,6 +31,7 @@ from utils.config import REPOSITORY, Config, ConfigError, resolve_path
 from utils.errors import run_errors, user_errors
 from utils.files import WriteError, check_folder, or_warn
 from utils.processes import DistContext, leaving_group
+from utils.text import counted
 
 Evaluate = Callable[[VideoDataset, VideoEmbeddings, Embedder, Config], Evaluation]
 
@@ -145,7 +147,7 @@ def evaluate_dataset(
     output = output_folder(args, config)
     embedder = build_embedder(config, trained, context, output)
     videos = embed_videos(dataset, embedder, config)
-    missing = {str(dataset.video_path(i)): reason for i, reason in videos.missing.items()}
+    missing = list(videos.missing.values())
     if missing:
         allowed = args.allow_missing and len(missing) < len(dataset)
         report_missing(missing, len(dataset), output, allowed, context)
@@ -243,11 +245,11 @@ def output_folder(args: Namespace, config: Config) -> Path:
 
 
 def report_missing(
-    missing: Mapping[str, str], total: int, output: Path, allowed: bool, context: DistContext
+    missing: Sequence[Failure], total: int, output: Path, allowed: bool, context: DistContext
 ) -> None:
     """Name every unreadable video on the terminal and in failed_files.json; fail unless they are allowed."""
-    listed = "\n".join(f"  {path}: {reason}" for path, reason in missing.items())
-    message = f"{len(missing)} of {total} videos cannot be read:\n{listed}"
+    listed = "\n".join(f"  {failure}" for failure in missing)
+    message = f"{len(missing)} of {counted(total, 'videos')} cannot be read:\n{listed}"
     if context.is_main:
         with or_warn():
             write_json(output / "failed_files.json", failed_files(missing))

@@ -21,6 +21,7 @@ from utils.config import REPOSITORY, resolve_path
 from utils.errors import run_errors, user_errors
 from utils.files import check_folder
 from utils.processes import DistContext, leaving_group
+from utils.text import counted
 
 
 def build_parser(arch: str) -> argparse.ArgumentParser:
@@ -140,7 +141,7 @@ def report(extraction: Extraction, output: Path) -> None:
     facts = {
         "vectors": len(table) if table else 0,
         "reused": extraction.reused,
-        "failed_files": failed_files(failed),
+        "failed_files": failed_files(failed.items()),
         "settings": table.facts if table else {},
         "versions": versions(),
     }
@@ -150,7 +151,9 @@ def report(extraction: Extraction, output: Path) -> None:
         print(f"video features: {list(table.features.shape)}, saved to {output}{reused}")
     if failed:
         listed = "\n".join(f"  {name}: {reason}" for name, reason in failed.items())
-        print(f"error: {len(failed)} videos cannot be read, see {path}:\n{listed}", file=sys.stderr)
+        print(
+            f"error: {counted(len(failed), 'videos')} cannot be read, see {path}:\n{listed}", file=sys.stderr
+        )
     write_json(path, facts)
 
 

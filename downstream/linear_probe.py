@@ -165,11 +165,7 @@ def run_probe(
         split: (dataset, embed_split(split, dataset, config, trained, context, output))
         for split, dataset in datasets.items()
     }
-    missing = {
-        str(dataset.video_path(i)): reason
-        for dataset, videos in splits.values()
-        for i, reason in videos.missing.items()
-    }
+    missing = [failure for _, videos in splits.values() for failure in videos.missing.values()]
     if missing:
         total = sum(len(dataset) for dataset, _ in splits.values())
         allowed = args.allow_missing and all(videos.readable() for _, videos in splits.values())

@@ -11,8 +11,10 @@ from typing import Any
 
 import torch
 
+from data_loader.failures import Failure
 from utils.config import REPOSITORY, Config
 from utils.files import write_text
+from utils.text import counted
 
 PACKAGES = ("torch", "numpy", "decord", "av", "open_clip_torch", "safetensors")
 TITLES = {
@@ -30,7 +32,7 @@ class Evaluation:
     metrics: {"text to video": {"plain": {"R1": …}, "dsl": {…}}, …}; the first one is compared with the paper.
     queries: for each caption or video its true place and what was ranked first, as plain JSON values.
     counts: how many videos, captions, classes … were evaluated.
-    missing: file -> why it could not be read.
+    missing: the files that could not be read.
     details: whatever else a task has to tell, as plain JSON values.
     seconds: how long it took.
     """
@@ -38,7 +40,7 @@ class Evaluation:
     metrics: dict[str, dict[str, dict[str, float]]]
     queries: list[dict[str, Any]]
     counts: dict[str, int]
-    missing: dict[str, str] = field(default_factory=dict)
+    missing: list[Failure] = field(default_factory=list)
     details: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
 
@@ -103,10 +105,11 @@ def evaluation_table(evaluation: Evaluation, config: Config, arch: str, dsl: boo
     rows = []
     for i, (direction, metrics) in enumerate(directions):
         rows += metric_rows(direction, metrics, published(config, arch) if i == 0 else {}, columns, dsl)
-    counts = ", ".join(f"{n} {name}" for name, n in evaluation.counts.items())
+    counts = ", ".join(counted(n, name) for name, n in evaluation.counts.items())
     lines = [f"{config['name']} · {config['task'].replace('_', ' ')} · {arch} · {counts}"]
     if evaluation.missing:
-        lines.append(f"WITHOUT {len(evaluation.missing)} videos that could not be read (--allow-missing)")
+        left_out = counted(len(evaluation.missing), "videos")
+        lines.append(f"WITHOUT {left_out} that could not be read (--allow-missing)")
     lines.append(draw_table([TITLES[m] for m in columns], rows))
     if dsl and "dsl" in directions[0][1]:
         lines.append(f"† with the dual softmax (DSL), temperature {config['dsl_temperature']}")
@@ -178,8 +181,8 @@ def write_json(path: Path, value: Any) -> None:
     write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", path)
 
 
-def failed_files(missing: Mapping[str, str]) -> list[dict[str, str]]:
-    return [{"path": path, "reason": reason} for path, reason in missing.items()]
+def failed_files(failures: Iterable[tuple[str, str]]) -> list[dict[str, str]]:
+    return [{"path": path, "reason": reason} for path, reason in failures]
 
 
 def versions() -> dict[str, str | None]:

@@ -31,6 +31,7 @@ from downstream.pages import STRIP, Picture, thumbnails, write_page
 from utils.errors import run_errors, user_errors
 from utils.files import check_folder
 from utils.processes import leaving_group
+from utils.text import counted
 
 BLOCK = 2**16  # rows normalised at once, so that the features are not held twice
 ROW = np.dtype([("video", np.int64), ("start", np.float64), ("end", np.float64), ("duration", np.float64)])
@@ -266,7 +267,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.page:
             check_folder(Path(args.page).expanduser().parent)
         embedder = load_text_model(args.checkpoint, facts, args.device)
-    about = f"{len(index)} vectors of {len(index.paths)} videos, {facts['arch']}"
+    about = f"{counted(len(index), 'vectors')} of {counted(len(index.paths), 'videos')}, {facts['arch']}"
     print(about)
     found = []
     with leaving_group():

@@ -6,6 +6,7 @@ import torch
 from torch.utils.data import Dataset
 
 from data_loader.base import VideoDataset
+from data_loader.failures import Failure
 from data_loader.sampling import sample_frames, window_shifts
 from data_loader.transforms import pad_clip
 from data_loader.video import VideoReadError, read_frames
@@ -47,7 +48,7 @@ class SlidingWindows(Dataset):
             with data.video_file(index) as path:
                 frames, _, _ = read_frames(path, choose, reader=data.reader, timeout=data.timeout)
         except VideoReadError as error:
-            return {"index": index, "missing": f"{error.path}: {error.reason}"}
+            return {"index": index, "missing": Failure.of(error)}
         clips = data.transform(frames).split(len(windows[0]))
         padded = [pad_clip(clip, data.num_frames) for clip in clips]
         return {

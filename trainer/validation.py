@@ -48,7 +48,7 @@ def validate(
         ):
             if stop.received:
                 break
-            missing += [reason for _, reason in batch["missing"]]
+            missing += map(str, batch["missing"])
             if "video" in batch:
                 samples += _embed(model, batch, context.device, autocast)
         if context.sum([stop.received])[0]:

@@ -139,4 +139,4 @@ def test_evaluation_names_an_unreadable_video_or_notes_it_when_allowed(webvid, t
     assert caught.value.path == str(broken)
     item = build_dataset("webvid", "test", allow_missing=True, **options(world))[1]
     assert item.keys() == {"index", "id", "missing"}
-    assert str(broken) in item["missing"]
+    assert item["missing"].path == str(broken) and str(broken) not in item["missing"].reason

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from data_loader.collate import Collate
+from data_loader.failures import Failure
 
 
 def item(index: int, texts: list[str], **more) -> dict:
@@ -46,13 +47,13 @@ def test_tensors_are_stacked_and_failures_pooled():
 
 
 def test_missing_videos_leave_a_note():
-    note = {"index": 7, "id": "v7", "missing": "no such file"}
+    note = {"index": 7, "id": "v7", "missing": Failure("v7.mp4", "no such file")}
     batch = Collate()([item(0, ["a"]), note])
     assert batch["index"].tolist() == [0]
-    assert batch["missing"] == [(7, "no such file")]
+    assert batch["missing"] == [("v7.mp4", "no such file")]
     empty = Collate()([note])
     assert "video" not in empty
-    assert empty["missing"] == [(7, "no such file")]
+    assert empty["missing"] == [("v7.mp4", "no such file")]
     assert len(empty["index"]) == 0
 
 

@@ -170,12 +170,13 @@ def test_broken_samples_are_replaced_and_named(tmp_path):
     }
     write_tar(tmp_path / "data/train-0.tar", {**bad, **good})
     dataset = open_webvid(tmp_path, view="test", allow_missing=True)
-    reasons = [dataset[i].get("missing", "") for i in range(4)]
+    failures = [dataset[i].get("missing") for i in range(4)]
     shard = tmp_path / "data/train-0.tar"
-    assert reasons[0].startswith(f"{shard}/broken.mp4: ")
-    assert reasons[1] == f'{shard}/silent.mp4: there is no "caption" beside it'
-    assert reasons[2].startswith(f"{shard}/wrong.mp4: the JSON beside it cannot be read")
-    assert reasons[3] == ""
+    assert failures[0].path == f"{shard}/broken.mp4"
+    assert failures[1] == (f"{shard}/silent.mp4", 'there is no "caption" beside it')
+    assert failures[2].path == f"{shard}/wrong.mp4"
+    assert failures[2].reason.startswith("the JSON beside it cannot be read")
+    assert failures[3] is None
     assert open_webvid(tmp_path)[0]["text"] == ["fine"]
 
 
@@ -184,7 +185,7 @@ def test_a_shard_cut_off_after_it_was_indexed(tmp_path):
     write_tar(path, {"a.mp4": worlds.template(20), "a.txt": b"a"})
     dataset = open_webvid(tmp_path, view="test", allow_missing=True)
     path.write_bytes(path.read_bytes()[:900])
-    assert dataset[0]["missing"].endswith("a.mp4: the shard ends in it")
+    assert dataset[0]["missing"] == (f"{path}/a.mp4", "the shard ends in it")
 
 
 def test_what_is_missing_is_named(tmp_path):

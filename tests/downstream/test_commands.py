@@ -99,7 +99,12 @@ def test_unreadable_videos_are_all_named_and_fail_the_run(world, checkpoint, cap
     assert "video1.mp4" in errors and "video3.mp4" in errors and "--allow-missing" in errors
     assert not (world / "out/results.json").exists()
     named = json.loads((world / "out/failed_files.json").read_text())
-    assert [Path(failure["path"]).name for failure in named] == ["video1.mp4", "video3.mp4"]
+    videos = world / "data/videos/all"
+    assert [failure["path"] for failure in named] == [str(videos / f"video{i}.mp4") for i in (1, 3)]
+    assert named[1]["reason"] == "no such file"
+    for failure in named:  # the path once, not "path: path: reason"
+        assert f"  {failure['path']}: {failure['reason']}\n" in errors
+        assert errors.count(failure["path"]) == 1
 
 
 def test_allow_missing_evaluates_the_rest_and_says_so(world, checkpoint, capsys, count_videos):
@@ -108,7 +113,7 @@ def test_allow_missing_evaluates_the_rest_and_says_so(world, checkpoint, capsys,
     assert retrieval.main(arguments(world, checkpoint, "--allow-missing")) == 0
     assert count_videos == [4]  # those that could be read were kept by the run that failed
     out = capsys.readouterr().out
-    assert "4 videos, 4 captions" in out and "WITHOUT 1 videos" in out
+    assert "4 videos, 4 captions" in out and "WITHOUT 1 video " in out
     found = results(world)
     assert found["counts"] == {"videos": 4, "captions": 4}
     assert [Path(failure["path"]).name for failure in found["failed_files"]] == ["video1.mp4"]

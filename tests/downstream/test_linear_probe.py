@@ -114,7 +114,7 @@ def test_an_unreadable_training_video_fails_the_run(checkpoint, tmp_path, capsys
     assert run(tmp_path, checkpoint) == 1
     assert "1 of 18 videos cannot be read" in capsys.readouterr().err
     assert run(tmp_path, checkpoint, "--allow-missing") == 0
-    assert "WITHOUT 1 videos" in capsys.readouterr().out
+    assert "WITHOUT 1 video " in capsys.readouterr().out
 
 
 def test_retrieval_data_have_no_labels(checkpoint, tmp_path, capsys):

@@ -72,7 +72,7 @@ def test_features_of_two_processes_are_those_of_one(checkpoint, tmp_path):
     with torchrun("downstream/feature_extraction.py", command, cwd=tmp_path, status=1) as ended:
         assert feature_extraction.main([*given, str(tmp_path / "one.npz")]) == 1
         done = ended()
-    assert "1 videos cannot be read" in done.stderr
+    assert "1 video cannot be read" in done.stderr
     one, two = read_features(tmp_path / "one.npz"), read_features(tmp_path / "two.npz")
     assert one.columns["path"] == two.columns["path"]
     np.testing.assert_allclose(one.features, two.features, atol=1e-6)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
+from data_loader.failures import Failure
 from downstream.embedder import collate_clips
 from downstream.reading import PIECE_CLIPS, join_pieces, read_batches
 
@@ -20,7 +21,7 @@ class Numbers(Dataset):
 
     def __getitem__(self, i):
         if i in self.missing:
-            return {"index": i, "missing": f"no {i}"}
+            return {"index": i, "missing": Failure(f"{i}.mp4", "gone")}
         return {"index": i, "video": torch.full((2, 3, 4, 4), i, dtype=torch.uint8), "valid_frames": i % 3}
 
 
@@ -59,7 +60,7 @@ def test_items_of_many_clips_come_one_by_one():
 
 def test_a_batch_that_nobody_could_read():
     batches = read_batches(Numbers(missing=range(9)), range(9), 9, collate_clips, num_workers=2, device=CPU)
-    assert list(batches) == [{"index": [], "missing": {i: f"no {i}" for i in range(9)}}]
+    assert list(batches) == [{"index": [], "missing": {i: Failure(f"{i}.mp4", "gone") for i in range(9)}}]
 
 
 def test_no_items():

@@ -1,9 +1,11 @@
 """Tables and results."""
 
 import json
+from collections.abc import Sequence
 
 import pytest
 
+from data_loader.failures import Failure
 from downstream.evaluation import accuracy
 from downstream.options import CONFIGS
 from downstream.report import Evaluation, evaluation_table, paper_tables, published
@@ -14,13 +16,13 @@ def config(name: str, *overrides: str) -> dict:
     return load_config(CONFIGS / f"{name}.json", overrides, defaults=CONFIGS / "base.json")
 
 
-def retrieval(r1: float, missing: dict | None = None) -> Evaluation:
+def retrieval(r1: float, missing: Sequence[Failure] = ()) -> Evaluation:
     row = {"R1": r1, "R5": 50.0, "R10": 60.0, "R50": 80.0, "MedR": 4.0, "MeanR": 9.0}
     metrics = {
         "text to video": {"plain": row, "dsl": row | {"R1": 99.9}},
         "video to text": {"plain": row, "dsl": row},
     }
-    return Evaluation(metrics, [], {"videos": 1000, "captions": 1000}, missing or {})
+    return Evaluation(metrics, [], {"videos": 1000, "captions": 1000}, list(missing))
 
 
 def test_every_config_is_complete_and_names_no_unknown_key():
@@ -72,14 +74,15 @@ def test_ours_stand_beside_the_published():
 
 
 def test_missing_videos_are_said():
-    table = evaluation_table(retrieval(1.0, {"a.mp4": "empty"}), config("msrvtt"), "TVTSv2_B_32")
-    assert "WITHOUT 1 videos" in table
+    table = evaluation_table(retrieval(1.0, [Failure("a.mp4", "empty")]), config("msrvtt"), "TVTSv2_B_32")
+    assert "WITHOUT 1 video " in table
 
 
 def test_the_papers_tables():
     recognised = Evaluation({"accuracy": {"plain": {"top1": 50.0, "top5": 70.0}}}, [], {"videos": 9})
     text = paper_tables(
-        [(config("msrvtt"), retrieval(38.0, {"a": "b"})), (config("hmdb51"), recognised)], "TVTSv2_H_14"
+        [(config("msrvtt"), retrieval(38.0, [Failure("a", "b")])), (config("hmdb51"), recognised)],
+        "TVTSv2_H_14",
     )
     assert "Table 2" in text and "Table 3" in text
     assert "msrvtt*" in text and "* without" in text

@@ -164,7 +164,7 @@ def test_a_page_shows_what_is_left_of_a_data_set(checkpoint, tmp_path):
     next((tmp_path / "data").rglob("*.avi")).write_bytes(b"")
     run(test_entry.main, "lsmdc", tmp_path, checkpoint, "--allow-missing")
     page = (tmp_path / "pages/retrieval_lsmdc.html").read_text()
-    assert "WITHOUT 1 videos" in page and page.count('class="item"') == 2
+    assert "WITHOUT 1 video " in page and page.count('class="item"') == 2
 
 
 def test_names_are_escaped(checkpoint, tmp_path):
