@@ -4,7 +4,34 @@ Norms, activations, softmax and the optimiser are left out and causal attention 
 for model-FLOPs utilisation. What activation checkpointing recomputes is left out too.
 """
 
+import re
+
 from model.variants import Variant
+
+# Dense TFLOP/s of the data sheets, in bf16 (V100: fp16), by the words that stand in a card's name. Cards that
+# share a name with a faster or slower one have a line of their own; cards in no line have no peak here.
+PEAK_TFLOPS = {
+    "B200": 2250,
+    "GH200": 989,
+    "H200": 989,
+    "H200 NVL": 835,
+    "H100": 989,
+    "H100 NVL": 835,
+    "H100 PCIe": 756,
+    "H100 HBM2e": 756,  # the PCIe card by another name
+    "H20": 148,
+    "A100": 312,
+    "A40": 150,
+    "A30": 165,
+    "A10": 125,
+    "A10G": 70,
+    "L40S": 362,
+    "L40": 181,
+    "L4": 121,
+    "RTX 4090": 165,
+    "V100": 125,
+    "V100 PCIE": 112,
+}
 
 
 def forward_flops(
@@ -63,3 +90,15 @@ def train_flops_per_clip(
 def inference_flops_per_clip(variant: Variant, num_frames: int) -> int:
     """FLOPs of embedding one clip with all its patches."""
     return sum(forward_flops(variant, num_frames, variant.num_patches, texts=0, text_len=0).values())
+
+
+def peak_tflops(device_name: str) -> float | None:
+    """The TFLOP/s that a card's data sheet promises for dense bf16 matrix products; None where not known.
+
+    device_name: as `torch.cuda.get_device_name` gives it, such as "NVIDIA H100 80GB HBM3".
+    """
+    words = set(re.split(r"[\s-]+", device_name.lower()))
+    if words & {"laptop", "mig", "d"}:  # smaller chips, or slices of one, under the name of the whole
+        return None
+    fitting = [name for name in PEAK_TFLOPS if words.issuperset(name.lower().split())]
+    return PEAK_TFLOPS[max(fitting, key=len)] if fitting else None

@@ -6,11 +6,8 @@ from typing import Any
 
 import torch
 
-from model.flops import train_flops_per_clip
+from model.flops import peak_tflops, train_flops_per_clip
 from utils.processes import DistContext
-
-# Dense bf16 TFLOP/s of the data sheets, for the share of it that the model's own arithmetic reaches (MFU).
-PEAK_TFLOPS = {"H200": 989, "H100": 989, "A100": 312, "L40": 181, "4090": 165, "V100": 125}
 
 RATES = ("lr_new", "lr_clip")  # learning rates of the new parameters and of those from CLIP
 
@@ -20,7 +17,7 @@ class StepMeter:
 
     def __init__(self, model: torch.nn.Module, context: DistContext):
         self.model, self.context = model, context
-        self.peak = next((v for k, v in PEAK_TFLOPS.items() if k in _device_name(context.device)), None)
+        self.peak = peak_tflops(_device_name(context.device))  # for the model-FLOPs utilisation (MFU)
         self._reset()
 
     def _reset(self) -> None:

@@ -3,7 +3,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from model import VARIANTS, create_model
-from model.flops import forward_flops, inference_flops_per_clip, train_flops_per_clip
+from model.flops import forward_flops, inference_flops_per_clip, peak_tflops, train_flops_per_clip
 
 
 def counted(
@@ -49,3 +49,32 @@ def test_inference_of_published_sizes():
     one_frame = inference_flops_per_clip(VARIANTS["TVTSv2_B_16"], 1)
     assert 40e9 < one_frame < 50e9
     assert inference_flops_per_clip(VARIANTS["TVTSv2_B_16"], 12) > 12 * one_frame * 0.99
+
+
+@pytest.mark.parametrize(
+    ("card", "tflops"),
+    [
+        ("NVIDIA H100 80GB HBM3", 989),
+        ("NVIDIA H100 PCIe", 756),
+        ("NVIDIA H100 NVL", 835),
+        ("NVIDIA H100 80GB HBM3 MIG 1g.10gb", None),
+        ("NVIDIA H200", 989),
+        ("NVIDIA H20", 148),
+        ("NVIDIA GH200 480GB", 989),
+        ("NVIDIA A100-SXM4-80GB", 312),
+        ("NVIDIA A10", 125),
+        ("NVIDIA A10G", 70),
+        ("NVIDIA L40S", 362),
+        ("NVIDIA L40", 181),
+        ("NVIDIA L4", 121),
+        ("NVIDIA GeForce RTX 4090", 165),
+        ("NVIDIA GeForce RTX 4090 Laptop GPU", None),
+        ("NVIDIA GeForce RTX 4090 D", None),
+        ("Tesla V100-SXM2-32GB", 125),
+        ("Tesla V100-PCIE-16GB", 112),
+        ("NVIDIA RTX A6000", None),
+        ("", None),
+    ],
+)
+def test_peaks_are_those_of_the_card_named_not_of_its_namesakes(card, tflops):
+    assert peak_tflops(card) == tflops

@@ -24,8 +24,7 @@ def meter(monkeypatch):
     """The meter of rank 0 of 2, on a card with a known peak and by a clock that the test sets."""
     now = [0.0]
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
-    monkeypatch.setattr(meter_module, "_device_name", lambda _: "NVIDIA H100 80GB HBM3")
-    monkeypatch.setitem(meter_module.PEAK_TFLOPS, "H100", 0.01)  # as small a card as the model
+    monkeypatch.setattr(meter_module, "peak_tflops", lambda name: 0.01)  # as small a card as the model
     meter = StepMeter(create_model("TVTSv2_Demo"), DistContext(0, 2, 0, torch.device("cpu")))
     meter.clock = now
     return meter
