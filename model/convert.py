@@ -9,14 +9,21 @@ from model.checkpoint import CheckpointError, fill, guess_variant, read_state_di
 from model.tvtsv2 import create_model
 
 
-def convert(source: str | Path, folder: str | Path) -> str:
+WRITTEN = ("model.safetensors", "config.json")  # by save_pretrained
+
+
+def convert(source: str | Path, folder: str | Path, overwrite: bool = False) -> str:
     """Write model.safetensors and config.json to the folder; returns what was done, to be printed.
 
     The variant, its num_frames and whether there is a sort head are read off the tensors.
 
     Raises:
         FileNotFoundError, CheckpointError: as load_checkpoint.
+        FileExistsError: the folder holds a model already, and `overwrite` is False.
     """
+    there = [str(Path(folder) / name) for name in WRITTEN if (Path(folder) / name).exists()]
+    if there and not overwrite:
+        raise FileExistsError(f"{' and '.join(there)} would be replaced; name another folder, or --overwrite")
     state = read_state_dict(source)
     variant = guess_variant(state)
     if variant is None:
@@ -36,9 +43,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("source", help="a released or training checkpoint (.pth, .safetensors, .dcp)")
     parser.add_argument("folder", help="where to write model.safetensors and config.json")
+    parser.add_argument("--overwrite", action="store_true", help="replace a model that is there")
     args = parser.parse_args(argv)
     try:
-        print(convert(args.source, args.folder))
+        print(convert(args.source, args.folder, args.overwrite))
     except (CheckpointError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

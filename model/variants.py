@@ -1,6 +1,8 @@
 """The table of variants: one JSON a variant in model/variants/, read into `VARIANTS`."""
 
+import difflib
 import json
+import re
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -105,7 +107,15 @@ VARIANTS: dict[str, Variant] = _read_variants()
 
 
 def get_variant(name: str) -> Variant:
-    """The variant of that name; ValueError lists the names there are."""
+    """The variant of that name; ValueError names the one that was probably meant, and all there are."""
     if name not in VARIANTS:
-        raise ValueError(f"unknown model {name!r}; there are {', '.join(VARIANTS)}")
+        known = {_letters(variant): variant for variant in VARIANTS}
+        close = difflib.get_close_matches(_letters(name), known, n=1, cutoff=0.5)
+        hint = f"did you mean {known[close[0]]!r}? There are" if close else "there are"
+        raise ValueError(f"unknown model {name!r}; {hint} {', '.join(VARIANTS)}")
     return VARIANTS[name]
+
+
+def _letters(name: str) -> str:
+    """Letters and digits alone, so that "B/32" and "b_32" are as near to TVTSv2_B_32 as "B32"."""
+    return re.sub(r"[^a-z0-9]", "", str(name).lower())

@@ -319,6 +319,18 @@ def test_convert_refuses_what_is_no_tvtsv2(tmp_path):
         convert(tmp_path / "m.pth", tmp_path / "hub")
 
 
+def test_convert_replaces_a_model_only_when_told_to(tmp_path, state, capsys):
+    torch.save(state, tmp_path / "m.pth")
+    output = tmp_path / "hub" / "model.safetensors"
+    output.parent.mkdir()
+    output.write_text("mine")
+    command = [str(tmp_path / "m.pth"), str(output.parent)]
+    assert convert_command(command) == 2
+    assert output.read_text() == "mine" and f"{output} would be replaced" in capsys.readouterr().err
+    assert convert_command([*command, "--overwrite"]) == 0
+    assert_filled(TVTSv2.from_pretrained(output.parent), state)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [(None, "no weights file"), ("hello", "is no weights file, it begins with b'hello'")],

@@ -83,8 +83,8 @@ def test_activation_checkpointing_changes_nothing_and_keeps_less(model, every):
 
 
 def test_unknown_names_and_settings_are_refused_with_those_there_are():
-    with pytest.raises(ValueError, match="unknown model 'TVTSv2'; there are TVTSv2_B_16"):
-        create_model("TVTSv2")
+    with pytest.raises(ValueError, match="unknown model 'resnet'; there are TVTSv2_B_16"):
+        create_model("resnet")
     with pytest.raises(ValueError, match="no setting droput; it has activation, clip_family"):
         create_model("TVTSv2_Demo", droput=0.1)
     for bad in (
@@ -159,3 +159,12 @@ def test_frozen_model_can_be_cast_to_bfloat16():
     out = model(batch_of())
     assert out.video_embeds.dtype == torch.bfloat16
     assert out.text_embeds.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("B_32", "B_32"), ("b32", "B_32"), ("ViT-B/16", "B_16"), ("tvtsv2-h-14", "H_14"), ("demo", "Demo")],
+)
+def test_a_misspelt_model_is_answered_with_the_one_meant(name, meant):
+    with pytest.raises(ValueError, match=f"did you mean 'TVTSv2_{meant}'"):
+        create_model(name)
