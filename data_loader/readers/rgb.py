@@ -27,9 +27,24 @@ class RGB:
         self.see(frame)
         width, height = self.size
         rgb = self.reformatter.reformat(frame, width=width, height=height, format="rgb24", threads=1)
-        pixels = rgb.to_ndarray()
-        quarters = round(frame.rotation / 90) % 4
-        return np.rot90(pixels, quarters) if quarters else pixels
+        return upright(rgb.to_ndarray(), frame)
+
+
+def upright(pixels: np.ndarray, frame: av.VideoFrame) -> np.ndarray:
+    """The pixels [H, W, 3] of a frame as its display matrix wants them shown: in quarter turns, and mirrored.
+
+    The matrix (ISO/IEC 14496-12, 8.3.2) sends the pixel (x, y) to (ax + cy, bx + dy). Of its eight orientations
+    without scaling, four are mirrored: selfie cameras write those. Other angles become the nearest of the eight.
+    """
+    stored = frame.side_data.get("DISPLAYMATRIX")
+    if stored is None:
+        return pixels
+    (a, b), (c, d) = np.frombuffer(bytes(stored), np.int32).reshape(3, 3)[:2, :2].tolist()
+    if max(abs(b), abs(c)) > max(abs(a), abs(d)):  # x becomes y
+        pixels, right, down = pixels.swapaxes(0, 1), c, b
+    else:
+        right, down = a, d
+    return pixels[:: -1 if down < 0 else 1, :: -1 if right < 0 else 1]
 
 
 def stacked(frames: Mapping[int, np.ndarray], indices: Sequence[int]) -> np.ndarray:

@@ -81,12 +81,19 @@ def test_times_and_cuts_are_kept(tmp_path):
     assert files.frame_numbers(read_frames(tmp_path / "new.mp4", range)[0]) == list(range(10, 60))
 
 
-def test_a_turned_video_stands_upright(tmp_path):
-    source = files.turn(files.write_video(tmp_path / "video.mp4"), 90)
+@pytest.mark.parametrize("matrix", files.ORIENTATIONS.values(), ids=files.ORIENTATIONS)
+def test_the_orientation_is_made_one_with_the_pixels(tmp_path, matrix):
+    source = files.write_video(tmp_path / "video.mp4", 3)
+    stored = read_clip(source, 3, reader="pyav")[0]
+    files.orient(source, matrix)
     encode(source, tmp_path / "new.mp4", Encoding())
-    old, new = read_clip(source, 12)[0], read_clip(tmp_path / "new.mp4", 12)[0]
-    assert new.shape == old.shape == (12, 3, 96, 64)
-    assert (new.float() - old.float()).abs().mean() < 5
+    expected = [files.shown(frame.permute(1, 2, 0).numpy(), matrix) for frame in stored]
+    for path, distance in ((source, 0), (tmp_path / "new.mp4", 5)):
+        frames = read_clip(path, 3, reader="pyav")[0].permute(0, 2, 3, 1).numpy()
+        assert frames.shape == np.shape(expected)
+        assert abs(frames.astype(int) - np.stack(expected)).mean() <= distance
+    with av.open(str(tmp_path / "new.mp4")) as container:
+        assert next(container.decode(video=0)).side_data.get("DISPLAYMATRIX") is None
 
 
 def test_pixels_are_those_of_the_data_sets_resize(tmp_path):

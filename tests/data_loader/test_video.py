@@ -68,11 +68,13 @@ def test_black_and_white_fill_the_range_whatever_the_file_says(make, name, darke
     assert abs(int(frames.max()) - brightest) <= 6
 
 
-@pytest.mark.parametrize("degrees", [90, 180, 270])
-def test_rotation_is_applied(tmp_path, degrees, reader):
+@pytest.mark.parametrize(
+    ("name", "degrees"), [("turned clockwise", 90), ("upside down", 180), ("turned counter-clockwise", 270)]
+)
+def test_rotation_is_applied(tmp_path, name, degrees, reader):
     plain = read_clip(files.write_video(tmp_path / "plain.mp4"), 12, reader=reader)[0]
-    turned = read_clip(files.turn(files.write_video(tmp_path / "turned.mp4"), degrees), 12, reader=reader)[0]
-    assert torch.equal(turned, torch.rot90(plain, -degrees // 90, (2, 3)))
+    path = files.orient(files.write_video(tmp_path / "turned.mp4"), files.ORIENTATIONS[name])
+    assert torch.equal(read_clip(path, 12, reader=reader)[0], torch.rot90(plain, -degrees // 90, (2, 3)))
 
 
 @pytest.mark.skipif(decord_reader.decord is None, reason="decord is not installed")

@@ -106,15 +106,39 @@ def write_sound(path: Path) -> Path:
     return path
 
 
-def turn(path: Path, degrees: int) -> Path:
-    """Writes a display rotation (clockwise, a multiple of 90) into the header of an MP4."""
-    cos, sin = {0: (1, 0), 90: (0, 1), 180: (-1, 0), 270: (0, -1)}[degrees]
+ORIENTATIONS = {  # display matrix (a, b, c, d): the pixel (x, y) is shown at (ax + cy, bx + dy)
+    "as stored": (1, 0, 0, 1),
+    "turned clockwise": (0, 1, -1, 0),
+    "upside down": (-1, 0, 0, -1),
+    "turned counter-clockwise": (0, -1, 1, 0),
+    "mirrored": (-1, 0, 0, 1),
+    "mirrored, upside down": (1, 0, 0, -1),
+    "transposed": (0, 1, 1, 0),
+    "transposed along the other diagonal": (0, -1, -1, 0),
+}
+
+
+def orient(path: Path, matrix: tuple[int, int, int, int]) -> Path:
+    """Writes a display matrix (a, b, c, d) into the header of an MP4."""
+    a, b, c, d = matrix
     content = bytearray(path.read_bytes())
-    matrix = content.index(b"tkhd") + 4 + 40  # after version, times, id, duration, layer and volume
-    for k, value in enumerate((cos, sin, 0, -sin, cos)):
-        content[matrix + 4 * k : matrix + 4 * k + 4] = (value << 16).to_bytes(4, "big", signed=True)
+    start = content.index(b"tkhd") + 4 + 40  # after version, times, id, duration, layer and volume
+    for k, value in enumerate((a, b, 0, c, d)):
+        content[start + 4 * k : start + 4 * k + 4] = (value << 16).to_bytes(4, "big", signed=True)
     path.write_bytes(content)
     return path
+
+
+def shown(stored: np.ndarray, matrix: tuple[int, int, int, int]) -> np.ndarray:
+    """What a display matrix makes of the pixels [H, W, ...], moved one by one."""
+    a, b, c, d = matrix
+    height, width = stored.shape[:2]
+    ys, xs = np.indices((height, width))
+    right, down = a * xs + c * ys, b * xs + d * ys
+    right, down = right - right.min(), down - down.min()
+    result = np.empty((down.max() + 1, right.max() + 1, *stored.shape[2:]), stored.dtype)
+    result[down, right] = stored
+    return result
 
 
 def set_avi_count(path: Path, count: int) -> Path:
