@@ -8,7 +8,6 @@ from pathlib import Path
 from model.checkpoint import CheckpointError, fill, guess_variant, read_state_dict
 from model.tvtsv2 import create_model
 
-
 WRITTEN = ("model.safetensors", "config.json")  # by save_pretrained
 
 

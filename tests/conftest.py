@@ -1,7 +1,9 @@
 """What every test needs."""
 
 import os
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -20,3 +22,18 @@ def all_threads() -> Iterator[None]:
     """What a run or a benchmark sets for this process is not for the tests after it: one core would idle."""
     yield
     torch.set_num_threads(THREADS)
+
+
+@pytest.fixture
+def plain_user() -> Iterator[Path]:
+    """A folder of a user whom permissions bind: root, whom they do not, has another one's rights meanwhile."""
+    with tempfile.TemporaryDirectory() as folder:
+        user = os.geteuid()
+        if user == 0:
+            nobody = 65534
+            os.chown(folder, nobody, nobody)
+            os.seteuid(nobody)
+        try:
+            yield Path(folder)
+        finally:
+            os.seteuid(user)
