@@ -1,11 +1,13 @@
 """A trained model at work: texts and videos in, embeddings out, over any number of processes."""
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import Dataset
 from tqdm import tqdm
@@ -14,8 +16,10 @@ from data_loader.collate import stack
 from data_loader.failures import Failure
 from downstream.cache import EmbeddingCache, file_key
 from downstream.reading import read_batches
+from model.metric import all_alike, check_finite
 from utils.files import or_warn
 from utils.processes import DistContext
+from utils.text import counted
 
 PRECISIONS = ("fp32", "bf16")
 
@@ -37,6 +41,16 @@ def progress_bar(total: int, unit: str, context: DistContext) -> tqdm:
     """A bar with the time left and the rate, on the first process alone, for its own share."""
     share = f"process 0 of {context.world_size}" if context.world_size > 1 else None
     return tqdm(total=total, unit=unit, desc=share, disable=not (context.is_main and total))
+
+
+def warn_if_alike(embeds: np.ndarray | torch.Tensor, noun: str) -> None:
+    """Say that nothing tells rows [N, D] apart: any figure made of them is that of the rule for ties."""
+    if all_alike(embeds):
+        print(
+            f"warning: the embeddings of all {counted(len(embeds), noun)} are the same up to rounding: "
+            "ranking them says nothing. Are these the weights of a finished training?",
+            file=sys.stderr,
+        )
 
 
 @dataclass
@@ -117,6 +131,10 @@ class Embedder:
         embeds = self.encode_texts(mine) if mine else torch.empty(0)
         for part in self.context.gather_objects(dict(zip(mine, embeds, strict=True))):
             rows |= part
+        embeds = torch.stack([rows[text] for text in unique])
+        check_finite(embeds, [repr(text) for text in unique])
+        if self.context.is_main:
+            warn_if_alike(embeds, "texts")
         self._save(cache, unique, rows, changed=bool(new))
         return torch.stack([rows[text] for text in texts])
 
@@ -132,16 +150,20 @@ class Embedder:
         rows = self._load(cache)
         keys = [file_key(path) for path in paths]
         new = [i for i, key in enumerate(keys) if key not in rows]
-        fresh, missing = self._embed_new(dataset, new)
+        fresh, missing = self._embed_new(dataset, new, paths)
         rows |= {keys[i]: row for i, row in fresh.items()}
         self._save(cache, keys, rows, changed=bool(fresh))
         if not rows:
             return VideoEmbeddings(torch.zeros(len(keys), 0), missing)
         blank = torch.zeros_like(next(iter(rows.values())))
-        return VideoEmbeddings(torch.stack([rows.get(key, blank) for key in keys]), missing)
+        videos = VideoEmbeddings(torch.stack([rows.get(key, blank) for key in keys]), missing)
+        check_finite(videos.embeds, paths)
+        if self.context.is_main:
+            warn_if_alike(videos.embeds[videos.readable()], "videos")
+        return videos
 
     def _embed_new(
-        self, dataset: Dataset, indices: Sequence[int]
+        self, dataset: Dataset, indices: Sequence[int], paths: Sequence[Any]
     ) -> tuple[dict[int, torch.Tensor], dict[int, Failure]]:
         """Embed items `indices`, each process its share; every process gets all results, in index order."""
         mine = list(indices[self.context.rank :: self.context.world_size])
@@ -160,8 +182,9 @@ class Embedder:
                 missing |= batch["missing"]
                 if batch["index"]:
                     embeds = self.encode_clips(batch["video"], batch["valid_frames"])
-                    for i, clips in zip(batch["index"], embeds.split(batch["clips"]), strict=True):
-                        rows[i] = clips.mean(0)
+                    means = torch.stack([clips.mean(0) for clips in embeds.split(batch["clips"])])
+                    check_finite(means, [paths[i] for i in batch["index"]])  # now, not hours later
+                    rows |= zip(batch["index"], means, strict=True)
                 bar.update(len(batch["index"]) + len(batch["missing"]))
         gathered = self.context.gather_objects((rows, missing))
         rows = {i: row for part, _ in gathered for i, row in part.items()}

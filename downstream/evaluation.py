@@ -28,8 +28,8 @@ from downstream.windows import SlidingWindows
 from model import create_model, load_checkpoint
 from OpenCLIP import tokenize as openclip_tokenize
 from utils.config import REPOSITORY, Config, ConfigError, resolve_path
-from utils.errors import run_errors, user_errors
-from utils.files import WriteError, check_folder, or_warn
+from utils.errors import STOPS_A_RUN, run_errors, user_errors
+from utils.files import check_folder, or_warn
 from utils.processes import DistContext, leaving_group
 from utils.text import counted
 
@@ -122,7 +122,7 @@ def run_all(args: Namespace, names: Sequence[str], tasks: Mapping[str, Evaluate]
                 results.append((config, evaluation))
                 if context.is_main:
                     write_outputs(evaluation, dataset, config, trained, args)
-            except (UnreadableVideosError, WriteError) as error:
+            except (UnreadableVideosError, *STOPS_A_RUN) as error:
                 notes.append(f"{config['name']}: failed. {error}")
                 status = 1
     if context.is_main:
@@ -257,8 +257,3 @@ def report_missing(
         raise UnreadableVideosError(f"{message}\nMend them, or evaluate without them: --allow-missing")
     if context.is_main:
         print(f"warning: {message}", file=sys.stderr)
-
-
-def accuracy(ranks: Sequence[int], top: Sequence[int] = (1, 5)) -> dict[str, float]:
-    """{"top1": …, "top5": …} in percent, of the places (from 1) that the right answers came in."""
-    return {f"top{k}": 100.0 * sum(rank <= k for rank in ranks) / len(ranks) for k in top}

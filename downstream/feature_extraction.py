@@ -94,7 +94,7 @@ def choose_output(args: argparse.Namespace) -> None:
 
 
 def run_texts(args: argparse.Namespace, context: DistContext) -> int:
-    with user_errors():
+    with user_errors(), run_errors():
         table = extract_texts(
             read_texts(args.text),
             args.arch,
@@ -110,7 +110,7 @@ def run_texts(args: argparse.Namespace, context: DistContext) -> int:
 
 
 def run_videos(args: argparse.Namespace, context: DistContext) -> int:
-    with user_errors():
+    with user_errors(), run_errors():
         extraction = extract_features(
             args.videos,
             args.arch,

@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 
 from downstream.clips import NUM_FRAMES, Clip, ClipDataset, collate, find_clips
-from downstream.embedder import Embedder, progress_bar
+from downstream.embedder import Embedder, progress_bar, warn_if_alike
 from downstream.evaluation import load_trained
 from downstream.feature_files import FeatureTable, check_format, find_videos, write_features
 from downstream.feature_parts import PartStore
 from downstream.options import default_workers, join_processes
 from downstream.reading import read_batches
+from model.metric import check_finite
 from utils.processes import DistContext
 
 READ_TOGETHER = 16  # windows of a file, see `clips.read_together`
@@ -74,6 +75,7 @@ def extract_features(
 
     Raises:
         ValueError, FileNotFoundError: for wrong arguments, and for an output made with other settings.
+        FloatingPointError: an embedding is not finite; names its video.
         WriteError: the output cannot be written; what was embedded so far is kept where possible.
     """
     context = context or join_processes(device)
@@ -104,6 +106,8 @@ def extract_features(
         workers = default_workers() if num_workers is None else num_workers
         failed |= embed_clips(dataset, embedder, store, workers, tokens)
         table = store.finish([clip.key for clip in clips]) if context.is_main else None
+        if table is not None:
+            warn_if_alike(table.features, "clips")
         return Extraction(table, failed, reused=len(clips) - len(pending))
     finally:
         if temporary and context.is_main:
@@ -144,6 +148,7 @@ def embed_batch(
     """One forward pass -> the rows of a part."""
     with embedder.inference():
         embeds, all_tokens = embedder.model.encode_video(batch["video"])
+    check_finite(embeds, [clip.path for clip in clips])
     columns = Clip.columns(clips) | {name: np.array(batch[name]) for name in ("duration", "num_frames")}
     if tokens:
         columns["tokens"] = all_tokens.float().cpu().numpy()

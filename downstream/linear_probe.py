@@ -26,7 +26,6 @@ from downstream.embedder import VideoEmbeddings, exact_float32
 from downstream.evaluation import (
     TrainedModel,
     UnreadableVideosError,
-    accuracy,
     build_embedder,
     check_places,
     embed_videos,
@@ -39,6 +38,7 @@ from downstream.evaluation import (
 from downstream.options import evaluation_parser, join_processes, read_config
 from downstream.recognition import class_queries
 from downstream.report import Evaluation, draw_table, evaluation_table
+from model.metric import accuracy
 from utils.config import Config, ConfigError
 from utils.errors import run_errors, user_errors
 from utils.files import whole_file

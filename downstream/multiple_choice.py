@@ -11,11 +11,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # to run as a file
 
 from data_loader.base import VideoDataset
 from downstream.embedder import Embedder, VideoEmbeddings
-from downstream.evaluation import accuracy, run_command
+from downstream.evaluation import run_command
 from downstream.options import evaluation_parser
-from downstream.recognition import label_ranks
 from downstream.report import Evaluation, first_ranked
-from model.metric import sim_matrix
+from model.metric import accuracy, label_ranks, sim_matrix
 from utils.config import Config
 
 

@@ -15,10 +15,10 @@ from torch.nn.functional import normalize
 
 from data_loader.base import VideoDataset
 from downstream.embedder import Embedder, VideoEmbeddings
-from downstream.evaluation import accuracy, run_command
+from downstream.evaluation import run_command
 from downstream.options import evaluation_parser
 from downstream.report import Evaluation
-from model.metric import sim_matrix
+from model.metric import accuracy, label_ranks, sim_matrix
 from utils.config import Config
 
 
@@ -51,14 +51,6 @@ def class_embeddings(names: Sequence[str], prompts: Sequence[str], embedder: Emb
     """[classes, D]: the embeddings of each prompt with the class put in, normalised, then averaged."""
     embeds = embedder.texts([prompt.replace("{}", name) for prompt in prompts for name in names])
     return normalize(embeds.view(len(prompts), len(names), -1), dim=-1).mean(dim=0)
-
-
-def label_ranks(logits: torch.Tensor, labels: Sequence[int]) -> list[int]:
-    """The place, from 1, of each row's true class; of equal ones the first comes first, as in argmax."""
-    label = torch.tensor(labels)[:, None]
-    own = logits.gather(1, label)
-    before = torch.arange(logits.shape[1]) < label
-    return (((logits > own) | ((logits == own) & before)).sum(dim=1) + 1).tolist()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

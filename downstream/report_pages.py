@@ -9,6 +9,7 @@ from typing import Any
 from data_loader.base import VideoDataset
 from downstream.pages import Picture, Thumbnails, thumbnails, write_page
 from downstream.report import Evaluation
+from model.metric import accuracy
 from utils.config import Config
 
 MOST_QUERIES = 1000  # on a page; more would be slow to open, and nobody reads that far
@@ -104,8 +105,7 @@ def confusion(queries: Sequence[dict[str, Any]], classes: Sequence[str]) -> dict
     per_class = []
     for name, total in totals.items():
         ranks = [query["rank"] for query in queries if query["class"] == name]
-        hits = {f"top{k}": 100 * sum(rank <= k for rank in ranks) / total for k in (1, 5)}
-        per_class.append({"name": name, "videos": total, **hits})
+        per_class.append({"name": name, "videos": total, **accuracy(ranks)})
     cell = 16 if len(classes) <= 60 else 10 if len(classes) <= 150 else 5
     return {
         "classes": list(classes),

@@ -17,7 +17,7 @@ from downstream.embedder import Embedder, VideoEmbeddings
 from downstream.evaluation import run_command
 from downstream.options import evaluation_parser
 from downstream.report import Evaluation, first_ranked
-from model.metric import sim_matrix, t2v_metrics, v2t_metrics
+from model.metric import retrieval_ranks, sim_matrix, t2v_metrics, v2t_metrics
 from utils.config import Config
 
 
@@ -50,7 +50,7 @@ def evaluate(
         },
     }
     ids = [dataset.video_id(i) for i in kept]
-    ranks, dsl_ranks = caption_ranks(sims, owner), caption_ranks(for_texts, owner)
+    ranks, dsl_ranks = retrieval_ranks(sims, owner), retrieval_ranks(for_texts, owner)
     queries = [
         {
             "caption": caption,
@@ -73,12 +73,6 @@ def dual_softmax(sims: torch.Tensor, temperature: float) -> tuple[torch.Tensor, 
     less for each. It needs all queries at once.
     """
     return sims * (sims / temperature).softmax(dim=0), sims * (sims / temperature).softmax(dim=1)
-
-
-def caption_ranks(sims: torch.Tensor, owner: Sequence[int]) -> list[int]:
-    """The place, from 1, of each caption's own video among all; of equal ones, the best place."""
-    own = sims[torch.arange(len(owner)), torch.tensor(owner)]
-    return ((sims > own[:, None]).sum(dim=1) + 1).tolist()
 
 
 def grouped(sims: torch.Tensor, owner: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:

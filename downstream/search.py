@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # to run as a file
 import faiss
 import numpy as np
 
-from downstream.embedder import Embedder
+from downstream.embedder import Embedder, warn_if_alike
 from downstream.evaluation import load_trained
 from downstream.feature_files import FeatureTable, read_features
 from downstream.features import read_texts
@@ -107,8 +107,10 @@ class VideoIndex:
             table = read_features(file, without=("tokens",))
             if "path" not in table.columns:
                 raise ValueError(f"{file} holds features of texts; a search needs those of videos")
-            if not np.isfinite(table.features).all():
-                raise ValueError(f"{file} holds features that are not finite: extract them again")
+            finite = np.isfinite(table.features).all(axis=1)
+            if not finite.all():
+                first = table.columns["path"][int(finite.argmin())]
+                raise ValueError(f"{file}: the vector of {first} holds NaN or infinity; extract it again")
             if index is None:
                 index, facts = cls(table.features.shape[1]), table.facts
             for key in SAME_MODEL:
@@ -117,6 +119,7 @@ class VideoIndex:
                         f"{file} and {files[0]} were made by different models "
                         f"({key} {table.facts.get(key)!r} and {facts.get(key)!r}): search them one by one"
                     )
+            warn_if_alike(table.features, f"vectors in {file}")
             index.add(table)
         if index is None:
             raise ValueError("no features file given")
@@ -270,7 +273,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     about = f"{counted(len(index), 'vectors')} of {counted(len(index.paths), 'videos')}, {facts['arch']}"
     print(about)
     found = []
-    with leaving_group():
+    with leaving_group(), run_errors():
         for query in queries:
             begin = time.perf_counter()
             embeds = embedder.texts([query]).numpy()

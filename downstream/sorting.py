@@ -24,6 +24,7 @@ from downstream.embedder import exact_float32
 from downstream.options import join_processes
 from downstream.report import draw_table, write_json
 from model import load_checkpoint
+from model.metric import check_finite, in_order
 from trainer.build import build_model, build_val_loader
 from trainer.step import to_device
 from utils.config import ConfigError, load_config, resolve_path
@@ -47,6 +48,7 @@ def sorting_accuracy(
 
     Raises:
         ValueError: there is no such transcript.
+        FloatingPointError: the sort head gives NaN or infinity; names the first such transcript.
     """
     right = {"own video": 0, "another video": 0}
     total = 0
@@ -58,9 +60,10 @@ def sorting_accuracy(
         B = batch["video"].shape[0]
         _, tokens = model.encode_video(batch["video"], batch.get("keep_ind"), batch["valid_frames"])
         texts = model.encode_text(batch["text"]).view(-1, B, model.variant.embed_dim).transpose(0, 1)
-        places = torch.arange(texts.shape[1], device=context.device)
         for name, seen in (("own video", tokens), ("another video", tokens.roll(1, dims=0))):
-            right[name] += int((model.pred_model(seen, texts).argmax(-1) == places).all(1).sum())
+            order_logits = model.pred_model(seen, texts)
+            check_finite(order_logits, batch["id"], "order")
+            right[name] += int(in_order(order_logits).sum())
         total += B
     *counts, total = context.sum([*right.values(), total])
     if not total:
@@ -85,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
     args = parser.parse_args(argv)
-    with user_errors(), leaving_group():
+    with user_errors(), run_errors(), leaving_group():
         config = load_config(args.config, args.overrides)
         context = join_processes(args.device)
         if context.is_main:

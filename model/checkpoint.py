@@ -176,7 +176,8 @@ def fill(
     """Copy `state` into the model, strictly but for names that start with what the two patterns match.
 
     Raises:
-        CheckpointError: lists what is missing, left over and of another shape. The model is left as it was.
+        CheckpointError: lists what is missing, left over and of another shape, or names a tensor with NaN or
+            infinity in it. The model is left as it was.
     """
     own = model.state_dict()
     missing = [name for name in own if name not in state]
@@ -194,8 +195,23 @@ def fill(
     if any(faults.values()):
         lists = "\n".join(f"  {what}: {group}" for what, names in faults.items() for group in _grouped(names))
         raise CheckpointError(f"{path} does not fit {model.variant.name}:\n{lists}")
+    check_weights({name: state[name] for name in common}, path)
     model.load_state_dict({name: state[name] for name in common}, strict=False)
     return LoadReport(str(path), loaded=common, fresh=missing, ignored=extra)
+
+
+def check_weights(state: Mapping[str, Tensor], path: str | Path) -> None:
+    """Raises CheckpointError, which names the first tensor that holds NaN or infinity: NaN compares as false,
+    and an evaluation that counts who is better would find it best of all."""
+    bad = [name for name, value in state.items() if not value.isfinite().all()]
+    if bad:
+        value = state[bad[0]]
+        others = f", and so do {len(bad) - 1} more of its {len(state)} tensors" if len(bad) > 1 else ""
+        raise CheckpointError(
+            f"{path}: {bad[0]} holds NaN or infinity ({int((~value.isfinite()).sum())} of {value.numel()} "
+            f"numbers){others}. The training that wrote it diverged, or the file is damaged: take an earlier "
+            "checkpoint, or get the file again"
+        )
 
 
 def _grouped(names: list[str]) -> list[str]:

@@ -8,6 +8,7 @@ import torch
 from huggingface_hub import ModelCard, PyTorchModelHubMixin
 from torch import Tensor, nn
 
+from model.checkpoint import check_weights
 from model.checks import check_token_ids
 from model.layers import ATTENTION_BACKENDS, Mlp
 from model.precision import as_residual
@@ -211,7 +212,9 @@ class TVTSv2(
     @classmethod
     def _from_pretrained(cls, *, strict: bool = True, **kwargs):
         # The mixin would let missing and left-over weights pass in silence.
-        return super()._from_pretrained(strict=True, **kwargs)
+        model = super()._from_pretrained(strict=True, **kwargs)
+        check_weights(model.state_dict(), kwargs["model_id"])
+        return model
 
 
 def create_model(name: str, sort_head: bool = True, num_frames: int | None = None, **overrides) -> TVTSv2:

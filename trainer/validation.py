@@ -3,14 +3,14 @@
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
 from tqdm import tqdm
 
-from model.metric import sim_matrix, t2v_metrics, v2t_metrics
+from model.metric import all_alike, check_finite, in_order, sim_matrix, t2v_metrics, v2t_metrics
 from trainer.signals import StopSignal
 from trainer.step import to_device
 from utils.processes import DistContext
@@ -18,6 +18,20 @@ from utils.processes import DistContext
 logger = logging.getLogger(__name__)
 
 REPORTED = ("R1", "R5", "R10", "MedR")
+
+
+class Sample(NamedTuple):
+    """A validation sample after the forward pass.
+
+    text, video: embeddings [D]. ordered: whether all its texts were put into their places, None without a
+    sort head.
+    """
+
+    index: int
+    id: str
+    text: np.ndarray
+    video: np.ndarray
+    ordered: bool | None
 
 
 @torch.inference_mode()
@@ -36,12 +50,15 @@ def validate(
         "<set>_t2v_R1" and the like in percent; where samples have several texts also "<set>_order_accuracy",
         in percent: the share of transcripts whose texts are all put in their right places. The same
         on every rank. None if a rank was told to stop meanwhile.
+
+    Raises:
+        FloatingPointError: an embedding holds NaN or infinity; names its sample.
     """
     was_training = model.training
     model.eval()
     metrics: dict[str, float] = {}
     for name, loader in loaders.items():
-        samples: list[tuple[int, np.ndarray, np.ndarray, bool | None]] = []
+        samples: list[Sample] = []
         missing: list[str] = []
         for batch in tqdm(
             loader, desc=f"validation, {name}", disable=None if context.is_main else True, leave=False
@@ -58,7 +75,7 @@ def validate(
         gathered = [sample for part in context.gather_objects(samples) for sample in part]
         if not gathered:
             raise ValueError(f"validation, {name}: none of its videos can be read")
-        metrics |= {f"{name}_{key}": value for key, value in _metrics(gathered).items()}
+        metrics |= {f"{name}_{key}": value for key, value in _metrics(gathered, name).items()}
     model.train(was_training)
     return metrics
 
@@ -68,28 +85,34 @@ def _embed(
     batch: Mapping[str, Any],
     device: torch.device,
     autocast: Callable[[], AbstractContextManager],
-) -> list[tuple[int, np.ndarray, np.ndarray, bool | None]]:
-    """(index, text embedding [D], video embedding [D], whether the order is wholly right) of each sample."""
+) -> list[Sample]:
     with autocast():
         output = model(to_device(batch, device))
+    check_finite(output.text_embeds, batch["id"], "text embedding")
+    check_finite(output.video_embeds, batch["id"], "video embedding")
     texts, videos = output.text_embeds.float().cpu().numpy(), output.video_embeds.float().cpu().numpy()
     ordered: list[bool | None] = [None] * len(videos)
     if output.order_logits is not None:
-        places = torch.arange(output.order_logits.shape[1], device=device)
-        ordered = (output.order_logits.argmax(-1) == places).all(1).tolist()
-    return list(zip(batch["index"].tolist(), texts, videos, ordered, strict=True))
+        check_finite(output.order_logits, batch["id"], "order")
+        ordered = in_order(output.order_logits).tolist()
+    columns = zip(batch["index"].tolist(), batch["id"], texts, videos, ordered, strict=True)
+    return [Sample(*row) for row in columns]
 
 
-def _metrics(samples: list[tuple[int, np.ndarray, np.ndarray, bool | None]]) -> dict[str, float]:
-    samples = sorted(samples, key=lambda sample: sample[0])
-    texts = torch.from_numpy(np.stack([sample[1] for sample in samples]))
-    videos = torch.from_numpy(np.stack([sample[2] for sample in samples]))
+def _metrics(samples: list[Sample], name: str) -> dict[str, float]:
+    """The metrics of one set, by their names without the set's."""
+    samples = sorted(samples, key=lambda sample: sample.index)
+    texts = torch.from_numpy(np.stack([sample.text for sample in samples]))
+    videos = torch.from_numpy(np.stack([sample.video for sample in samples]))
+    for embeds, kind in ((texts, "text"), (videos, "video")):
+        if all_alike(embeds):
+            logger.warning("validation, %s: all %s embeddings are alike: ranks say nothing", name, kind)
     sims = sim_matrix(texts, videos).numpy()
     metrics = {}
     for way, rank in (("t2v", t2v_metrics), ("v2t", v2t_metrics)):
         ranked = rank(sims)
         metrics |= {f"{way}_{key}": float(ranked[key]) for key in REPORTED}
-    ordered = [sample[3] for sample in samples if sample[3] is not None]
+    ordered = [sample.ordered for sample in samples if sample.ordered is not None]
     if ordered:
         metrics["order_accuracy"] = 100.0 * sum(ordered) / len(ordered)
     return metrics

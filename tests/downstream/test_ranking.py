@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from downstream.recognition import label_ranks
-from downstream.retrieval import caption_ranks, dual_softmax, text_to_video, video_to_text
+from downstream.retrieval import dual_softmax, text_to_video, video_to_text
+from model.metric import label_ranks, retrieval_ranks
 
 
 def test_dual_softmax_against_loops():
@@ -24,8 +24,8 @@ def test_dual_softmax_against_loops():
 def test_dual_softmax_repairs_a_video_that_everything_is_near():
     # Video 0 is near every text, so that it takes text 1 from its own video.
     sims = torch.tensor([[0.9, 0.1], [0.6, 0.5]])
-    assert caption_ranks(sims, [0, 1]) == [1, 2]
-    assert caption_ranks(dual_softmax(sims, 0.01)[0], [0, 1]) == [1, 1]
+    assert retrieval_ranks(sims, [0, 1]) == [1, 2]
+    assert retrieval_ranks(dual_softmax(sims, 0.01)[0], [0, 1]) == [1, 1]
 
 
 def test_unequal_numbers_of_captions():
@@ -33,7 +33,7 @@ def test_unequal_numbers_of_captions():
     owner = [0, 1, 0, 2, 2, 2]
     sims = torch.rand(6, 3, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     ranks = [1 + sum(float(x) > float(row[owner[i]]) for x in row) for i, row in enumerate(sims)]
-    assert caption_ranks(sims, owner) == ranks
+    assert retrieval_ranks(sims, owner) == ranks
     metrics = text_to_video(sims, owner)
     assert metrics["MeanR"] == pytest.approx(sum(ranks) / 6)
     assert metrics["R1"] == pytest.approx(100 * ranks.count(1) / 6)

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import pytest
 
 from data_loader.failures import Failure
-from downstream.evaluation import accuracy
 from downstream.options import CONFIGS
 from downstream.report import Evaluation, evaluation_table, paper_tables, published
+from model.metric import accuracy
 from utils.config import load_config
 
 

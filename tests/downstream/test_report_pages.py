@@ -13,9 +13,9 @@ from PIL import Image
 import test as test_entry
 from downstream import linear_probe, multiple_choice, recognition, retrieval
 from downstream.pages import GAP
-from downstream.recognition import label_ranks
 from downstream.report import first_ranked
 from downstream.report_pages import confusion, ranking_item
+from model.metric import label_ranks
 
 from . import layouts
 from .browser import document, elements, needs_chromium, outside, screenshot

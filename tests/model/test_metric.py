@@ -1,12 +1,22 @@
 """Metrics against the official code's numbers, and against slow plain versions."""
 
 import json
+import math
 
 import numpy as np
 import pytest
 import torch
 
-from model.metric import order_accuracy, sim_matrix, t2v_metrics, v2t_metrics
+from model.metric import (
+    all_alike,
+    check_finite,
+    in_order,
+    label_ranks,
+    retrieval_ranks,
+    sim_matrix,
+    t2v_metrics,
+    v2t_metrics,
+)
 from tests.model.golden import GOLDEN
 
 CASES = json.loads((GOLDEN / "data.json").read_text())["metrics"]
@@ -100,7 +110,38 @@ def test_sim_matrix_is_cosine_with_clamped_norms_in_float32():
     assert sim_matrix(a.double(), b.double()).dtype == torch.float64
 
 
-def test_order_accuracy_counts_samples_wholly_in_order():
+def test_a_sample_is_in_order_when_all_its_texts_are():
     logits = torch.eye(4).repeat(4, 1, 1)
     logits[1, 2] = torch.tensor([9.0, 0, 0, 0])  # one text out of place
-    assert order_accuracy(logits) == 0.75
+    assert in_order(logits).tolist() == [True, False, True, True]
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_embeddings_that_are_no_numbers_are_named(bad):
+    embeds = torch.randn(4, 3)
+    check_finite(embeds, "abcd")
+    embeds[2, 1] = bad
+    with pytest.raises(FloatingPointError, match="the embedding of c holds NaN or infinity"):
+        check_finite(embeds, "abcd")
+    embeds[3] = bad
+    with pytest.raises(FloatingPointError, match=r"of c \(and 1 of the other 3\) holds"):
+        check_finite(embeds, "abcd")
+    with pytest.raises(FloatingPointError, match="the order of b"):
+        check_finite(torch.stack([torch.zeros(2, 2), torch.full((2, 2), bad)]), "ab", "order")
+
+
+def test_ranks_of_nan_are_refused():
+    scores = torch.tensor([[0.1, math.nan], [0.3, 0.2]])
+    for ranks in (retrieval_ranks, label_ranks):
+        with pytest.raises(ValueError, match="NaN"):
+            ranks(scores, [1, 0])
+
+
+def test_what_is_alike():
+    row = torch.randn(1, 16, generator=torch.Generator().manual_seed(0))
+    rounding = torch.randn(9, 16, generator=torch.Generator().manual_seed(1)) * 1e-7
+    assert all_alike(row + rounding)
+    assert all_alike(torch.zeros(3, 16))
+    assert all_alike(torch.tensor([[1.0], [3.0]]) * row)  # cosines see no lengths
+    assert not all_alike(torch.cat([row.repeat(9, 1), row + 0.01]))
+    assert not all_alike(row) and not all_alike(torch.zeros(0, 16))

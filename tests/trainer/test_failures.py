@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import train
+from model import create_model
 from tests.trainer.runs import DEVICES, rows, wait_until
 from tests.trainer.test_signals import children
 from trainer import step
@@ -222,3 +223,26 @@ def test_a_killed_rank_ends_all(torchrun, tmp_path, device):
     summary = said[said.index("Root Cause") :]
     assert "rank      : 1" in summary
     assert "SIGKILL" in summary
+
+
+def test_validation_names_the_first_sample_without_a_number(arguments, tmp_path, capsys):
+    """The weights are numbers; what is computed from them is not."""
+    model = create_model("TVTSv2_Demo")
+    torch.nn.init.constant_(model.text_projection, 3e38)
+    torch.save({"state_dict": model.state_dict()}, tmp_path / "large.pth")
+    settings = {"arch__start_from": str(tmp_path / "large.pth"), "trainer__validate_at_start": True}
+    with pytest.raises(SystemExit) as ended:
+        train.main(arguments(name="large", **settings))
+    assert ended.value.code == 1
+    said = capsys.readouterr().err
+    assert "error: the text embedding of " in said and "holds NaN or infinity" in said
+
+
+def test_validation_warns_of_embeddings_that_are_all_the_same(arguments, tmp_path):
+    model = create_model("TVTSv2_Demo")
+    torch.nn.init.zeros_(model.video_model.proj)
+    torch.save({"state_dict": model.state_dict()}, tmp_path / "zero.pth")
+    settings = {"arch__start_from": str(tmp_path / "zero.pth"), "trainer__validate_at_start": True}
+    assert train.main(arguments(name="zero", trainer__max_steps=1, **settings)) == 0
+    said = (tmp_path / "zero/log.txt").read_text()
+    assert "validation, webvid: all video embeddings are alike" in said
