@@ -11,8 +11,8 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from data_loader.failures import Failure
+from data_loader.lists import need_folder
 from data_loader.masking import tube_mask
-from data_loader.records import need_folder
 from data_loader.sampling import sample_frames
 from data_loader.transforms import clip_transform, pad_clip
 from data_loader.video import FrameCache, VideoReadError, read_frames

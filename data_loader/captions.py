@@ -5,17 +5,12 @@ from itertools import compress, pairwise
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from data_loader.base import VideoDataset
-from data_loader.records import (
-    Strings,
-    first_row,
-    need_column,
-    need_folder,
-    prepare_hint,
-    read_table,
-)
+from data_loader.lists import Table, need_folder, prepare_hint, read_table
+from data_loader.strings import Strings
+
+VALIDATION_ROWS = 1000  # of WebVid
 
 Pairs = tuple[Sequence[str], Sequence[str]]  # the video's name and the caption of every record
 
@@ -28,6 +23,7 @@ class CaptionDataset(VideoDataset):
     """
 
     name = "captions"
+    row_is_sample = False
 
     def __init__(self, split: str, **common):
         super().__init__(split, **common)
@@ -42,12 +38,14 @@ class CaptionDataset(VideoDataset):
         return name
 
     def set_pairs(self, names: Sequence[str], captions: Sequence[str]) -> None:
-        """Keep the records in compact arrays."""
+        """Keep the pairs in compact arrays."""
         if not len(names):
             raise ValueError(
                 f"{self.name} ({self.split}): its list, below {self.meta} or {self.root}, is empty"
             )
         changes = np.fromiter((a != b for a, b in pairwise(names)), dtype=bool, count=len(names) - 1)
+        if self.row_is_sample:
+            changes[:] = True
         first = np.append(True, changes)  # of its video's captions
         self.names = Strings(compress(names, first))
         self.captions = Strings(captions)
@@ -106,7 +104,7 @@ class CsvDataset(CaptionDataset):
             )
         return self.meta / file
 
-    def table(self) -> pd.DataFrame:
+    def table(self) -> Table:
         path = self.list_path()
         sep = self.sep or ("\t" if path.suffix == ".tsv" else ",")
         return read_table(path, f"captions and paths of {self.name}", self.hint(), sep=sep)
@@ -116,11 +114,11 @@ class CsvDataset(CaptionDataset):
 
     def pairs(self) -> Pairs:
         table = self.table()
-        paths = need_column(table, self.path_column, self.list_path())
-        captions = need_column(table, self.caption_column, self.list_path())
+        paths, captions = table.column(self.path_column), table.column(self.caption_column)
         # a stable sort by first appearance: captions of a video come together, videos keep their order
-        order = np.argsort(pd.factorize(paths)[0], kind="stable")
-        return paths.iloc[order], captions.iloc[order]
+        places: dict[str, int] = {}
+        order = np.argsort([places.setdefault(path, len(places)) for path in paths], kind="stable")
+        return [paths[i] for i in order], [captions[i] for i in order]
 
     def video_file_name(self, name: str) -> str:
         return name + self.suffix
@@ -129,10 +127,12 @@ class CsvDataset(CaptionDataset):
 class WebVid(CsvDataset):
     """`meta`/webvid_{train,val}.tsv, caption then path without extension; `root`/<split>/<path>.mp4.
 
-    Validation takes 1,000 rows, the same each time.
+    Each row is a sample, as in the official release, also where a video has several. Validation takes 1,000
+    rows, the same each time.
     """
 
     name = "webvid"
+    row_is_sample = True
 
     def __init__(self, split: str, **common):
         files = {"train": "webvid_train.tsv", "val": "webvid_val.tsv", "test": "webvid_val.tsv"}
@@ -140,16 +140,14 @@ class WebVid(CsvDataset):
         super().__init__(split, files=files, caption_column=0, path_column=1, suffix=".mp4", **common)
         need_folder(self.root / self.folder, f"the {self.folder} videos of WebVid, <path>.mp4 each")
 
-    def table(self) -> pd.DataFrame:
-        table = super().table()
-        if self.split == "val" and len(table) > 1000:
-            return table.sample(1000, random_state=0)
-        return table
-
     def pairs(self) -> Pairs:
         table = self.table()
-        captions, paths = (need_column(table, c, self.list_path()) for c in (0, 1))
-        return paths, captions
+        captions, paths = table.column(0), table.column(1)
+        if self.split != "val" or len(table) <= VALIDATION_ROWS:
+            return paths, captions
+        # the rows of the official release: pandas' sample(1000, random_state=0)
+        rows = np.random.RandomState(0).choice(len(table), VALIDATION_ROWS, replace=False)
+        return [paths[i] for i in rows], [captions[i] for i in rows]
 
     def video_file_name(self, name: str) -> str:
         return f"{self.folder}/{name}{self.suffix}"
@@ -183,22 +181,32 @@ class LSMDC(CsvDataset):
         files = {"val": self.LIST, "test": self.LIST}
         super().__init__(split, files=files, path_column=0, caption_column=-1, suffix=".avi", **common)
 
-    def table(self) -> pd.DataFrame:
-        path, what = self.list_path(), "clips and captions of LSMDC"
-        first = first_row(path, what, self.hint())
-        table = read_table(path, what, self.hint(), header=not (first and "." in first[0]))
-        if table.shape[1] < 2:
-            raise ValueError(
-                f"{path} needs a clip in its first column and a caption in its last, separated by tabs; "
-                f"it has one column, {list(table.columns)}"
-            )
-        return table
+    def table(self) -> Table:
+        return read_lsmdc(self.list_path(), self.hint())
 
     def video_file_name(self, name: str) -> str:
         return lsmdc_file(name)
 
 
+def read_lsmdc(path: Path, hint: str = "") -> Table:
+    """LSMDC's list, with or without a header. Raises ValueError for a clip not named by film and times."""
+    table = read_table(path, "clips and captions of LSMDC", hint, header=lambda first: "." not in first[0])
+    if len(table.names) < 2:
+        raise ValueError(
+            f"{path} needs a clip in its first column and a caption in its last, separated by tabs; "
+            f"it has one column, {table.names}"
+        )
+    for row, clip in enumerate(table.column(0)):
+        if not lsmdc_film(clip):
+            raise ValueError(f"{table.where(row)}: the clip {clip!r} is not <film>_<start>-<end>")
+    return table
+
+
+def lsmdc_film(clip: str) -> str:
+    """The folder of a clip, 1001_Flight for 1001_Flight_00.41.35.189-00.41.45.534; "" for another form."""
+    return clip.partition(".")[0].rpartition("_")[0]
+
+
 def lsmdc_file(clip: str) -> str:
-    """The file of a clip: 1001_Flight_00.41.35.189-… lies in 1001_Flight."""
-    film = clip.partition(".")[0].rpartition("_")[0]
-    return f"{film}/{clip}.avi"
+    """The file of a clip."""
+    return f"{lsmdc_film(clip)}/{clip}.avi"

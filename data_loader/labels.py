@@ -1,14 +1,56 @@
 """Action recognition: HMDB-51, UCF-101 and Kinetics-400, classes as texts."""
 
+import logging
+from itertools import count
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
 from data_loader.base import VideoDataset
-from data_loader.records import Strings, first_row, need_column, prepare_hint, read_json, read_table
+from data_loader.lists import Table, need_text, prepare_hint, read_json, read_table
+from data_loader.strings import Strings
+
+logger = logging.getLogger(__name__)
 
 CLASS_TEXT = "a person {}"
+
+
+def read_classes(path: Path, what: str, hint: str = "") -> list[str]:
+    """The names of a label2id.json, {name: number}, in the order of their numbers.
+
+    The numbers are 0, 1, 2, … without gaps; where they begin with 1, a warning says that this is taken for
+    the first class. Raises FileNotFoundError or ValueError, which name the file.
+    """
+    ids = read_json(path, what, hint)
+    if not isinstance(ids, dict) or not ids:
+        raise ValueError(f"{path} must map each class name to its number, found {str(ids)[:60]}")
+    names: dict[int, str] = {}
+    for name, number in ids.items():
+        need_text(name, f"{path}: the class numbered {number}")
+        if isinstance(number, str) and number.strip().isdecimal():
+            number = int(number)
+        if not isinstance(number, int) or isinstance(number, bool):
+            raise ValueError(f"{path} must map each class name to its number; {name!r} has {number!r}")
+        if number in names:
+            raise ValueError(f"{path} gives the number {number} to both {names[number]!r} and {name!r}")
+        names[number] = name
+    numbers = sorted(names)
+    first = 1 if numbers[0] >= 1 else 0
+    if numbers != list(range(first, first + len(names))):
+        missing = next(number for number in count(first) if number not in names)
+        raise ValueError(
+            f"{path} names {len(names)} classes, up to number {numbers[-1]}, but none numbered {missing}; "
+            "number them 0, 1, 2, … without gaps"
+        )
+    if first == 1:
+        logger.warning("%s counts from 1: 1, %r, is taken for the first class", path, names[1])
+    return [names[number] for number in numbers]
+
+
+def plain_name(name: str) -> str:
+    """A class name without what differs between folders and texts: ApplyEyeMakeup, apply_eye_makeup."""
+    return name.replace(" ", "").replace("_", "").lower()
 
 
 class LabelDataset(VideoDataset):
@@ -43,30 +85,49 @@ class LabelDataset(VideoDataset):
 
     def read_classes(self) -> list[str]:
         path = self.meta / self.folder / "label2id.json"
-        ids = read_json(path, f"the classes of {self.name}, {{name: number}}", prepare_hint(self.name))
-        try:
-            return [name for name, _ in sorted(ids.items(), key=lambda item: int(item[1]))]
-        except (AttributeError, TypeError, ValueError) as error:
-            raise ValueError(f"{path} must map each class name to its number: {error}") from error
+        return read_classes(path, f"the classes of {self.name}, {{name: number}}", prepare_hint(self.name))
 
     def read_list(self) -> tuple[Strings, np.ndarray]:
-        path, what, hint = self.list_path(), f"videos and labels of {self.name}", prepare_hint(self.name)
-        first = first_row(path, what, hint)
-        table = read_table(path, what, hint, header=not (len(first) > 1 and first[1].strip().isdigit()))
-        names, numbers = need_column(table, 0, path), need_column(table, 1, path)
+        path = self.list_path()
+        table = read_table(
+            path,
+            f"videos and labels of {self.name}",
+            prepare_hint(self.name),
+            header=lambda first: not (len(first) > 1 and first[1].strip().isdecimal()),
+        )
+        videos, numbers = table.column(0), table.column(1)
         if not len(table):
             raise ValueError(f"{path} lists no videos")
-        wrong = numbers[~numbers.str.strip().str.isdigit()]
-        if len(wrong):
-            raise ValueError(f"{path}: the label {wrong.iloc[0]!r} in its second column is no number")
-        labels = numbers.astype(np.int64).to_numpy() - self.first_label
-        if labels.min() < 0 or labels.max() >= len(self.class_names):
+        for row, number in enumerate(numbers):
+            if not number.strip().isdecimal():
+                raise ValueError(f"{table.where(row)}: the label {number!r} in column 2 is no number")
+        listed = [int(number) for number in numbers]
+        first, end = self.first_label, self.first_label + len(self.class_names)
+        if min(listed) < first or max(listed) >= end:
             raise ValueError(
-                f"{path} has labels {labels.min() + self.first_label} to {labels.max() + self.first_label}; "
-                f"expected {self.first_label} to {len(self.class_names) - 1 + self.first_label}, "
+                f"{path} has labels {min(listed)} to {max(listed)}; expected {first} to {end - 1}, "
                 f"for the {len(self.class_names)} classes of label2id.json"
             )
-        return Strings(names), labels
+        if min(listed) > 0 and max(listed) < len(self.class_names):
+            logger.warning(
+                "%s: its labels, %d to %d, are taken to count from %d, so that %d is %r",
+                *(path, min(listed), max(listed), first, listed[0], self.class_names[listed[0] - first]),
+            )
+        labels = np.array(listed, dtype=np.int64) - first
+        self.check_folders(table, videos, labels)
+        return Strings(videos), labels
+
+    def check_folders(self, table: Table, videos: list[str], labels: np.ndarray) -> None:
+        """ValueError where a video lies in another class's folder: list and label2id.json do not match."""
+        classes = {plain_name(name): label for label, name in enumerate(self.class_names)}
+        for row, (video, label) in enumerate(zip(videos, labels.tolist(), strict=True)):
+            folder = video.rpartition("/")[0].rpartition("/")[2]
+            if classes.get(plain_name(folder), label) != label:
+                raise ValueError(
+                    f"{table.where(row)}: {video} has the label {label + self.first_label}, "
+                    f"{self.class_names[label]!r} in label2id.json: do the list and label2id.json belong "
+                    f"together?\n{prepare_hint(self.name)}"
+                )
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from data_loader.captions import CaptionDataset, Pairs
-from data_loader.records import need_file, need_folder, prepare_hint, read_json, read_lines
+from data_loader.lists import need_file, need_folder, need_text, prepare_hint, read_json, read_lines
 from data_loader.safe_pickle import read_index
 
 
@@ -61,8 +61,11 @@ class MSRVTT(CaptionDataset):
         data = read_json(path, "the annotations of MSR-VTT", hint)
         captions: dict[str, list[str]] = {}
         try:
-            for annotation in data["annotations"]:
-                captions.setdefault(annotation["image_id"], []).append(annotation["caption"])
+            for number, annotation in enumerate(data["annotations"]):
+                place = f"{path}: annotation {number}"
+                name = need_text(annotation["image_id"], f"{place}, image_id")
+                caption = need_text(annotation["caption"], f"{place} ({name}), caption")
+                captions.setdefault(name, []).append(caption)
         except (KeyError, TypeError) as error:
             raise ValueError(
                 f'{path} needs "annotations", each with "image_id" and "caption": {error!r}'

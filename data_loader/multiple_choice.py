@@ -1,12 +1,12 @@
 """Something-Something V2 as multiple choice: each video against its own sentences."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 
 from data_loader.base import VideoDataset
-from data_loader.records import Strings, need_folder, prepare_hint, read_lines
+from data_loader.lists import need_folder, need_text, numbered_lines, parse_json, prepare_hint
+from data_loader.strings import Strings
 
 
 class SSV2MultipleChoice(VideoDataset):
@@ -25,12 +25,14 @@ class SSV2MultipleChoice(VideoDataset):
         need_folder(self.root / "videos", "the videos of Something-Something V2")
         names, sentences, answers, counts = [], {}, [], []
         places = []
-        for number, line in enumerate(read_lines(path, what, prepare_hint(self.name)), start=1):
+        for number, line in numbered_lines(path, what, prepare_hint(self.name)):
             name, options, answer = parse_question(line, f"{path}, line {number}")
             names.append(name)
             answers.append(answer)
             counts.append(len(options))
             places.append([sentences.setdefault(option, len(sentences)) for option in options])
+        for sentence in sentences:
+            need_text(sentence, f"{path}: an option")
         if not names:
             raise ValueError(f"{path} is empty: expected {what}")
         if len(set(counts)) > 1:
@@ -66,14 +68,17 @@ class SSV2MultipleChoice(VideoDataset):
 def parse_question(line: str, where: str) -> tuple[str, list[str], int]:
     """Clip name, options, place of the answer, which may be given as a number from 0 or as the sentence."""
     try:
-        question = json.loads(line)
+        question = parse_json(line)
         name, options, answer = question["clip_name"], question["options"], question["answer"]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f'{where} must be {{"clip_name", "options", "answer"}}: {error!r}') from error
+    need_text(name, f"{where}: clip_name")
+    if not isinstance(options, list) or not all(isinstance(option, str) for option in options):
+        raise ValueError(f"{where}: the options are {str(options)[:60]}, not a list of sentences")
     if isinstance(answer, str) and answer in options:
         answer = options.index(answer)
     if isinstance(answer, str) and answer.isdigit():
         answer = int(answer)
-    if not isinstance(answer, int) or not 0 <= answer < len(options):
+    if not isinstance(answer, int) or isinstance(answer, bool) or not 0 <= answer < len(options):
         raise ValueError(f"{where}: the answer {answer!r} is none of the {len(options)} options")
     return name, options, answer

@@ -13,6 +13,7 @@ from data_loader.asr import align_words, clean_subtitles, fix_text
 
 CACHE_VERSION = 1
 MIN_SECONDS = 2  # below that no segment is left once the last second is cut off
+MAX_SECONDS = 1_000_000  # eleven days: no video
 
 
 class TranscriptError(ValueError):
@@ -107,7 +108,7 @@ def _load_json(path: str | Path) -> dict:
         content = json.loads(Path(path).read_bytes())
     except OSError as error:
         raise TranscriptError(f"{error.strerror or error}") from error
-    except ValueError as error:  # not JSON, or not text
+    except (ValueError, RecursionError) as error:  # not JSON, not text, or nested without end
         raise TranscriptError(f"is not JSON ({error})") from error
     if not isinstance(content, dict):
         raise TranscriptError("holds no JSON object")
@@ -116,11 +117,18 @@ def _load_json(path: str | Path) -> dict:
 
 def _duration(content: dict) -> int:
     info = content.get("info")
-    duration = _number(info.get("duration")) if isinstance(info, dict) else math.nan
+    return check_duration(info.get("duration") if isinstance(info, dict) else None)
+
+
+def check_duration(value: object) -> int:
+    """Whole seconds of a video that gives a sample. Raises TranscriptError."""
+    duration = _number(value)
     if math.isnan(duration):
         raise TranscriptError("'info.duration' is missing or no number of seconds")
     if duration < MIN_SECONDS:
         raise TranscriptError(f"'info.duration' is {duration:g} s; at least {MIN_SECONDS} s are needed")
+    if duration > MAX_SECONDS:
+        raise TranscriptError(f"'info.duration' is {duration:g} s, more than {MAX_SECONDS}")
     return int(duration)
 
 

@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 
 from data_loader.base import VideoDataset
-from data_loader.records import Strings, need_column, need_folder, prepare_hint, read_table
+from data_loader.lists import need_folder, prepare_hint, read_table
 from data_loader.sampling import span_frames
+from data_loader.strings import Strings
 from data_loader.transcripts import Transcript, TranscriptError, load_transcript
 from data_loader.video import VideoReadError
 
@@ -34,7 +35,7 @@ class YTTemporal(VideoDataset):
     def open_list(self) -> None:
         path = self.meta / f"yttemporal_{'train' if self.split == 'train' else 'val'}.csv"
         table = read_table(path, "the videos of YT-Temporal", prepare_hint(self.name))
-        self.names = Strings(need_column(table, "Name", path))
+        self.names = Strings(table.column("Name"))
         if not self.names:
             raise ValueError(f"{path} lists no videos")
         need_folder(self.root / "videos", "the videos of YT-Temporal, videos/subset_87/data/<id>.mp4")

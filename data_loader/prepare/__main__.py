@@ -5,6 +5,8 @@ import sys
 from collections.abc import Sequence
 
 from data_loader.prepare import captions, labels, msrvtt, shards, ssv2, yttemporal
+from utils.errors import MISTAKES
+from utils.files import WriteError
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -19,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     try:
         args.build(args)
-    except (FileNotFoundError, ValueError) as error:
+    except (*MISTAKES, WriteError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

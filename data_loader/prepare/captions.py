@@ -1,21 +1,22 @@
 """WebVid, DiDeMo and LSMDC."""
 
 import argparse
-from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from data_loader.captions import LSMDC, lsmdc_file
+from data_loader.captions import LSMDC, lsmdc_file, read_lsmdc
+from data_loader.lists import need_text, read_json, read_table
 from data_loader.prepare.common import (
     add_command,
     add_drop_missing,
-    find_by_stem,
+    find_videos,
     infer,
     keep,
+    one_line,
     report_missing,
     write_table,
 )
-from data_loader.records import first_row, need_column, read_json, read_table
+from utils.text import counted
 
 WEBVID = """WebVid from its csv files
 
@@ -69,37 +70,44 @@ def write_captions(
 
 def build_webvid(args: argparse.Namespace) -> None:
     for split, source in given(args, "train", "val").items():
-        table = read_table(source, "videos of WebVid", sep=",")
-        captions = list(need_column(table, "name", source))
-        folders, names = need_column(table, "page_dir", source), need_column(table, "videoid", source)
+        table = read_table(source, "videos of WebVid", sep=",", join_lines=True)
+        captions = [one_line(caption) for caption in table.column("name", may_be_empty=True)]
+        folders, names = table.column("page_dir"), table.column("videoid")
         paths = [f"{folder}/{name}" for folder, name in zip(folders, names, strict=True)]
+        if not all(captions):
+            first = table.where(captions.index(""))
+            print(f"left out: {counted(captions.count(''), 'videos')} without a caption, e.g. {first}")
+            captions, paths = keep([bool(caption) for caption in captions], captions, paths)
         files = [f"{split}/{path}.mp4" for path in paths]
         write_captions(args, args.meta / f"webvid_{split}.tsv", captions, paths, files)
     infer("column names; the folders are those of the official download script")
 
 
 def build_didemo(args: argparse.Namespace) -> None:
-    there = find_by_stem(args.root)
     for split, source in given(args, "train", "test").items():
-        descriptions = defaultdict(list)
-        for record in read_json(source, "the descriptions of DiDeMo"):
+        descriptions: dict[str, list[str]] = {}
+        records = read_json(source, "the descriptions of DiDeMo")
+        for number, record in enumerate(records if isinstance(records, list) else [records]):
             if not isinstance(record, dict) or not {"video", "description"} <= record.keys():
                 raise ValueError(
                     f'{source} must be a list of {{"video", "description", …}}, found {record!r}'
                 )
-            descriptions[record["video"]].append(record["description"].strip())
-        paths = [there.get(Path(video).stem, video) for video in descriptions]
+            place = f"{source}: entry {number}"
+            video = need_text(record["video"], f"{place}, video")
+            description = need_text(record["description"], f"{place} ({video}), description")
+            descriptions.setdefault(video, []).append(one_line(description))
+        there = find_videos(args.root, descriptions)
+        paths = [there.get(video, video) for video in descriptions]
         captions = [" ".join(texts) for texts in descriptions.values()]
         write_captions(args, args.meta / f"didemo/DiDeMo_{split}.tsv", captions, paths, paths)
     infer("descriptions joined by a space, in the file's order; column names")
 
 
 def build_lsmdc(args: argparse.Namespace) -> None:
-    what = "clips and captions of LSMDC"
-    first = first_row(args.list, what)
-    table = read_table(args.list, what, header=not (first and "." in first[0]))
-    table.columns = ["clip", *(f"column{i}" for i in range(1, table.shape[1] - 1)), "caption"]
+    table = read_lsmdc(args.list)
+    names = ["clip", *(f"column{i}" for i in range(1, len(table.names) - 1)), "caption"]
     path = args.meta / LSMDC.LIST
-    files = [lsmdc_file(clip) for clip in table["clip"]]
-    there = report_missing(path, files, args.root)
-    write_table(path, table[there] if args.drop_missing else table)
+    table.column(-1)  # every clip has a caption
+    there = report_missing(path, [lsmdc_file(clip) for clip in table.column(0)], args.root)
+    columns = keep(there, *table.columns) if args.drop_missing else table.columns
+    write_table(path, dict(zip(names, columns, strict=True)))

@@ -1,13 +1,17 @@
 """What the builders share: their options, writing a list, and looking for its videos."""
 
 import argparse
+import csv
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
+from data_loader.video_files import VIDEO_ENDINGS, walk_files
+from utils.files import whole_file, write_text
+from utils.text import counted
 
 
 def add_command(
@@ -49,13 +53,26 @@ class Folder:
         return name in self.listed[folder]
 
 
-def find_by_stem(root: Path) -> dict[str, str]:
-    """Every file below `root`: its name without suffix -> its path below root."""
+def find_videos(root: Path, names: Iterable[str]) -> dict[str, str]:
+    """The file of each video of a list, as its path below `root`, wherever it lies and whatever its suffix.
+
+    Where several files could be the one, a file of just the name comes first, else the first in order of
+    their paths; that is said, as is a folder that cannot be entered.
+    """
+    files, closed = walk_files(root)
+    for folder, reason in closed.items():
+        print(f"warning: {folder} cannot be entered: {reason}")
+    by_stem: dict[str, list[Path]] = {}
+    for file in files:
+        if file.suffix.lower() in VIDEO_ENDINGS:
+            by_stem.setdefault(file.stem, []).append(file.relative_to(root))
     found = {}
-    for folder, _, files in os.walk(root):
-        for file in files:
-            path = Path(folder, file)
-            found[path.stem] = str(path.relative_to(root))
+    for name in names:
+        candidates = by_stem.get(Path(name).stem, [])
+        if candidates:
+            found[name] = str(next((c for c in candidates if c.name == Path(name).name), candidates[0]))
+            if len(candidates) > 1:
+                print(f"{name}: of {', '.join(map(str, candidates))} the list takes {found[name]}")
     return found
 
 
@@ -64,7 +81,7 @@ def report_missing(path: Path, videos: Sequence[str], root: Path) -> list[bool]:
     folder = Folder(root)
     there = [folder.has(video) for video in videos]
     missing = len(there) - sum(there)
-    line = f"{path}: {len(videos)} videos, {missing} missing below {root}"
+    line = f"{path}: {counted(len(videos), 'videos')}, {missing} missing below {root}"
     if missing:
         line += f", e.g. {videos[there.index(False)]}"
     print(line)
@@ -78,18 +95,33 @@ def infer(text: str) -> None:
 
 def write_table(path: Path, columns: Mapping[str, Iterable[Any]]) -> None:
     """A tab-separated list with a header."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pd.DataFrame(dict(columns)).to_csv(path, sep="\t", index=False)
+    with whole_file(path) as unfinished, open(unfinished, "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, delimiter="\t", lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(zip(*columns.values(), strict=True))
 
 
 def write_json(path: Path, content: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+    write_text(json.dumps(content, ensure_ascii=False), path)
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    write_text("".join(f"{line}\n" for line in lines), path)
+
+
+def one_line(text: str) -> str:
+    """A caption for a list of a line each: its tabs and line breaks become spaces."""
+    return re.sub(r"\s*[\t\n\r\v\f\0]\s*", " ", text).strip()
+
+
+def refuse_stale(folder: Path, written: Iterable[Path], others: Iterable[Path], given: str) -> None:
+    """ValueError where `others`, lists of an earlier call, would no longer fit what this call writes."""
+    stale = sorted(set(others) - set(written))
+    if stale:
+        raise ValueError(
+            f"{', '.join(path.name for path in stale)} in {folder} would no longer fit what is written now: "
+            f"{given}, or delete what is there"
+        )
 
 
 def keep(flags: Sequence[bool], *columns: Sequence[Any]) -> list[list[Any]]:

@@ -1,10 +1,15 @@
 """WebDataset shards from a pre-training set of single files."""
 
 import argparse
+import hashlib
 import io
 import json
+import re
 import tarfile
+from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,41 +17,109 @@ from tqdm import tqdm
 
 from data_loader import build_dataset
 from data_loader.base import VideoDataset
+from data_loader.failures import Failure
 from data_loader.prepare.common import add_command
-from data_loader.shards import Shards, transcript_to_json
+from data_loader.shards import Shards, key_of, transcript_to_json
 from data_loader.video import VideoReadError
 from data_loader.yttemporal import YTTemporal
+from utils.files import whole_file
+from utils.text import counted
 
 TEXT = """Shards of YT-Temporal or WebVid in the WebDataset form
 
 Packs the videos of a list, in its order, into OUT/{train,val}-<number>.tar: <id>.mp4 and <id>.json with the
 caption, or the transcript already aligned. Use them with "format": "webdataset" and "root": OUT in a
-config. Videos that are not there are left out, as are those without a usable transcript; a shard that is
-there already is kept."""
+config; validation needs shards of its own, made with --split val. Videos that are not there are left out and
+counted, as are those without a usable transcript. The same command again goes on where it was stopped, and
+makes those shards anew whose rows of the list, captions, transcripts or videos have changed."""
+
+MADE_OF = "data_loader.prepare shards, made of "  # a shard's comment: this and the digest of its sources
 
 
 def add_commands(commands: Any) -> None:
     parser = add_command(commands, "shards", build, TEXT, ".")
     parser.add_argument("type", choices=("yttemporal", "webvid"))
     parser.add_argument("out", type=Path, help="folder to write")
-    parser.add_argument("--split", choices=("train", "val"), default="train")
-    parser.add_argument("--videos-per-shard", type=int, default=1000)
+    parser.add_argument("--split", choices=("train", "val"), default="train", help="which list (%(default)s)")
+    parser.add_argument("--videos-per-shard", type=int, default=1000, help="(%(default)s)")
     parser.add_argument("--workers", type=int, default=4, help="shards written at a time (%(default)s)")
 
 
 def build(args: argparse.Namespace) -> None:
+    for option in ("videos_per_shard", "workers"):
+        if getattr(args, option) < 1:
+            raise ValueError(f"--{option.replace('_', '-')} must be at least 1")
     dataset = build_dataset(args.type, args.split, root=args.root, meta=args.meta)
     args.out.mkdir(parents=True, exist_ok=True)
-    size = args.videos_per_shard
-    parts = [range(first, min(first + size, len(dataset))) for first in range(0, len(dataset), size)]
-    paths = [args.out / f"{args.split}-{number:06d}.tar" for number in range(len(parts))]
-    todo = [(path, part) for path, part in zip(paths, parts, strict=True) if not path.exists()]
-    left_out = 0
+    jobs = list(plan(dataset, args.out, args.split, args.videos_per_shard))
+    remove_others(args.out, args.split, {job.path for job in jobs})
+    kept, left_out = 0, []
     with ProcessPoolExecutor(args.workers, initializer=use_dataset, initargs=(dataset,)) as pool:
-        for left in tqdm(pool.map(write_shard, todo), total=len(todo), unit="shard"):
-            left_out += left
+        for failures in tqdm(pool.map(write_shard, jobs), total=len(jobs), unit="shard"):
+            kept += failures is None
+            left_out += failures or []
+    if left_out:
+        print("left out of the shards written now:" + "".join(summary(left_out)))
     shards = Shards(args.out, args.split)  # makes the index
-    print(f"{args.out}: {len(shards)} videos in {len(shards.paths)} shards, {left_out} left out")
+    packed = f"{counted(len(shards), 'videos')} in {counted(len(jobs), 'shards')}"
+    already = f" ({kept} there already)" if kept else ""
+    print(f"{args.out}: {packed}{already}, {len(dataset) - len(shards)} left out")
+
+
+def summary(failures: list[Failure]) -> Iterator[str]:
+    """A line for each of the most frequent reasons."""
+    counts = Counter(failure.reason for failure in failures)
+    for reason, number in counts.most_common(10):
+        example = next(failure.path for failure in failures if failure.reason == reason)
+        yield f"\n  {number}: {reason}, e.g. {example}"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A shard to write: its samples' places in the data set, and their keys."""
+
+    path: Path
+    indices: range
+    keys: list[str]
+
+
+def plan(dataset: VideoDataset, out: Path, split: str, size: int) -> Iterator[Job]:
+    occurrences: Counter[str] = Counter()
+    for number, first in enumerate(range(0, len(dataset), size)):
+        indices, keys = range(first, min(first + size, len(dataset))), []
+        for index in indices:
+            name = dataset.video_id(index).removesuffix(dataset.video_path(index).suffix)
+            occurrences[name] += 1
+            keys.append(key_of(name, occurrences[name]))
+        yield Job(out / f"{split}-{number:06d}.tar", indices, keys)
+
+
+def remove_others(out: Path, split: str, planned: set[Path]) -> None:
+    """Remove what this command made before and is no longer needed: read too, it would double samples.
+
+    Raises ValueError for shards that it has not made.
+    """
+    there = {path: made_of(path) for path in out.glob(f"{split}-*.tar")}
+    foreign = sorted(path for path, digest in there.items() if digest is None)
+    if foreign:
+        raise ValueError(
+            f"{foreign[0]} and {counted(len(foreign) - 1, 'more shards')} were not written by this version "
+            "of this command; take them away, or name another folder"
+        )
+    for path in there.keys() - planned:
+        print(f"{path} belongs to an earlier list or size of shards and is removed")
+        path.unlink()
+
+
+def made_of(path: Path) -> str | None:
+    """The digest of what a shard was made of; None for one of another program, or none at all."""
+    try:
+        with tarfile.open(path, "r:") as tar:
+            comment = tar.pax_headers.get("comment", "")
+    except (OSError, tarfile.TarError):
+        return None
+    found = re.fullmatch(re.escape(MADE_OF) + "([0-9a-f]{64})", comment)
+    return found and found[1]
 
 
 def use_dataset(dataset: VideoDataset) -> None:
@@ -55,36 +128,56 @@ def use_dataset(dataset: VideoDataset) -> None:
     _dataset = dataset
 
 
-def write_shard(job: tuple[Path, range]) -> int:
-    """Write a shard, under another name until it is whole. Returns how many of its videos were left out."""
-    (path, indices), dataset = job, _dataset
-    unfinished, left_out = path.with_suffix(".unfinished"), 0
-    with tarfile.open(unfinished, "w") as tar:
-        for index in indices:
+def write_shard(job: Job) -> list[Failure] | None:
+    """Write a shard; None where it is there and made of the same sources. Returns the videos left out."""
+    dataset, digest = _dataset, sources(_dataset, job)
+    if job.path.exists() and made_of(job.path) == digest:
+        return None
+    failures = []
+    comment = {"comment": MADE_OF + digest}
+    with (
+        whole_file(job.path) as unfinished,
+        tarfile.open(unfinished, "w", format=tarfile.PAX_FORMAT, pax_headers=comment) as tar,
+    ):
+        for index, key in zip(job.indices, job.keys, strict=True):
             video = dataset.video_path(index)
             try:
-                facts = facts_of(dataset, index)
+                metadata = metadata_of(dataset, index)
                 content = video.read_bytes()
-            except (VideoReadError, OSError):
-                left_out += 1
-                continue
-            key = shard_key(dataset.video_id(index), video.suffix)
-            add_file(tar, f"{key}{video.suffix}", content)
-            add_file(tar, f"{key}.json", json.dumps(facts, ensure_ascii=False).encode())
-    unfinished.replace(path)
-    return left_out
+            except VideoReadError as error:
+                failures.append(Failure.of(error))
+            except OSError as error:
+                failures.append(Failure(str(video), error.strerror or str(error)))
+            else:
+                add_file(tar, f"{key}{video.suffix}", content)
+                add_file(tar, f"{key}.json", json.dumps(metadata, ensure_ascii=False).encode())
+    return failures
 
 
-def facts_of(dataset: VideoDataset, index: int) -> dict:
+def sources(dataset: VideoDataset, job: Job) -> str:
+    """A digest of all that goes into a shard: names, captions, and the state of its files."""
+    digest = hashlib.sha256()
+    for index, key in zip(job.indices, job.keys, strict=True):
+        if isinstance(dataset, YTTemporal):
+            text = file_state(dataset.transcript_path(index))
+        else:
+            text = dataset.captions[index]
+        digest.update(repr((key, text, file_state(dataset.video_path(index)))).encode())
+    return digest.hexdigest()
+
+
+def file_state(path: Path) -> tuple[int, int] | None:
+    try:
+        state = path.stat()
+    except OSError:
+        return None
+    return state.st_size, state.st_mtime_ns
+
+
+def metadata_of(dataset: VideoDataset, index: int) -> dict:
     if isinstance(dataset, YTTemporal):
         return transcript_to_json(dataset.transcript(index))
     return {"caption": dataset.captions[index]}
-
-
-def shard_key(name: str, suffix: str) -> str:
-    """The id as a key: without its suffix, and without '.', where a key would end."""
-    folder, slash, file = name.removesuffix(suffix).rpartition("/")
-    return folder + slash + file.replace(".", "_")
 
 
 def add_file(tar: tarfile.TarFile, name: str, content: bytes) -> None:

@@ -5,6 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from data_loader.labels import read_classes
+from data_loader.lists import read_json
 from data_loader.prepare.common import (
     Folder,
     add_command,
@@ -14,7 +16,6 @@ from data_loader.prepare.common import (
     report_missing,
     write_lines,
 )
-from data_loader.records import read_json
 
 TEXT = """SSV2-MC from Something-Something V2's labels and validation json
 
@@ -31,8 +32,7 @@ def add_commands(commands: Any) -> None:
 
 
 def build(args: argparse.Namespace) -> None:
-    labels = read_json(args.labels, "the sentences of Something-Something V2, {sentence: number}")
-    options = sorted(labels, key=lambda sentence: int(labels[sentence]))
+    options = read_classes(args.labels, "the sentences of Something-Something V2, {sentence: number}")
     place = {sentence: i for i, sentence in enumerate(options)}
     folder = Folder(args.root)
     names, answers = [], []
@@ -40,7 +40,7 @@ def build(args: argparse.Namespace) -> None:
         try:
             name, template = str(record["id"]), record["template"].replace("[", "").replace("]", "")
             answers.append(place[template])
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, AttributeError) as error:
             what = f'"id" and a "template" that {args.labels} lists'
             raise ValueError(f"{args.validation}: {record!r} needs {what}") from error
         names.append(f"{name}.mp4" if folder.has(f"videos/{name}.mp4") else f"{name}.webm")

@@ -8,16 +8,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from data_loader.lists import need_file, parse_json
 from data_loader.prepare.common import (
     Folder,
     add_command,
     add_drop_missing,
     infer,
     report_missing,
-    write_json,
     write_table,
 )
-from data_loader.records import need_file
+from utils.text import counted
 
 TEXT = """YT-Temporal from json lines
 
@@ -41,7 +41,8 @@ def add_commands(commands: Any) -> None:
 
 def build(args: argparse.Namespace) -> None:
     folder, names = Folder(args.root / "videos"), {"train": [], "val": []}
-    without_id = 0
+    without_id = repeated = 0
+    seen: set[str] = set()
     for item in args.files:
         subset, equals, file = item.partition("=")
         if not equals:
@@ -54,11 +55,16 @@ def build(args: argparse.Namespace) -> None:
             video = f"{subset}/data/{name}.mp4"
             if args.drop_missing and not folder.has(video):
                 continue
-            transcript = {key: record[key] for key in KEPT if key in record}
-            write_json(args.root / "videos" / subset / "annotations" / f"{name}.json", transcript)
+            if video in seen:
+                repeated += 1
+                continue
+            seen.add(video)
+            write_transcript(args.root / "videos" / subset / "annotations" / f"{name}.json", record)
             names["val" if is_validation(name, args.val_share) else "train"].append(video)
     if without_id:
-        print(f"{without_id} lines without a video id were left out")
+        print(f"left out: {counted(without_id, 'lines')} without a video id")
+    if repeated:
+        print(f"left out: {counted(repeated, 'lines')} of videos that an earlier line has")
     for split, videos in names.items():
         path = args.meta / f"yttemporal_{split}.csv"
         write_table(path, {"Name": videos})
@@ -66,28 +72,41 @@ def build(args: argparse.Namespace) -> None:
     infer("which videos validate: those that a hash of their id picks")
 
 
+def write_transcript(path: Path, record: dict) -> None:
+    """Keep what is read of a record. In ASCII, as the words recognised may hold half characters."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({key: record[key] for key in KEPT if key in record}), encoding="ascii")
+
+
 def read_json_lines(path: Path) -> Iterator[dict]:
+    """The objects of a file of json lines. Raises ValueError, naming the line, for what is none."""
     need_file(path, "annotations of YT-Temporal, a JSON object a line")
-    with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{path}, line {number} is not JSON: {error}") from error
-            if not isinstance(record, dict):
-                raise ValueError(f"{path}, line {number} is no JSON object")
-            yield record
+    number = 0
+    try:
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
+            for line in file:
+                number += 1
+                if not line.strip():
+                    continue
+                record = parse_json(line)
+                if not isinstance(record, dict):
+                    raise ValueError("no JSON object")
+                yield record
+    except ValueError as error:
+        raise ValueError(f"{path}, line {number} is not JSON: {error}") from error
+    except (EOFError, OSError, zlib.error) as error:
+        raise ValueError(f"{path} cannot be read behind line {number}: {error}") from error
 
 
 def video_id(record: dict) -> str | None:
+    """The id of a record's video, None where it has none that could be a file's name."""
     info = record.get("info")
     places = [*([info] if isinstance(info, dict) else []), record]
     for key in ("display_id", "id", "video_id"):
         for place in places:
-            if isinstance(place.get(key), str):
-                return place[key]
+            name = place.get(key)
+            if isinstance(name, str) and name.isprintable() and Path(name).name == name:
+                return name
     return None
 
 

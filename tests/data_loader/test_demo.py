@@ -20,8 +20,8 @@ from data_loader.demo_world import (
     Event,
     draw_frames,
 )
+from data_loader.lists import read_table
 from data_loader.msrvtt import MSRVTT
-from data_loader.records import read_table
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +103,7 @@ def test_queries_and_classes(lists):
 
 def test_every_word_of_a_caption_is_one_token(lists):
     root, _ = lists
-    captions = read_table(root / "meta_data/webvid_train.tsv", "captions", sep="\t")["caption"]
+    captions = read_table(root / "meta_data/webvid_train.tsv", "captions").column("caption")
     words = sorted({word for caption in captions for word in caption.split()})
     assert {*COLOURS, *SHAPES, *MOTIONS, "then", "something"} < set(words)
     assert (CLIP.tokenize(words).argmax(dim=1) == 2).all()  # start, the word, end

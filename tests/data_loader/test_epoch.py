@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from data_loader import JointLoader, UnreadableCounter, build_dataset, build_loader
-from data_loader.records import Strings
+from data_loader.strings import Strings
 from tests.data_loader import worlds
 from tests.data_loader.worlds import options
 

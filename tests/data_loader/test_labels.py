@@ -53,7 +53,7 @@ def test_other_folds_are_other_lists(tmp_path):
     [
         ([["a.mp4", 0]], r"split_1_test_list\.tsv has labels 0 to 0; expected 1 to 3"),
         ([["a.mp4", 1], ["a.mp4", 4]], r"has labels 1 to 4; expected 1 to 3, for the 3 classes"),
-        ([["a.mp4", "wave"]], r"the label 'wave' in its second column is no number"),
+        ([["a.mp4", "wave"]], r"line 2: the label 'wave' in column 2 is no number"),
         ([], "lists no videos"),
     ],
 )

@@ -198,7 +198,7 @@ def test_yttemporal(prepare, tmp_path, suffix):
     for i in range(2):
         put_video(tmp_path / f"data/videos/subset_87/data/id{i}.mp4")
     printed = prepare("yttemporal", f"subset_87={source}", "--val-share", "0")
-    assert "1 lines without a video id were left out" in printed
+    assert "left out: 1 line without a video id" in printed
     assert "yttemporal_train.csv: 3 videos, 1 missing" in printed
     train = build_dataset("yttemporal", "train", **options(tmp_path))
     assert list(train.names) == [f"subset_87/data/id{i}.mp4" for i in range(3)]

@@ -175,7 +175,7 @@ def test_broken_samples_are_replaced_and_named(tmp_path):
     assert failures[0].path == f"{shard}/broken.mp4"
     assert failures[1] == (f"{shard}/silent.mp4", 'there is no "caption" beside it')
     assert failures[2].path == f"{shard}/wrong.mp4"
-    assert failures[2].reason.startswith("the JSON beside it cannot be read")
+    assert failures[2].reason.startswith("the text beside it cannot be read")
     assert failures[3] is None
     assert open_webvid(tmp_path)[0]["text"] == ["fine"]
 
