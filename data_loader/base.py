@@ -11,7 +11,7 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from data_loader.failures import Failure
-from data_loader.lists import need_folder
+from data_loader.lists import need_folder, prepare_hint
 from data_loader.masking import tube_mask
 from data_loader.sampling import sample_frames
 from data_loader.transforms import clip_transform, pad_clip
@@ -94,7 +94,11 @@ class VideoDataset(Dataset):
         self.seed, self.salt = seed, zlib.crc32(self.name.encode())
         self.allow_missing = allow_missing
         self.transform = clip_transform(view, image_size)
-        need_folder(self.root, f'the data of {self.name}; put it there or set its "root" in the config')
+        need_folder(
+            self.root,
+            f'the data of {self.name}; put it there or set its "root" in the config',
+            "" if self.name == "csv" else prepare_hint(self.name, "its lists"),
+        )
 
     # What a subclass provides.
 

@@ -4,7 +4,7 @@ read."""
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,17 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from data_loader import build_dataset
+from data_loader.base import VideoDataset
 from data_loader.cores import usable_cores
+from data_loader.failures import Failure
 from data_loader.loader import worker_options
-from data_loader.records import read_json
+from utils.config import PRETRAINING_DEFAULTS, REPOSITORY, ConfigError, load_config, read_json, resolve_path
+from utils.errors import MISTAKES
+from utils.files import WriteError, check_folder, write_text
+from utils.text import counted, one_line
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+EVALUATION_DEFAULTS = REPOSITORY / "downstream" / "configs" / "base.json"
+TIMEOUT_S = 60.0  # for a video, where the config gives none
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,83 +34,84 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--output",
         type=Path,
         default=Path("unreadable.tsv"),
-        help="list to write if there are any (%(default)s)",
+        help="list to write if there are any (%(default)s); a path with a line break, a tab or bytes that "
+        "are not UTF-8 stands in it as a JSON string",
     )
     parser.add_argument("--workers", type=int, default=cores, help="processes that read (%(default)s)")
-    parser.add_argument("--reader", default="decord", help="see data_loader/video.py (%(default)s)")
-    parser.add_argument("--timeout", type=float, default=60, help="seconds a video may take (%(default)s)")
+    parser.add_argument("--reader", help="see data_loader/video.py (the config's)")
+    parser.add_argument(
+        "--timeout", type=float, help=f"seconds a video may take (the config's, or {TIMEOUT_S:g})"
+    )
     args = parser.parse_args(argv)
+    options = {key: value for key in ("reader", "timeout") if (value := getattr(args, key)) is not None}
     try:
-        entries = list(config_entries(args.config))
-        unreadable = [line for entry in entries for line in check(entry, args)]
-    except (FileNotFoundError, ValueError) as error:
+        sets = [(entry, open_entry({**entry, **options})) for entry in config_entries(args.config)]
+        check_folder(args.output.absolute().parent)
+    except (*MISTAKES, WriteError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    if not unreadable and not args.output.exists():
-        print("0 unreadable videos")
+    rows = ["type\tsplit\tpath\treason"]
+    for entry, dataset in sets:
+        for failure in check(dataset, f"{entry['type']} {entry['split']}", args.workers):
+            rows.append("\t".join((entry["type"], entry["split"], *map(one_line, failure))))
+    number = counted(len(rows) - 1, "unreadable videos")
+    if len(rows) == 1 and not args.output.exists():
+        print(number)
         return 0
-    lines = ["type\tsplit\tpath\treason", *("\t".join(line) for line in unreadable)]
-    args.output.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    print(f"{len(unreadable)} unreadable videos, listed in {args.output.resolve()}")
-    return 1 if unreadable else 0
+    write_text("".join(f"{row}\n" for row in rows), args.output)
+    if len(rows) == 1:
+        print(f"{number}; {args.output.resolve()}, the list of before, is empty now")
+        return 0
+    print(f"{number}, listed in {args.output.resolve()}")
+    return 1
 
 
 def config_entries(path: Path) -> Iterator[dict[str, Any]]:
-    """The data sets of a config, each with type, split, root and meta."""
-    path = resolve(path)
-    config, base = read_json(path, "a config"), path.with_name("base.json")
-    defaults = read_json(base, "the configs' defaults") if base.is_file() else {}
-    data = {**defaults.get("data", {}), **config.get("data", {})}
-    meta = data.pop("meta", config.get("meta", defaults.get("meta", "meta_data")))
-    if "type" in data:
-        yield located({"split": "test", "meta": meta, **data}, path)
-        return
-    if not data.get("train") and not data.get("val"):
-        raise ValueError(f'{path} has no "data" with "train" and "val", nor one with "type" and "root"')
-    for split in ("train", "val"):
-        for entry in data.get(split, []):
-            yield located({"split": split, "meta": meta, **entry}, path)
+    """The data sets of a config, each with what `build_dataset` needs to open it, and its split.
 
-
-def located(entry: dict[str, Any], config: Path) -> dict[str, Any]:
-    if not {"type", "root"} <= entry.keys():
-        raise ValueError(f'{config}: the data set {json.dumps(entry)} needs "type" and "root"')
-    return {**entry, "root": resolve(Path(entry["root"])), "meta": resolve(Path(entry["meta"]))}
-
-
-def resolve(path: Path) -> Path:
-    """A path as given where it exists, else from the repository's folder."""
-    path = path.expanduser()
-    return path if path.is_absolute() or path.exists() else REPOSITORY / path
-
-
-def check(entry: dict[str, Any], args: argparse.Namespace) -> Iterator[tuple[str, str, str, str]]:
-    """(type, split, path, reason) of every unreadable video of a data set.
-
-    Reads the frames of an evaluation clip, each file within the time limit and in a process of its own, so
-    that a decoder may hang or crash.
+    Raises FileNotFoundError, ConfigError (a ValueError).
     """
-    entry = dict(entry)
-    kind, split = entry.pop("type"), entry.pop("split")
-    options = {"view": "test", "allow_missing": True, "reader": args.reader, "timeout": args.timeout}
-    dataset = build_dataset(kind, split, **{**entry, **options})
+    written = read_json(resolve_path(path))
+    is_evaluation = isinstance(written, Mapping) and ("task" in written or "type" in written.get("data", {}))
+    config = load_config(path, defaults=EVALUATION_DEFAULTS if is_evaluation else PRETRAINING_DEFAULTS)
+    data = config["data"]
+    if is_evaluation:
+        common = {"meta": config["meta"], "reader": config["reader"], "timeout": config["read_timeout"]}
+        entries = [{"split": "test", **data}]
+    else:
+        common = {"meta": data["meta"], "reader": data["reader"], "timeout": data["read_timeout"]}
+        entries = [{"split": split, **entry} for split in ("train", "val") for entry in data[split]]
+    for entry in entries:
+        if not {"type", "root"} <= entry.keys():
+            raise ConfigError(f'{path}: the data set {json.dumps(entry)} needs "type" and "root"')
+        entry = {**common, **entry}
+        located = {key: resolve_path(entry[key]) for key in ("root", "meta")}
+        yield {**entry, **located, "timeout": entry["timeout"] or TIMEOUT_S}
+
+
+def open_entry(entry: dict[str, Any]) -> VideoDataset:
+    """A data set as it is evaluated: the same frames each time, unreadable files noted."""
+    entry = {**entry, "view": "test", "allow_missing": True}
+    return build_dataset(entry.pop("type"), entry.pop("split"), **entry)
+
+
+def check(dataset: VideoDataset, name: str, workers: int) -> Iterator[Failure]:
+    """Every unreadable video of a data set.
+
+    Each file is read within the time limit and in a process of its own, so that a decoder may hang or crash.
+    """
     loader = DataLoader(
-        dataset,
-        batch_size=8,
-        collate_fn=missing_of,
-        **worker_options(args.workers, prefetch_factor=2),
+        dataset, batch_size=8, collate_fn=failures_of, **worker_options(workers, prefetch_factor=2)
     )
-    with tqdm(total=len(dataset), desc=f"{kind} {split}", unit="video") as bar:
-        for batch in loader:
-            for path, reason in batch["missing"]:
-                yield kind, split, path, reason.replace("\t", " ")
-            bar.update(batch["size"])
+    with tqdm(total=len(dataset), desc=name, unit="video") as bar:
+        for size, failures in loader:
+            yield from failures
+            bar.update(size)
 
 
-def missing_of(items: list[dict]) -> dict[str, Any]:
+def failures_of(items: list[dict]) -> tuple[int, list[Failure]]:
     """What is left of a batch: its size and what is missing."""
-    missing = [item["missing"] for item in items if "missing" in item]
-    return {"size": len(items), "missing": missing}
+    return len(items), [item["missing"] for item in items if "missing" in item]
 
 
 if __name__ == "__main__":

@@ -239,6 +239,6 @@ def first_repeated(values: Sequence[str]) -> tuple[int, int] | None:
     return None
 
 
-def prepare_hint(dataset: str) -> str:
+def prepare_hint(dataset: str, what: str = "it") -> str:
     """How the metadata of a data set is made from what its own site distributes."""
-    return f"Make it with: python -m data_loader.prepare {dataset} --help"
+    return f"Make {what} with: python -m data_loader.prepare {dataset} --help"

@@ -1,4 +1,6 @@
-"""Words for messages."""
+"""Words for messages, and texts for lists."""
+
+import json
 
 
 def counted(number: int, noun: str) -> str:
@@ -6,3 +8,12 @@ def counted(number: int, noun: str) -> str:
     if number != 1:
         return f"{number} {noun}"
     return f"1 {noun.removesuffix('es') if noun.endswith('sses') else noun.removesuffix('s')}"
+
+
+def one_line(text: str) -> str:
+    """A path or reason for a list of a line each, tabs between its columns: as it is if it can be.
+
+    Where it holds what would break the line, or bytes that are not UTF-8, its JSON string.
+    """
+    breaks_line = "\t" in text or len(f"{text}.".splitlines()) > 1
+    return json.dumps(text) if breaks_line or any("\ud800" <= c <= "\udfff" for c in text) else text

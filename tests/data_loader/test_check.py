@@ -1,7 +1,10 @@
+import json
+
 import pytest
 
 from data_loader.check import config_entries, main
 from tests.data_loader import worlds
+from utils.config import REPOSITORY
 
 
 @pytest.fixture
@@ -46,10 +49,11 @@ def test_a_list_of_before_is_brought_up_to_date(webvid, tmp_path, capsys):
     whole = video.read_bytes()
     worlds.break_file(video)
     assert check(training_config(webvid), tmp_path)[0] == 1
-    assert f"1 unreadable videos, listed in {tmp_path / 'unreadable.tsv'}" in capsys.readouterr().out
+    assert f"1 unreadable video, listed in {tmp_path / 'unreadable.tsv'}" in capsys.readouterr().out
     video.write_bytes(whole)
     status, lines = check(training_config(webvid), tmp_path)
     assert (status, len(lines)) == (0, 1)
+    assert "0 unreadable videos; " in capsys.readouterr().out
 
 
 def test_as_many_workers_as_cores(monkeypatch, capsys):
@@ -72,24 +76,36 @@ def test_an_evaluation_config(tmp_path):
     assert lines[1][:2] == ["msrvtt", "test"]
 
 
-def test_defaults_stand_beside_the_config(tmp_path):
-    base = {"data": {"train": [{"type": "webvid", "root": "x"}], "meta": "m", "batch_size": 3}}
-    worlds.put_json(tmp_path / "base.json", base)
-    config = worlds.put_json(tmp_path / "own.json", {"name": "own", "data": {"batch_size": 4}})
-    [entry] = config_entries(config)
-    assert (entry["type"], entry["split"], entry["root"].name, entry["meta"].name) == (
-        "webvid",
-        "train",
-        "x",
-        "m",
-    )
+def test_what_a_config_leaves_out_is_what_training_takes_for_it(tmp_path):
+    """Wherever the config lies."""
+    config = worlds.put_json(tmp_path / "own.json", {"name": "own", "data": {"meta": "m", "batch_size": 4}})
+    entries = list(config_entries(config))
+    assert [(entry["type"], entry["split"]) for entry in entries] == [
+        ("yttemporal", "train"),
+        ("webvid", "train"),
+        ("yttemporal", "val"),
+        ("webvid", "val"),
+    ]
+    assert {entry["meta"].name for entry in entries} == {"m"}
+    assert {entry["timeout"] for entry in entries} == {300}
+
+
+def test_a_name_with_a_line_break_keeps_its_row_whole(tmp_path):
+    name = "two\nlines.mp4"
+    worlds.put_json(tmp_path / "meta/ssv2/mc/val.jsonl", {"clip_name": name, "options": ["a"], "answer": 0})
+    worlds.break_file(worlds.put_video(tmp_path / "data/videos" / name))
+    data = {"type": "ssv2", "root": str(tmp_path / "data")}
+    config = {"task": "multiple_choice", "meta": str(tmp_path / "meta"), "data": data}
+    status, rows = check(worlds.put_json(tmp_path / "config.json", config), tmp_path)
+    assert (status, [len(row) for row in rows]) == (1, [4, 4])
+    assert json.loads(rows[1][2]) == str(tmp_path / "data/videos" / name)
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({}, 'has no "data" with "train" and "val"'),
         ({"data": {"train": [{"type": "webvid"}]}}, 'needs "type" and "root"'),
+        ({"data": {"batch_sise": 3}}, "did you mean 'batch_size'"),
         ({"data": {"type": "webvid", "root": "/nowhere"}}, "/nowhere is missing"),
         ({"data": {"type": "webvid", "root": "/tmp", "cut": "x"}}, "data set 'webvid'"),
     ],
@@ -101,8 +117,6 @@ def test_a_config_that_cannot_be_used(tmp_path, capsys, content, message):
 
 
 def test_the_repositorys_own_configs_are_understood():
-    from data_loader.check import REPOSITORY
-
     for path in [*REPOSITORY.glob("configs/*.json"), *REPOSITORY.glob("downstream/configs/*.json")]:
         if path.name != "base.json":
             assert list(config_entries(path))
