@@ -31,7 +31,7 @@ BENCHMARKS = {
     "end-to-end-B_16": "end_to_end --arch TVTSv2_B_16 --workers 8 --raw-steps 40",
     "end-to-end-H_14": "end_to_end --arch TVTSv2_H_14 --workers 4 --batch-size 32 --steps 60 --raw-steps 20 "
     "--warm-up 20 --set arch.activation_checkpointing=mlp",
-    "features-B_16": "feature_extraction --arch TVTSv2_B_16 --workers 16 --reader pyav",
+    "features-B_16": "feature_extraction --arch TVTSv2_B_16 --workers 16",
     "search": "search",
     "scaling-ddp": "scaling --arch TVTSv2_B_16 --gpus 1,2",
     "scaling-ddp-H_14": "scaling --arch TVTSv2_H_14 --batch-size 32 --activation-checkpointing mlp "

@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--batch-size", type=int, default=48, help="default: %(default)s")
     parser.add_argument("--precision", choices=PRECISIONS, default="bf16", help="default: %(default)s")
-    parser.add_argument("--reader", default="decord", help="default: %(default)s")
+    parser.add_argument("--reader", default="pyav", help="default: %(default)s")
     parser.add_argument("--workers", type=int, default=usable_cores(), help="(%(default)s)")
     parser.add_argument("--device", help="default: a GPU where there is one")
     parser.add_argument("--json", metavar="FILE", help="write the figures to a file, too")

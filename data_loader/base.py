@@ -31,8 +31,8 @@ def known_reader(reader: str) -> str:
     OpenCV's frames are short or repeated on damaged and cut files, without a word; its seeks are slow.
     """
     if reader == "cv2":
-        logger.warning("reader cv2 is read as decord: OpenCV repeats or drops frames of some files silently")
-        return "decord"
+        logger.warning("reader cv2 is read as pyav: OpenCV repeats or drops frames of some files silently")
+        return "pyav"
     return reader
 
 
@@ -71,7 +71,7 @@ class VideoDataset(Dataset):
         image_size: int = 224,
         mask_ratio: float | None = None,
         num_patches: int | None = None,
-        reader: str = "decord",
+        reader: str = "pyav",
         timeout: float | None = None,
         cache_mb: float = 0,
         seed: int = 0,

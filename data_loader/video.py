@@ -2,12 +2,12 @@
 
 `reader` is one of READERS:
 
-- "decord" (default): decord where it is right, PyAV where decord is known to go wrong or is missing;
-- "decord-unguarded": decord as it is, for exact comparison with the official release;
-- "pyav": exact; faster on files that store when each frame is shown, slower on long others (AVI);
+- "pyav" (default): exact;
+- "decord": decord as it is, for exact comparison with the official release;
 - "torchcodec": its exact seek mode, where it is installed.
 """
 
+import math
 import os
 import stat
 from pathlib import Path
@@ -20,13 +20,13 @@ from data_loader.readers.cache import FrameCache
 from data_loader.readers.killable import read_killable
 from data_loader.sampling import sample_frames
 
-__all__ = ["READERS", "FrameCache", "VideoReadError", "read_clip", "read_frames"]
+__all__ = ["READERS", "FrameCache", "VideoReadError", "check_reader", "read_clip", "read_frames"]
 
 
 def read_frames(
     path: str | Path,
     choose: Chooser,
-    reader: str = "decord",
+    reader: str = "pyav",
     timeout: float | None = None,
     cache: FrameCache | None = None,
 ) -> tuple[torch.Tensor, list[int], int]:
@@ -35,7 +35,7 @@ def read_frames(
     choose: from the number of frames in the file to the indices wanted, in any order. It is asked again
         where the number proves wrong.
     timeout: seconds after which the file is given up. Decoding then happens in a child process, which also
-        contains a crash; None decodes here.
+        contains a crash; None or infinity decodes here.
     cache: keeps whole small videos decoded.
 
     Returns the frames uint8 [T, 3, H, W] (a view with the channels last in memory), their indices, and the
@@ -51,7 +51,7 @@ def read_frames(
         return checked_indices(choose(vlen), vlen)
 
     def read_file(choose: Chooser) -> Clip:
-        if timeout is None:
+        if timeout is None or timeout == math.inf:
             return read(path, choose, reader)
         return read_killable(path, choose, reader, timeout)
 
@@ -66,7 +66,7 @@ def read_clip(
     path: str | Path,
     num_frames: int,
     sample: str = "uniform",
-    reader: str = "decord",
+    reader: str = "pyav",
     rng: np.random.Generator | None = None,
     timeout: float | None = None,
     cache: FrameCache | None = None,

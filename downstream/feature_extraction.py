@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # to run as a file
 
 from downstream.feature_files import check_named, find_videos
 from downstream.feature_map import write_map
-from downstream.features import Extraction, extract_features, extract_texts, read_texts
+from downstream.features import READ_TIMEOUT, Extraction, extract_features, extract_texts, read_texts
 from downstream.options import add_model_options, add_speed_options, join_processes, positive_seconds
 from downstream.report import failed_files, versions, write_json
 from utils.config import REPOSITORY, resolve_path
@@ -54,7 +54,11 @@ def build_parser(arch: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("--tokens", action="store_true", help="keep all tokens too (large)")
     parser.add_argument(
-        "--read-timeout", type=positive_seconds, metavar="S", help="give a video up after S seconds"
+        "--read-timeout",
+        type=positive_seconds,
+        metavar="S",
+        default=READ_TIMEOUT,
+        help="give a video up after S seconds, or never with inf (%(default)g)",
     )
     parser.add_argument(
         "--report", metavar="DIR", help="also write DIR/features.html, a map of the vectors to look at"
@@ -121,7 +125,7 @@ def run_videos(args: argparse.Namespace, context: DistContext) -> int:
             batch_size=args.batch_size or 48,
             num_workers=args.num_workers,
             precision=args.precision or "fp32",
-            reader=args.reader or "decord",
+            reader=args.reader or "pyav",
             timeout=args.read_timeout,
             overwrite=args.overwrite,
             context=context,
@@ -130,7 +134,7 @@ def run_videos(args: argparse.Namespace, context: DistContext) -> int:
         with run_errors():
             report(extraction, Path(args.output).expanduser())
             if args.report and extraction.table:
-                folder, reader = Path(args.report).expanduser(), args.reader or "decord"
+                folder, reader = Path(args.report).expanduser(), args.reader or "pyav"
                 print(f"page: {write_map(folder, extraction.table, reader, args.read_timeout)}")
     return 1 if extraction.failed else 0
 

@@ -21,9 +21,7 @@ COLOURS = (
 )
 
 
-def write_map(
-    folder: Path, table: FeatureTable, reader: str = "decord", timeout: float | None = None
-) -> Path:
+def write_map(folder: Path, table: FeatureTable, reader: str = "pyav", timeout: float | None = None) -> Path:
     """Write `folder`/features.html, a map of a table of videos or windows. Returns its path.
 
     Points are coloured by folder, or by video where the table is of windows.

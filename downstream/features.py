@@ -24,6 +24,7 @@ from downstream.reading import read_batches
 from model.metric import check_finite
 from utils.processes import DistContext
 
+READ_TIMEOUT = 600.0  # seconds for one read of a file: one that hangs must not stop the others
 READ_TOGETHER = 16  # windows of a file, see `clips.read_together`
 
 
@@ -52,8 +53,8 @@ def extract_features(
     batch_size: int = 48,
     num_workers: int | None = None,
     precision: str = "fp32",
-    reader: str = "decord",
-    timeout: float | None = None,
+    reader: str = "pyav",
+    timeout: float | None = READ_TIMEOUT,
     device: str | None = None,
     overwrite: bool = False,
     context: DistContext | None = None,

@@ -111,7 +111,7 @@ def add_speed_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--num-workers", type=int, metavar="N", help="processes that read videos, for each GPU"
     )
-    group.add_argument("--reader", help="how videos are decoded (default: decord)")
+    group.add_argument("--reader", help="how videos are decoded (default: pyav)")
 
 
 def add_device_option(group: argparse._ActionsContainer) -> None:

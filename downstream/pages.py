@@ -57,7 +57,7 @@ class Thumbnails:
 
 
 def thumbnails(
-    pictures: dict[str, Picture], reader: str = "decord", timeout: float | None = None
+    pictures: dict[str, Picture], reader: str = "pyav", timeout: float | None = None
 ) -> Thumbnails:
     """Read and shrink pictures, several at a time. A video that cannot be read costs its picture alone."""
     uris: dict[str, str] = {}

@@ -13,7 +13,7 @@ import CLIP
 import OpenCLIP
 from data_loader import build_dataset
 from data_loader.loader import JointLoader, build_loader
-from data_loader.video import READERS
+from data_loader.video import check_reader
 from model import create_model, load_checkpoint, load_clip_weights
 from trainer.boards import import_wandb
 from trainer.checkpoints import list_checkpoints, prepare_folder
@@ -117,8 +117,11 @@ def check_data(data: Mapping[str, Any]) -> None:
 
 def check_reader_key(reader: str, key: str) -> None:
     """Raises ConfigError on a reader that does not exist. The release's "cv2" is taken for the default."""
-    if reader not in (*READERS, "cv2"):
-        raise ConfigError(f"{key} is {reader!r}; it must be one of {', '.join(READERS)}")
+    if reader != "cv2":
+        try:
+            check_reader(reader)
+        except ValueError as error:
+            raise ConfigError(f"{key}: {error}") from error
 
 
 def build_loaders(

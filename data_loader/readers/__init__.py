@@ -4,13 +4,15 @@ that only decodes starts fast and stays small (`killable`)."""
 from .errors import VideoReadError
 from .frames import Chooser, Clip
 
-READERS = ("decord", "decord-unguarded", "pyav", "torchcodec")
+READERS = ("pyav", "decord", "torchcodec")
 
 __all__ = ["READERS", "Chooser", "Clip", "VideoReadError", "check_reader", "read"]
 
 
 def check_reader(reader: str) -> None:
     """Raises ValueError on a name that is not one of READERS."""
+    if reader == "decord-unguarded":
+        raise ValueError("reader 'decord-unguarded' is now called 'decord'; 'pyav', the default, is exact")
     if reader not in READERS:
         raise ValueError(f"unknown video reader {reader!r}; choose one of {', '.join(READERS)}")
 
@@ -23,12 +25,10 @@ def read(path: str, choose: Chooser, reader: str) -> Clip:
     Raises VideoReadError, ImportError where the reader is not installed, ValueError on an unknown reader.
     """
     check_reader(reader)
-    if reader == "decord":
-        from .decord_reader import read_guarded as read_with
-    elif reader == "decord-unguarded":
-        from .decord_reader import read_unguarded as read_with
-    elif reader == "pyav":
+    if reader == "pyav":
         from .pyav_reader import read as read_with
+    elif reader == "decord":
+        from .decord_reader import read as read_with
     else:
         from .torchcodec_reader import read as read_with
     return read_with(path, choose)

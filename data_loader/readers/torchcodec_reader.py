@@ -34,5 +34,5 @@ def read(path: str, choose: Chooser) -> Clip:
 def _not_installed(error: Exception) -> ImportError:
     return ImportError(
         "reader 'torchcodec' needs the package torchcodec and FFmpeg's shared libraries "
-        f"(pip install torchcodec; or take reader 'decord' or 'pyav'): {error}"
+        f"(pip install torchcodec; or take reader 'pyav'): {error}"
     )

@@ -32,7 +32,7 @@ def torchcodec(make):
         pytest.skip(f"torchcodec is not installed: {error}")
 
 
-@pytest.fixture(params=["decord", "pyav", "torchcodec"])
+@pytest.fixture(params=["pyav", "torchcodec"])
 def reader(request):
     """Each reader that is to give the right frames of every file."""
     if request.param == "torchcodec":

@@ -119,5 +119,5 @@ def test_unknown_names_and_options_say_what_there_is(world):
 
 def test_the_release_s_reader_for_yt_temporal_becomes_the_default_with_a_note(world, caplog):
     dataset = build_dataset("webvid", "train", **MASK, **{**options(world), "reader": "cv2"})
-    assert dataset.reader == "decord"
-    assert "reader cv2 is read as decord" in caplog.text
+    assert dataset.reader == "pyav"
+    assert "reader cv2 is read as pyav" in caplog.text

@@ -67,7 +67,7 @@ def test_a_hanging_reader_is_given_up_and_the_next_file_read(video):
     read_clip(video, 1, timeout=LONG)
     hanging = child_pid()
     os.kill(hanging, signal.SIGSTOP)  # as deaf as a decoder in an endless loop
-    with pytest.raises(VideoReadError, match=r"video.mp4: not read within 0.2 s, given up \(reader decord\)"):
+    with pytest.raises(VideoReadError, match=r"video.mp4: not read within 0.2 s, given up \(reader pyav\)"):
         read_clip(video, 12, timeout=0.2)
     with pytest.raises(ProcessLookupError):
         os.kill(hanging, 0)
@@ -103,7 +103,7 @@ def test_mistakes_in_the_call_stay_what_they_are(video, monkeypatch):
     killable.stop()
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent / "no_decord"))
     with pytest.raises(ImportError, match="pip install decord"):
-        read_clip(video, 12, reader="decord-unguarded", timeout=LONG)
+        read_clip(video, 12, reader="decord", timeout=LONG)
 
 
 def test_a_child_that_cannot_start_is_no_broken_video(video, monkeypatch):

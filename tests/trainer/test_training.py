@@ -82,7 +82,7 @@ def test_values_that_cannot_be_used_are_named_before_training(
 def test_a_reader_that_does_not_exist_is_named_before_anything_is_built(arguments, tmp_path, capsys, key):
     with pytest.raises(SystemExit):
         train.main(arguments(name="wrong", **{key: "opencv"}))
-    assert f"{key} is 'opencv'; it must be one of decord, decord-unguarded" in capsys.readouterr().err
+    assert f"{key}: unknown video reader 'opencv'; choose one of pyav, decord" in capsys.readouterr().err
     assert not (tmp_path / "wrong").exists()
 
 

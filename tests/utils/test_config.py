@@ -37,7 +37,7 @@ def test_file_is_put_over_the_defaults_and_overrides_over_the_file(tmp_path):
     assert (config["seed"], config["data"]["batch_size"]) == (5, 7)
     assert config["trainer"]["precision"] == "fp32"
     assert config["arch"]["clip_weights"] == "a b.pt"
-    assert config["data"]["reader"] == "decord"  # a default beside an override stays
+    assert config["data"]["reader"] == "pyav"  # a default beside an override stays
 
 
 def test_overrides_reach_into_lists(tmp_path):
