@@ -12,11 +12,7 @@ from downstream import multiple_choice, recognition, retrieval
 from downstream.evaluation import run_all, run_command
 from downstream.options import evaluation_parser
 
-TASKS = {
-    "retrieval": retrieval.evaluate,
-    "recognition": recognition.evaluate,
-    "multiple_choice": multiple_choice.evaluate,
-}
+PROTOCOLS = (retrieval.PROTOCOL, recognition.PROTOCOL, multiple_choice.PROTOCOL)
 ALL = ("msrvtt", "didemo", "lsmdc", "hmdb51", "ucf101", "k400", "ssv2_mc")
 
 
@@ -38,7 +34,7 @@ def parse(argv: Sequence[str] | None) -> Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
-    return run_all(args, ALL, TASKS) if args.all else run_command(args, TASKS)
+    return run_all(args, ALL, PROTOCOLS) if args.all else run_command(args, PROTOCOLS)
 
 
 if __name__ == "__main__":

@@ -1,20 +1,23 @@
-"""From the command line to a table: what retrieval, recognition and multiple choice have in common."""
+"""Evaluations, from the command line to the results: what all protocols have in common.
+
+A protocol says which texts are to be embedded and makes figures of embeddings; everything else is here.
+"""
 
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from CLIP import tokenize as clip_tokenize
+import torch
+
 from data_loader import build_dataset
 from data_loader.base import VideoDataset
 from data_loader.failures import Failure
-from downstream.cache import sha256_of
-from downstream.embedder import Embedder, VideoEmbeddings
-from downstream.options import find_checkpoint, join_processes, read_config
+from downstream.embedder import Embedder
+from downstream.options import join_processes, read_config
+from downstream.pages import write_report
 from downstream.report import (
     Evaluation,
     evaluation_table,
@@ -23,177 +26,176 @@ from downstream.report import (
     write_json,
     write_results,
 )
-from downstream.report_pages import write_report
+from downstream.trained import TrainedModel, load_trained
 from downstream.windows import SlidingWindows
-from model import create_model, load_checkpoint
-from OpenCLIP import tokenize as openclip_tokenize
 from utils.config import REPOSITORY, Config, ConfigError, resolve_path
 from utils.errors import STOPS_A_RUN, run_errors, user_errors
 from utils.files import check_folder, or_warn
 from utils.processes import DistContext, leaving_group
 from utils.text import counted
 
-Evaluate = Callable[[VideoDataset, VideoEmbeddings, Embedder, Config], Evaluation]
-
-
-@dataclass(frozen=True)
-class TrainedModel:
-    """A loaded model and which file, or folder of a distributed checkpoint, its weights came from."""
-
-    model: Any
-    arch: str
-    path: Path
-    sha256: str
-
-    def tokenizer(self) -> Callable[[list[str]], Any]:
-        return openclip_tokenize if self.model.variant.clip_family == "OpenCLIP" else clip_tokenize
-
 
 class UnreadableVideosError(RuntimeError):
     """Videos of the data set could not be read; the message names each."""
 
 
-def load_trained(arch: str, checkpoint: str | None, context: DistContext) -> TrainedModel:
-    """Build `arch`, load its weights (default: the released file), and move it to the context's device."""
-    path = find_checkpoint(checkpoint, arch)
-    model = create_model(arch, sort_head=False)
-    load_checkpoint(model, path)
-    sha256 = context.broadcast_object(sha256_of(path) if context.is_main else None)
-    return TrainedModel(model.to(context.device).eval(), arch, path, sha256)
+@dataclass(frozen=True)
+class EmbeddedVideos:
+    """The videos of a split that could be read, in order, and the files that could not.
+
+    indices: their places in the data set. embeds: [len(indices), D] float32, on the CPU. device: where the
+    model is.
+    """
+
+    dataset: VideoDataset
+    indices: list[int]
+    embeds: torch.Tensor
+    device: torch.device
+    failures: list[Failure] = field(default_factory=list)
+
+    @property
+    def ids(self) -> list[str]:
+        return [self.dataset.video_id(i) for i in self.indices]
+
+    @property
+    def labels(self) -> list[int]:
+        """The class numbers of a data set that has them."""
+        return [int(self.dataset.labels[i]) for i in self.indices]
 
 
-def run_command(args: Namespace, tasks: Mapping[str, Evaluate]) -> int:
-    """Evaluate the one data set that the options name; the exit status."""
-    with user_errors():
-        config = read_config(args)
-        if config["task"] not in tasks:
-            known = " or ".join(tasks)
+@dataclass(frozen=True)
+class Protocol:
+    """How a kind of data set is evaluated.
+
+    name: what results and published numbers are filed under.
+    measure: (EmbeddedVideos of each of `splits`, text -> its embedding [D], config) -> Evaluation; on the
+        first process alone.
+    texts: (data set, config) -> the texts to embed for it.
+    task: of the configs that it is for.
+    splits: of the data set; None is the one that the config names, "test" by default. Of the sets named here
+        "train" alone is never seen in sliding windows.
+    windows: whether videos may be seen in sliding windows: the official release has them for retrieval.
+    """
+
+    name: str
+    measure: Callable[..., Evaluation]
+    texts: Callable[[VideoDataset, Config], list[str]] = lambda dataset, config: []
+    task: str = ""
+    splits: Sequence[str | None] = (None,)
+    windows: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "task", self.task or self.name)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A data set to be evaluated, and the folder for what comes of it."""
+
+    protocol: Protocol
+    config: Config
+    datasets: list[VideoDataset]  # of protocol.splits
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """A model, and what the command line says for whatever is evaluated with it."""
+
+    trained: TrainedModel
+    context: DistContext
+    allow_missing: bool = False
+    dsl: bool = False
+    report: Path | None = None
+
+    def open(self, protocol: Protocol, config: Config, folder: Path) -> Job:
+        """The job of a config. Raises FileNotFoundError, ValueError: its data or config cannot be used."""
+        if config["sliding_window_stride"] > 0 and not protocol.windows:
             raise ConfigError(
-                f"the task of {config['name']} is {config['task']}, not {known}; test.py runs any"
+                "sliding_window_stride works for retrieval and linear probes only, as officially"
             )
-        context = join_processes(args.device)
-    with leaving_group():
-        with user_errors():
-            trained = load_trained(args.arch, args.checkpoint, context)
-            dataset = open_dataset(config, trained.model.image_size)
-            check_places(args, output_folder(args, config), context)
-        try:
-            with run_errors():
-                evaluation = evaluate_dataset(dataset, config, trained, context, tasks[config["task"]], args)
-                if context.is_main:
-                    print(evaluation_table(evaluation, config, args.arch, args.dsl))
-                    write_outputs(evaluation, dataset, config, trained, args)
-        except UnreadableVideosError as error:
-            if context.is_main:
-                print(f"error: {error}", file=sys.stderr)
-            return 1
-    return 0
+        size = self.trained.model.image_size
+        datasets = [open_dataset(config, size, split) for split in protocol.splits]
+        return Job(protocol, config | {"task": protocol.name}, datasets, folder)
 
+    def check_folders(self, results: Path) -> None:
+        """See before the work that its results, and the page, can be written. Raises WriteError."""
+        if self.context.is_main:
+            check_folder(results)
+            if self.report:
+                check_folder(self.report)
 
-def run_all(args: Namespace, names: Sequence[str], tasks: Mapping[str, Evaluate]) -> int:
-    """Evaluate every data set of `names` that is there, print the paper's tables; the exit status."""
-    with user_errors():
-        if args.config or args.dataset:
-            raise ConfigError("--all takes no --config or --dataset")
-        configs = [read_config(Namespace(**vars(args) | {"dataset": name})) for name in names]
-        context = join_processes(args.device)
-    opened, results, notes, status = [], [], [], 0
-    with leaving_group():
-        with user_errors():
-            trained = load_trained(args.arch, args.checkpoint, context)
-        for config in configs:
-            if config["task"] != "retrieval":
-                config["sliding_window_stride"] = -1
-            try:
-                opened.append((config, open_dataset(config, trained.model.image_size)))
-            except FileNotFoundError as error:
-                notes.append(f"{config['name']}: left out, not all of it is there. {error}")
-            except ValueError as error:
-                notes.append(f"{config['name']}: failed. {error}")
-                status = 1
-        if not opened and not status:
-            notes.append("none of the data sets is there: see the README's table for where they go")
-        if opened:
-            with user_errors():
-                check_places(args, results_root(args), context)
-        for config, dataset in opened:
-            try:
-                evaluation = evaluate_dataset(dataset, config, trained, context, tasks[config["task"]], args)
-                results.append((config, evaluation))
-                if context.is_main:
-                    write_outputs(evaluation, dataset, config, trained, args)
-            except (UnreadableVideosError, *STOPS_A_RUN) as error:
-                notes.append(f"{config['name']}: failed. {error}")
-                status = 1
-    if context.is_main:
-        print("\n\n".join([*notes, *([paper_tables(results, args.arch)] if results else [])]))
-    return status if results else 1
+    def evaluate(self, job: Job) -> Evaluation | None:
+        """Embed and measure; the embeddings are kept in the job's folder. None but on the first process.
 
+        Raises:
+            UnreadableVideosError: some videos cannot be read and `allow_missing` is not set.
+            FloatingPointError: an embedding is not finite; names what it is of.
+        """
+        begin = time.perf_counter()
+        splits = [self._embed(job, *pair) for pair in zip(job.protocol.splits, job.datasets, strict=True)]
+        failures = [failure for split in splits for failure in split.failures]
+        if failures:
+            total = sum(map(len, job.datasets))
+            allowed = self.allow_missing and all(split.indices for split in splits)
+            self._report_failures(failures, total, allowed, job.folder)
+        texts = list(dict.fromkeys(job.protocol.texts(job.datasets[-1], job.config)))
+        embeds = self._embedder(job, job.folder).texts(texts) if texts else []
+        if not self.context.is_main:
+            return None
+        evaluation = job.protocol.measure(*splits, dict(zip(texts, embeds, strict=True)), job.config)
+        evaluation.missing = failures
+        evaluation.seconds = time.perf_counter() - begin
+        return evaluation
 
-def evaluate_dataset(
-    dataset: VideoDataset,
-    config: Config,
-    trained: TrainedModel,
-    context: DistContext,
-    evaluate: Evaluate,
-    args: Namespace,
-) -> Evaluation:
-    """Embed and measure; the embeddings are kept in the output folder.
+    def table(self, job: Job, evaluation: Evaluation) -> str:
+        return evaluation_table(evaluation, job.config, self.trained.arch, self.dsl)
 
-    Raises:
-        UnreadableVideosError: some videos cannot be read and --allow-missing was not given.
-    """
-    begin = time.perf_counter()
-    output = output_folder(args, config)
-    embedder = build_embedder(config, trained, context, output)
-    videos = embed_videos(dataset, embedder, config)
-    missing = list(videos.missing.values())
-    if missing:
-        allowed = args.allow_missing and len(missing) < len(dataset)
-        report_missing(missing, len(dataset), output, allowed, context)
-    evaluation = evaluate(dataset, videos, embedder, config)
-    evaluation.missing = missing
-    evaluation.seconds = time.perf_counter() - begin
-    return evaluation
+    def write(self, job: Job, evaluation: Evaluation) -> None:
+        """Write results.json and, if one is asked for, the page, and say where it is. Raises WriteError."""
+        trained = self.trained
+        checkpoint = {"path": str(trained.path), "sha256": trained.sha256}
+        write_results(job.folder, evaluation, job.config, trained.arch, checkpoint)
+        if self.report:
+            about = f"{trained.arch}, weights {trained.path}, SHA-256 {trained.sha256}"
+            table = self.table(job, evaluation)
+            page = write_report(self.report, evaluation, job.datasets[-1], job.config, about, table)
+            print(f"page: {page}")
 
+    def _embedder(self, job: Job, folder: Path) -> Embedder:
+        return Embedder(
+            self.trained.model,
+            self.trained.tokenizer(),
+            self.context,
+            batch_size=job.config["batch_size"],
+            num_workers=job.config["num_workers"],
+            precision=job.config["precision"],
+            cache_dir=folder,
+            fingerprint={"arch": self.trained.arch, "checkpoint": self.trained.sha256},
+        )
 
-def check_places(args: Namespace, output: Path, context: DistContext) -> None:
-    """See before the work that its results, and the page of --report, can be written. Raises WriteError."""
-    if context.is_main:
-        check_folder(output)
-        if args.report:
-            check_folder(Path(args.report).expanduser())
+    def _embed(self, job: Job, split: str | None, dataset: VideoDataset) -> EmbeddedVideos:
+        """All videos of a split, over sliding windows if the config asks for them."""
+        stride = -1 if split == "train" else job.config["sliding_window_stride"]
+        clips = SlidingWindows(dataset, stride) if stride > 0 else dataset
+        settings = {key: job.config[key] for key in ("num_frames", "reader", "data")}
+        embedder = self._embedder(job, job.folder / (split or ""))
+        videos = embedder.videos(clips, dataset.video_paths, **settings, sliding_window_stride=stride)
+        indices = videos.readable()
+        failures = list(videos.missing.values())
+        return EmbeddedVideos(dataset, indices, videos.embeds[indices], self.context.device, failures)
 
-
-def write_outputs(
-    evaluation: Evaluation, dataset: VideoDataset, config: Config, trained: TrainedModel, args: Namespace
-) -> None:
-    """Write results.json and, if --report asks for one, the page, and say where it is.
-
-    Raises:
-        WriteError: one of them cannot be written.
-    """
-    checkpoint = {"path": str(trained.path), "sha256": trained.sha256}
-    write_results(output_folder(args, config) / "results.json", evaluation, config, trained.arch, checkpoint)
-    if args.report:
-        about = f"{trained.arch}, weights {trained.path}, SHA-256 {trained.sha256}"
-        table = evaluation_table(evaluation, config, trained.arch, args.dsl)
-        page = write_report(Path(args.report).expanduser(), evaluation, dataset, config, about, table)
-        print(f"page: {page}")
-
-
-def build_embedder(config: Config, trained: TrainedModel, context: DistContext, cache_dir: Path) -> Embedder:
-    """The model at work as the config says, keeping its embeddings in `cache_dir`."""
-    return Embedder(
-        trained.model,
-        trained.tokenizer(),
-        context,
-        batch_size=config["batch_size"],
-        num_workers=config["num_workers"],
-        precision=config["precision"],
-        cache_dir=cache_dir,
-        fingerprint={"arch": trained.arch, "checkpoint": trained.sha256},
-    )
+    def _report_failures(self, failures: Sequence[Failure], total: int, allowed: bool, folder: Path) -> None:
+        """Name every unreadable video on the terminal and in failed_files.json; fail unless allowed."""
+        listed = "\n".join(f"  {failure}" for failure in failures)
+        message = f"{len(failures)} of {counted(total, 'videos')} cannot be read:\n{listed}"
+        if self.context.is_main:
+            with or_warn():
+                write_json(folder / "failed_files.json", failed_files(failures))
+        if not allowed:
+            raise UnreadableVideosError(f"{message}\nMend them, or evaluate without them: --allow-missing")
+        if self.context.is_main:
+            print(f"warning: {message}", file=sys.stderr)
 
 
 def open_dataset(config: Config, image_size: int, split: str | None = None) -> VideoDataset:
@@ -201,9 +203,7 @@ def open_dataset(config: Config, image_size: int, split: str | None = None) -> V
 
     `split` other than the config's own ("test" if it has none): the videos of that one, with test clips.
     """
-    data, stride = dict(config["data"]), config["sliding_window_stride"]
-    if stride > 0 and config["task"] not in ("retrieval", "linear_probe"):
-        raise ConfigError("sliding_window_stride works for retrieval and linear probes only, as officially")
+    data = dict(config["data"])
     if not {"type", "root"} <= data.keys():
         raise ConfigError(f"the data of {config['name']} needs a type and a root; it has {', '.join(data)}")
     general = {
@@ -225,35 +225,92 @@ def open_dataset(config: Config, image_size: int, split: str | None = None) -> V
         raise FileNotFoundError(f"{error}{source}") from error
 
 
-def embed_videos(dataset: VideoDataset, embedder: Embedder, config: Config) -> VideoEmbeddings:
-    """Embeddings of all videos of a data set, over sliding windows if the config asks for them."""
-    stride = config["sliding_window_stride"]
-    clips = SlidingWindows(dataset, stride) if stride > 0 else dataset
-    facts = {key: config[key] for key in ("num_frames", "reader", "sliding_window_stride", "data")}
-    return embedder.videos(clips, dataset.video_paths, **facts)
+def run_command(args: Namespace, protocols: Iterable[Protocol]) -> int:
+    """Evaluate the one data set that the options name; the exit status."""
+    with user_errors():
+        config = read_config(args)
+        protocol = protocol_for(config, protocols)
+        context = join_processes(args.device)
+    with leaving_group():
+        with user_errors():
+            evaluator = build_evaluator(args, context)
+            root = Path(args.output).expanduser() if args.output else None
+            job = evaluator.open(protocol, config, root or results_folder(None, protocol, config, args.arch))
+            evaluator.check_folders(job.folder)
+        try:
+            with run_errors():
+                evaluation = evaluator.evaluate(job)
+                if evaluation is not None:
+                    print(evaluator.table(job, evaluation))
+                    evaluator.write(job, evaluation)
+        except UnreadableVideosError as error:
+            if context.is_main:
+                print(f"error: {error}", file=sys.stderr)
+            return 1
+    return 0
 
 
-def results_root(args: Namespace) -> Path:
-    return Path(args.output).expanduser() if args.output else REPOSITORY / "results"
-
-
-def output_folder(args: Namespace, config: Config) -> Path:
-    """Where the results of a data set go; with --all each has a folder of its own."""
-    if args.output and not getattr(args, "all", False):
-        return results_root(args)
-    return results_root(args) / config["task"] / config["name"] / args.arch
-
-
-def report_missing(
-    missing: Sequence[Failure], total: int, output: Path, allowed: bool, context: DistContext
-) -> None:
-    """Name every unreadable video on the terminal and in failed_files.json; fail unless they are allowed."""
-    listed = "\n".join(f"  {failure}" for failure in missing)
-    message = f"{len(missing)} of {counted(total, 'videos')} cannot be read:\n{listed}"
+def run_all(args: Namespace, names: Sequence[str], protocols: Sequence[Protocol]) -> int:
+    """Evaluate every data set of `names` that is there, print the paper's tables; the exit status."""
+    with user_errors():
+        if args.config or args.dataset:
+            raise ConfigError("--all takes no --config or --dataset")
+        configs = [read_config(Namespace(**vars(args) | {"dataset": name})) for name in names]
+        context = join_processes(args.device)
+    jobs, results, notes, status = [], [], [], 0
+    root = Path(args.output).expanduser() if args.output else None
+    with leaving_group():
+        with user_errors():
+            evaluator = build_evaluator(args, context)
+        for config in configs:
+            protocol = protocol_for(config, protocols)
+            if not protocol.windows:
+                config["sliding_window_stride"] = -1
+            try:
+                jobs.append(
+                    evaluator.open(protocol, config, results_folder(root, protocol, config, args.arch))
+                )
+            except FileNotFoundError as error:
+                notes.append(f"{config['name']}: left out, not all of it is there. {error}")
+            except ValueError as error:
+                notes.append(f"{config['name']}: failed. {error}")
+                status = 1
+        if not jobs and not status:
+            notes.append("none of the data sets is there: see the README's table for where they go")
+        if jobs:
+            with user_errors():
+                evaluator.check_folders(root or REPOSITORY / "results")
+        for job in jobs:
+            try:
+                evaluation = evaluator.evaluate(job)
+                results.append((job.config, evaluation))
+                if evaluation is not None:
+                    evaluator.write(job, evaluation)
+            except (UnreadableVideosError, *STOPS_A_RUN) as error:
+                notes.append(f"{job.config['name']}: failed. {error}")
+                status = 1
     if context.is_main:
-        with or_warn():
-            write_json(output / "failed_files.json", failed_files(missing))
-    if not allowed:
-        raise UnreadableVideosError(f"{message}\nMend them, or evaluate without them: --allow-missing")
-    if context.is_main:
-        print(f"warning: {message}", file=sys.stderr)
+        print("\n\n".join([*notes, *([paper_tables(results, args.arch)] if results else [])]))
+    return status if results else 1
+
+
+def protocol_for(config: Config, protocols: Iterable[Protocol]) -> Protocol:
+    """The protocol of a config's task. Raises ConfigError if it is none of these."""
+    of_task = {protocol.task: protocol for protocol in protocols}
+    if config["task"] not in of_task:
+        known = " or ".join(of_task)
+        raise ConfigError(
+            f"the task of {config['name']} is {config['task']}, this command's is {known}; test.py takes any"
+        )
+    return of_task[config["task"]]
+
+
+def build_evaluator(args: Namespace, context: DistContext) -> Evaluator:
+    report = Path(args.report).expanduser() if args.report else None
+    trained = load_trained(args.arch, args.checkpoint, context)
+    return Evaluator(trained, context, args.allow_missing, args.dsl, report)
+
+
+def results_folder(root: Path | None, protocol: Protocol, config: Config, arch: str) -> Path:
+    """A folder for each protocol, data set and model, below `root` or the repository's results/."""
+    return (root or REPOSITORY / "results") / protocol.name / config["name"] / arch

@@ -16,11 +16,11 @@ import numpy as np
 
 from downstream.clips import NUM_FRAMES, Clip, ClipDataset, collate, find_clips
 from downstream.embedder import Embedder, progress_bar, warn_if_alike
-from downstream.evaluation import load_trained
 from downstream.feature_files import FeatureTable, check_format, find_videos, write_features
 from downstream.feature_parts import PartStore
 from downstream.options import default_workers, join_processes
 from downstream.reading import read_batches
+from downstream.trained import load_trained
 from model.metric import check_finite
 from utils.processes import DistContext
 

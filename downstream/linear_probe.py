@@ -9,40 +9,23 @@ weight decay; the strength is chosen on a tenth of the training videos, the clas
 
 import re
 import sys
-import time
-from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # to run as a file from anywhere
 
 import torch
-from safetensors.torch import save
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from data_loader.base import VideoDataset
-from downstream.embedder import VideoEmbeddings, exact_float32
-from downstream.evaluation import (
-    TrainedModel,
-    UnreadableVideosError,
-    build_embedder,
-    check_places,
-    embed_videos,
-    load_trained,
-    open_dataset,
-    output_folder,
-    report_missing,
-    write_outputs,
-)
-from downstream.options import evaluation_parser, join_processes, read_config
-from downstream.recognition import class_queries
-from downstream.report import Evaluation, draw_table, evaluation_table
-from model.metric import accuracy
-from utils.config import Config, ConfigError
-from utils.errors import run_errors, user_errors
-from utils.files import whole_file
-from utils.processes import DistContext, leaving_group
+from downstream.embedder import exact_float32
+from downstream.evaluation import EmbeddedVideos, Protocol, run_command
+from downstream.options import evaluation_parser
+from downstream.recognition import classification
+from downstream.report import Evaluation, draw_table
+from utils.config import Config
+from utils.errors import RunError
 
 PENALTIES = tuple(10.0**-k for k in (0, 1, 2, 3, 4, 5, 6))
 HELD_OUT = 0.1
@@ -110,7 +93,7 @@ def choose_held_out(names: Sequence[str], labels: Sequence[int], seed: int = 0) 
                 break
             mask[parts[i]] = True
     if not mask.any():
-        raise ValueError(
+        raise RunError(
             "no class has videos of two sources, so that none can be held out to choose the penalty"
         )
     return mask
@@ -118,7 +101,7 @@ def choose_held_out(names: Sequence[str], labels: Sequence[int], seed: int = 0) 
 
 def probe(
     train: tuple[Tensor, Tensor], test: Tensor, num_classes: int, held_out: Tensor
-) -> tuple[Tensor, Tensor, dict[str, object]]:
+) -> tuple[Tensor, Tensor, dict[str, Any]]:
     """Train on (features [N, D], labels [N]), classify test features [M, D].
 
     Returns:
@@ -137,65 +120,31 @@ def probe(
     return logits.cpu(), torch.cat([weight, bias[None]]), {"penalty": penalty, "held_out_top1": found}
 
 
-def embed_split(
-    split: str,
-    dataset: VideoDataset,
-    config: Config,
-    trained: TrainedModel,
-    context: DistContext,
-    output: Path,
-) -> VideoEmbeddings:
-    """One embedding for each video of a split; several views averaged in the test split alone."""
-    if split == "train":
-        config = config | {"sliding_window_stride": -1}
-    return embed_videos(dataset, build_embedder(config, trained, context, output / split), config)
-
-
-def run_probe(
-    datasets: Mapping[str, VideoDataset],
-    config: Config,
-    trained: TrainedModel,
-    context: DistContext,
-    args: Namespace,
-) -> None:
-    """Embed the "train" and "test" videos, sweep, test, and write the results."""
-    begin = time.perf_counter()
-    output = output_folder(args, config)
-    splits = {
-        split: (dataset, embed_split(split, dataset, config, trained, context, output))
-        for split, dataset in datasets.items()
+def measure(
+    train: EmbeddedVideos, test: EmbeddedVideos, texts: Mapping[str, Tensor], config: Config
+) -> Evaluation:
+    """Choose the penalty, train on all training videos, classify the test videos."""
+    device = test.device
+    labels = torch.tensor(train.labels, device=device)
+    held_out = choose_held_out(train.ids, train.labels).to(device)
+    logits, weights, details = probe(
+        (train.embeds.to(device), labels), test.embeds.to(device), len(test.dataset.class_names), held_out
+    )
+    evaluation = classification(test, logits)
+    evaluation.counts = {
+        "training videos": len(train.indices),
+        "test videos": len(test.indices),
+        "classes": evaluation.counts["classes"],
     }
-    missing = [failure for _, videos in splits.values() for failure in videos.missing.values()]
-    if missing:
-        total = sum(len(dataset) for dataset, _ in splits.values())
-        allowed = args.allow_missing and all(videos.readable() for _, videos in splits.values())
-        report_missing(missing, total, output, allowed, context)
-    if not context.is_main:
-        return
-    ids, parts = {}, {}
-    for split, (dataset, videos) in splits.items():
-        kept = videos.readable()
-        labels = torch.tensor([int(dataset.labels[i]) for i in kept])
-        ids[split] = [dataset.video_id(i) for i in kept]
-        parts[split] = videos.embeds[kept].to(context.device), labels.to(context.device)
-    names = splits["test"][0].class_names
-    with user_errors():
-        held_out = choose_held_out(ids["train"], parts["train"][1].tolist()).to(context.device)
-    features, labels = parts["test"]
-    logits, weights, details = probe(parts["train"], features, len(names), held_out)
-    queries = class_queries(ids["test"], labels.tolist(), logits, names)
-    ranks = [query["rank"] for query in queries]
-    counts = {"training videos": len(ids["train"]), "test videos": len(ids["test"]), "classes": len(names)}
-    seconds = time.perf_counter() - begin
-    metrics = {"accuracy": {"plain": accuracy(ranks)}}
-    evaluation = Evaluation(metrics, queries, counts, missing, details, seconds)
+    evaluation.details = details
     rows = [(f"{penalty:g}", [f"{top1:.1f}"]) for penalty, top1 in details["held_out_top1"]]
-    print(draw_table(["top-1 on held-out training videos"], [("weight decay", [""]), *rows]) + "\n")
-    print(evaluation_table(evaluation, config, trained.arch))
-    tensors = {"weight": weights[:-1].T.contiguous().cpu(), "bias": weights[-1].contiguous().cpu()}
-    with whole_file(output / "probe.safetensors") as unfinished:
-        unfinished.write_bytes(save(tensors))
-    write_outputs(evaluation, splits["test"][0], config, trained, args)
+    evaluation.notes = draw_table(["top-1 on held-out training videos"], [("weight decay", [""]), *rows])
+    weight, bias = weights[:-1].T.contiguous().cpu(), weights[-1].contiguous().cpu()
+    evaluation.tensors = {"probe": {"weight": weight, "bias": bias}}
+    return evaluation
+
+
+PROTOCOL = Protocol("linear_probe", measure, task="recognition", splits=("train", "test"), windows=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -208,34 +157,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         DATASETS,
     )
     args = parser.parse_args(argv)
-    with user_errors():
-        if args.dataset and args.dataset not in DATASETS:
-            raise ConfigError(
-                f"--dataset {args.dataset}: a linear probe needs labelled videos, of training, too; "
-                f"the data sets with these are {', '.join(DATASETS)}"
-            )
-        config = read_config(args)
-        if config["task"] != "recognition":
-            raise ConfigError(
-                f"{config['name']} is for {config['task']}; a linear probe needs labelled videos"
-            )
-        config["task"] = "linear_probe"
-        context = join_processes(args.device)
-    with leaving_group():
-        with user_errors():
-            trained = load_trained(args.arch, args.checkpoint, context)
-            datasets = {
-                split: open_dataset(config, trained.model.image_size, split) for split in ("train", "test")
-            }
-            check_places(args, output_folder(args, config), context)
-        try:
-            with run_errors():
-                run_probe(datasets, config, trained, context, args)
-        except UnreadableVideosError as error:
-            if context.is_main:
-                print(f"error: {error}", file=sys.stderr)
-            return 1
-    return 0
+    if args.dataset and args.dataset not in DATASETS:
+        parser.error(
+            f"--dataset {args.dataset}: a linear probe needs labelled videos, of training, too; "
+            f"the data sets with these are {', '.join(DATASETS)}"
+        )
+    return run_command(args, [PROTOCOL])
 
 
 if __name__ == "__main__":

@@ -4,48 +4,49 @@ python downstream/multiple_choice.py --dataset ssv2_mc --arch TVTSv2_B_16 --chec
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # to run as a file from anywhere
 
+import torch
+from torch import Tensor
+
 from data_loader.base import VideoDataset
-from downstream.embedder import Embedder, VideoEmbeddings
-from downstream.evaluation import run_command
+from downstream.evaluation import EmbeddedVideos, Protocol, run_command
 from downstream.options import evaluation_parser
 from downstream.report import Evaluation, first_ranked
 from model.metric import accuracy, label_ranks, sim_matrix
 from utils.config import Config
 
 
-def evaluate(
-    dataset: VideoDataset, videos: VideoEmbeddings, embedder: Embedder, config: Config
-) -> Evaluation:
+def all_options(dataset: VideoDataset, config: Config) -> list[str]:
+    return [option for options in dataset.options for option in options]
+
+
+def measure(videos: EmbeddedVideos, texts: Mapping[str, Tensor], config: Config) -> Evaluation:
     """Each video chooses among its own options, the nearest by cosine."""
-    kept = videos.readable()
-    options = dataset.options
-    sentences = list(dict.fromkeys(sentence for i in kept for sentence in options[i]))
-    row = {sentence: n for n, sentence in enumerate(sentences)}
-    embeds = embedder.texts(sentences).double()
-    queries, ranks = [], []
-    for i in kept:
-        sims = sim_matrix(
-            videos.embeds[i : i + 1].double(), embeds[[row[sentence] for sentence in options[i]]]
-        )
-        answer = int(dataset.answers[i])
-        ranks += label_ranks(sims, [answer])
+    dataset = videos.dataset
+    queries = []
+    for i, name, embed in zip(videos.indices, videos.ids, videos.embeds, strict=True):
+        options, answer = dataset.options[i], int(dataset.answers[i])
+        embeds = torch.stack([texts[option] for option in options])
+        sims = sim_matrix(embed[None].double(), embeds.double())  # [1, options]
         queries.append(
             {
-                "video": dataset.video_id(i),
-                "answer": options[i][answer],
-                "rank": ranks[-1],
-                "chosen": options[i][int(sims.argmax())],
+                "video": name,
+                "answer": options[answer],
+                "rank": label_ranks(sims, [answer])[0],
+                "chosen": options[int(sims.argmax())],
                 "similarity": round(float(sims[0, answer]), 4),
-                "top": first_ranked(sims[0], options[i]),
+                "top": first_ranked(sims[0], options),
             }
         )
-    counts = {"videos": len(kept), "options": max(len(options[i]) for i in kept)}
-    return Evaluation({"accuracy": {"plain": accuracy(ranks)}}, queries, counts)
+    counts = {"videos": len(queries), "options": max(len(dataset.options[i]) for i in videos.indices)}
+    return Evaluation({"accuracy": {"plain": accuracy([q["rank"] for q in queries])}}, queries, counts)
+
+
+PROTOCOL = Protocol("multiple_choice", measure, all_options)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -53,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "Zero-shot multiple choice (SSV2-MC): each video against its own options.",
         "example:\n  python downstream/multiple_choice.py --dataset ssv2_mc --arch TVTSv2_B_16",
     )
-    return run_command(parser.parse_args(argv), {"multiple_choice": evaluate})
+    return run_command(parser.parse_args(argv), [PROTOCOL])
 
 
 if __name__ == "__main__":

@@ -2,10 +2,12 @@
 
 import base64
 import io
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 from tqdm import tqdm
 
+from data_loader.base import VideoDataset
 from data_loader.video import VideoReadError, read_frames
+from downstream.report import Evaluation
+from model.metric import accuracy
+from utils.config import Config
 from utils.files import write_text
 
 TEMPLATES = Environment(
@@ -24,6 +30,7 @@ TEMPLATES = Environment(
     lstrip_blocks=True,
 )
 THUMBNAIL = (96, 72)  # pixels at most, width and height of a frame; a strip is three wide, as in page.html
+MOST_QUERIES = 1000  # on a page; more would be slow to open, and nobody reads that far
 STRIP = (1 / 6, 1 / 2, 5 / 6)  # the middle of each third
 GAP = 2  # pixels between the frames of a strip
 
@@ -105,3 +112,105 @@ def write_page(path: Path, template: str, **values: Any) -> None:
     """Fill a template of downstream/templates/ and put it at `path` in one step; all values are escaped."""
     text = TEMPLATES.get_template(template).render(**values)
     write_text(text, path)
+
+
+def write_report(
+    folder: Path, evaluation: Evaluation, dataset: VideoDataset, config: Config, about: str, table: str
+) -> Path:
+    """Write the page of an evaluation, `folder`/<task>_<data set>.html. Returns its path.
+
+    about: which model it is of. table: the metrics, as the terminal shows them.
+    Retrieval and multiple choice: the queries with what was ranked first, the true one marked, worst cases
+    first. Recognition and linear probe: confusion matrix and accuracy of each class.
+    """
+    path = folder / f"{config['task']}_{config['name']}.html"
+    common = {
+        "title": f"{config['name']}: {config['task'].replace('_', ' ')}",
+        "about": about,
+        "table": table,
+    }
+    if config["task"] in ("retrieval", "multiple_choice"):
+        worst = sorted(evaluation.queries, key=lambda query: -query["rank"])[:MOST_QUERIES]
+        heading = f"The {len(worst)} queries with the worst ranks, of {len(evaluation.queries)}"
+        if len(worst) == len(evaluation.queries):
+            heading = "Every query, worst ranks first"
+        items = [ranking_item(query) for query in worst]
+        shown = video_pictures(pictures_of(items), dataset, config)
+        write_page(path, "ranking.html", **common, heading=heading, items=items, shown=shown)
+    else:
+        values = confusion(evaluation.queries, dataset.class_names)
+        write_page(path, "confusion.html", **common, **values, shown=Thumbnails({}, {}))
+    return path
+
+
+def ranking_item(query: dict[str, Any]) -> dict[str, Any]:
+    """A query of an Evaluation as the page shows it: the first candidates, and the true one wherever it came.
+
+    In retrieval the candidates are videos, in multiple choice the texts that one video chooses among.
+    Two such texts may be equal, so the true one is known by its rank; a video is known by its name.
+    """
+    retrieval = "caption" in query
+    truth = query["video"] if retrieval else query["answer"]
+    cards = [
+        {
+            "rank": rank,
+            "label": label,
+            "similarity": similarity,
+            "true": label == truth and (retrieval or rank == query["rank"]),
+            "picture": label if retrieval else None,
+        }
+        for rank, (label, similarity) in enumerate(query["top"], 1)
+    ]
+    if not any(card["true"] for card in cards):
+        late = {"rank": query["rank"], "label": truth, "similarity": query["similarity"]}
+        cards.append(late | {"true": True, "picture": truth if retrieval else None})
+    return {
+        "query": query["caption"] if retrieval else query["video"],
+        "picture": None if retrieval else query["video"],
+        "rank": query["rank"],
+        "cards": cards,
+    }
+
+
+def pictures_of(items: Iterable[dict[str, Any]]) -> list[str]:
+    """The videos that ranking items show, each once."""
+    shown = [part["picture"] for item in items for part in (item, *item["cards"])]
+    return list(dict.fromkeys(name for name in shown if name is not None))
+
+
+def video_pictures(names: Sequence[str], dataset: VideoDataset, config: Config) -> Thumbnails:
+    """Three frames of each of these videos of a data set, in their order."""
+    index = {dataset.video_id(i): i for i in range(len(dataset))}
+    pictures = {name: Picture(partial(dataset.video_file, index[name])) for name in names}
+    return thumbnails(pictures, config["reader"], config["read_timeout"])
+
+
+def confusion(queries: Sequence[dict[str, Any]], classes: Sequence[str]) -> dict[str, Any]:
+    """Which class was taken for which: the cells of the matrix that are not empty; each class's accuracy."""
+    number = {name: i for i, name in enumerate(classes)}
+    totals = Counter(query["class"] for query in queries)
+    counts = Counter((query["class"], query["predicted"]) for query in queries)
+    cells = [
+        {
+            "row": number[true],
+            "column": number[guess],
+            "count": count,
+            "total": totals[true],
+            "share": count / totals[true],
+        }
+        for (true, guess), count in counts.items()
+    ]
+    wrong = sorted((c for c in cells if c["row"] != c["column"]), key=lambda c: (-c["count"], c["row"]))
+    per_class = []
+    for name, total in totals.items():
+        ranks = [query["rank"] for query in queries if query["class"] == name]
+        per_class.append({"name": name, "videos": total, **accuracy(ranks)})
+    cell = 16 if len(classes) <= 60 else 10 if len(classes) <= 150 else 5
+    return {
+        "classes": list(classes),
+        "cells": sorted(cells, key=lambda c: (c["row"], c["column"])),
+        "confusions": wrong[:20],
+        "per_class": sorted(per_class, key=lambda row: (row["top1"], row["top5"], row["name"])),
+        "cell": cell,
+        "margin": 10 + round(min(cell * 0.8, 12) * 0.6 * max(map(len, classes))),
+    }

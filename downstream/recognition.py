@@ -4,53 +4,54 @@ python downstream/recognition.py --dataset hmdb51 --arch TVTSv2_B_16 --checkpoin
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # to run as a file from anywhere
 
 import torch
+from torch import Tensor
 from torch.nn.functional import normalize
 
 from data_loader.base import VideoDataset
-from downstream.embedder import Embedder, VideoEmbeddings
-from downstream.evaluation import run_command
+from downstream.evaluation import EmbeddedVideos, Protocol, run_command
 from downstream.options import evaluation_parser
 from downstream.report import Evaluation
 from model.metric import accuracy, label_ranks, sim_matrix
 from utils.config import Config
 
 
-def evaluate(
-    dataset: VideoDataset, videos: VideoEmbeddings, embedder: Embedder, config: Config
-) -> Evaluation:
-    """The class whose prompt is nearest to the video wins; logits are 100 · cosine."""
-    kept = videos.readable()
-    classes = class_embeddings(dataset.class_names, config["prompts"], embedder)
-    logits = 100 * sim_matrix(videos.embeds[kept].double(), classes.double())
-    labels = [int(dataset.labels[i]) for i in kept]
-    queries = class_queries([dataset.video_id(i) for i in kept], labels, logits, dataset.class_names)
-    counts = {"videos": len(kept), "classes": len(dataset.class_names)}
-    ranks = [query["rank"] for query in queries]
+def class_texts(dataset: VideoDataset, config: Config) -> list[str]:
+    return [prompt.replace("{}", name) for prompt in config["prompts"] for name in dataset.class_names]
+
+
+def measure(videos: EmbeddedVideos, texts: Mapping[str, Tensor], config: Config) -> Evaluation:
+    """The class whose prompts are nearest to the video wins; logits are 100 · cosine.
+
+    A class is the mean of its prompts' normalised embeddings.
+    """
+    names = videos.dataset.class_names
+    prompts = torch.stack([texts[text] for text in class_texts(videos.dataset, config)])
+    prompts = prompts.view(-1, len(names), prompts.shape[-1])  # [prompts, classes, D]
+    classes = normalize(prompts, dim=-1).mean(dim=0)
+    logits = 100 * sim_matrix(videos.embeds.double(), classes.double())
+    return classification(videos, logits)
+
+
+def classification(videos: EmbeddedVideos, logits: Tensor) -> Evaluation:
+    """What logits [videos, classes], on the CPU, say of labelled videos: accuracy, and each one's class."""
+    names, labels = videos.dataset.class_names, videos.labels
+    ranks = label_ranks(logits, labels)
+    guesses = logits.argmax(dim=1).tolist()
+    queries = [
+        {"video": video, "class": names[label], "rank": rank, "predicted": names[guess]}
+        for video, label, rank, guess in zip(videos.ids, labels, ranks, guesses, strict=True)
+    ]
+    counts = {"videos": len(queries), "classes": len(names)}
     return Evaluation({"accuracy": {"plain": accuracy(ranks)}}, queries, counts)
 
 
-def class_queries(
-    ids: Sequence[str], labels: Sequence[int], logits: torch.Tensor, names: Sequence[str]
-) -> list[dict[str, Any]]:
-    """Each row of logits [videos, classes], on the CPU: the true class, its place, the class predicted."""
-    guesses = logits.argmax(dim=1).tolist()
-    return [
-        {"video": video, "class": names[label], "rank": rank, "predicted": names[guess]}
-        for video, label, rank, guess in zip(ids, labels, label_ranks(logits, labels), guesses, strict=True)
-    ]
-
-
-def class_embeddings(names: Sequence[str], prompts: Sequence[str], embedder: Embedder) -> torch.Tensor:
-    """[classes, D]: the embeddings of each prompt with the class put in, normalised, then averaged."""
-    embeds = embedder.texts([prompt.replace("{}", name) for prompt in prompts for name in names])
-    return normalize(embeds.view(len(prompts), len(names), -1), dim=-1).mean(dim=0)
+PROTOCOL = Protocol("recognition", measure, class_texts)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -61,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "several prompts, their embeddings averaged:\n"
         """  python downstream/recognition.py --dataset k400 --set 'prompts=["a person {}", "{}"]'""",
     )
-    return run_command(parser.parse_args(argv), {"recognition": evaluate})
+    return run_command(parser.parse_args(argv), [PROTOCOL])
 
 
 if __name__ == "__main__":

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save
 
 from data_loader.failures import Failure
 from utils.config import REPOSITORY, Config
-from utils.files import write_text
+from utils.files import whole_file, write_text
 from utils.text import counted
 
 PACKAGES = ("torch", "numpy", "decord", "av", "open_clip_torch", "safetensors")
@@ -27,13 +28,14 @@ Metrics = Mapping[str, float]
 
 @dataclass
 class Evaluation:
-    """What one task found on one data set.
+    """What one protocol found on one data set.
 
     metrics: {"text to video": {"plain": {"R1": …}, "dsl": {…}}, …}; the first one is compared with the paper.
     queries: for each caption or video its true place and what was ranked first, as plain JSON values.
     counts: how many videos, captions, classes … were evaluated.
     missing: the files that could not be read.
-    details: whatever else a task has to tell, as plain JSON values.
+    details: whatever else a protocol has to tell, as plain JSON values; `notes` is that as text, for people.
+    tensors: {name: {key: tensor}}, to be saved as name.safetensors.
     seconds: how long it took.
     """
 
@@ -42,6 +44,8 @@ class Evaluation:
     counts: dict[str, int]
     missing: list[Failure] = field(default_factory=list)
     details: dict[str, Any] = field(default_factory=dict)
+    notes: str = ""
+    tensors: dict[str, dict[str, torch.Tensor]] = field(default_factory=dict)
     seconds: float = 0.0
 
 
@@ -106,7 +110,8 @@ def evaluation_table(evaluation: Evaluation, config: Config, arch: str, dsl: boo
     for i, (direction, metrics) in enumerate(directions):
         rows += metric_rows(direction, metrics, published(config, arch) if i == 0 else {}, columns, dsl)
     counts = ", ".join(counted(n, name) for name, n in evaluation.counts.items())
-    lines = [f"{config['name']} · {config['task'].replace('_', ' ')} · {arch} · {counts}"]
+    lines = [f"{evaluation.notes}\n"] if evaluation.notes else []
+    lines += [f"{config['name']} · {config['task'].replace('_', ' ')} · {arch} · {counts}"]
     if evaluation.missing:
         left_out = counted(len(evaluation.missing), "videos")
         lines.append(f"WITHOUT {left_out} that could not be read (--allow-missing)")
@@ -156,9 +161,16 @@ def _mark(config: Config, evaluation: Evaluation) -> str:
 
 
 def write_results(
-    path: Path, evaluation: Evaluation, config: Config, arch: str, checkpoint: Mapping[str, Any]
+    folder: Path, evaluation: Evaluation, config: Config, arch: str, checkpoint: Mapping[str, Any]
 ) -> None:
-    """Everything needed to check a result, as JSON."""
+    """Everything needed to check a result, as results.json, and the evaluation's tensors beside it.
+
+    Raises:
+        WriteError: one of them cannot be written.
+    """
+    for name, tensors in evaluation.tensors.items():
+        with whole_file(folder / f"{name}.safetensors") as unfinished:
+            unfinished.write_bytes(save(tensors))
     results = {
         "task": config["task"],
         "dataset": config["name"],
@@ -174,7 +186,7 @@ def write_results(
         "details": evaluation.details,
         "queries": evaluation.queries,
     }
-    write_json(path, results)
+    write_json(folder / "results.json", results)
 
 
 def write_json(path: Path, value: Any) -> None:

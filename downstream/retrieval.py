@@ -4,32 +4,34 @@ python downstream/retrieval.py --dataset msrvtt --arch TVTSv2_B_16 --checkpoint 
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # to run as a file from anywhere
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from data_loader.base import VideoDataset
-from downstream.embedder import Embedder, VideoEmbeddings
-from downstream.evaluation import run_command
+from downstream.evaluation import EmbeddedVideos, Protocol, run_command
 from downstream.options import evaluation_parser
 from downstream.report import Evaluation, first_ranked
 from model.metric import retrieval_ranks, sim_matrix, t2v_metrics, v2t_metrics
 from utils.config import Config
 
 
-def evaluate(
-    dataset: VideoDataset, videos: VideoEmbeddings, embedder: Embedder, config: Config
-) -> Evaluation:
+def captions(dataset: VideoDataset, config: Config) -> list[str]:
+    return list(dataset.captions)
+
+
+def measure(videos: EmbeddedVideos, texts: Mapping[str, Tensor], config: Config) -> Evaluation:
     """Rank all videos for each caption, and all captions for each video, by cosine; plain and with DSL.
 
     Videos that could not be read are left out with their captions.
     """
-    kept = videos.readable()
-    column = {video: i for i, video in enumerate(kept)}
+    dataset, ids = videos.dataset, videos.ids
+    column = {video: i for i, video in enumerate(videos.indices)}
     pairs = [
         (dataset.captions[i], column[int(video)])
         for i, video in enumerate(dataset.caption_video)
@@ -37,19 +39,19 @@ def evaluate(
     ]
     captions, owner = [caption for caption, _ in pairs], [video for _, video in pairs]
 
-    sims = sim_matrix(embedder.texts(captions).double(), videos.embeds[kept].double())
+    embeds = torch.stack([texts[caption] for caption in captions])
+    sims = sim_matrix(embeds.double(), videos.embeds.double())  # [captions, videos]
     for_texts, for_videos = dual_softmax(sims, config["dsl_temperature"])
     metrics = {
         "text to video": {
-            "plain": text_to_video(sims, owner),
-            "dsl": text_to_video(for_texts, owner),
+            "plain": of_groups(t2v_metrics, sims, owner),
+            "dsl": of_groups(t2v_metrics, for_texts, owner),
         },
         "video to text": {
-            "plain": video_to_text(sims, owner),
-            "dsl": video_to_text(for_videos, owner),
+            "plain": of_groups(v2t_metrics, sims, owner),
+            "dsl": of_groups(v2t_metrics, for_videos, owner),
         },
     }
-    ids = [dataset.video_id(i) for i in kept]
     ranks, dsl_ranks = retrieval_ranks(sims, owner), retrieval_ranks(for_texts, owner)
     queries = [
         {
@@ -62,10 +64,10 @@ def evaluate(
         }
         for caption, video, rank, dsl_rank, row in zip(captions, owner, ranks, dsl_ranks, sims, strict=True)
     ]
-    return Evaluation(metrics, queries, {"videos": len(kept), "captions": len(captions)})
+    return Evaluation(metrics, queries, {"videos": len(ids), "captions": len(captions)})
 
 
-def dual_softmax(sims: torch.Tensor, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
+def dual_softmax(sims: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     """Similarities [texts, videos] re-weighted by a softmax over the axis that is not ranked.
 
     This is the dual softmax (DSL) of CAMoE, arXiv 2109.04290. Returns one matrix to rank videos by (softmax
@@ -75,11 +77,12 @@ def dual_softmax(sims: torch.Tensor, temperature: float) -> tuple[torch.Tensor, 
     return sims * (sims / temperature).softmax(dim=0), sims * (sims / temperature).softmax(dim=1)
 
 
-def grouped(sims: torch.Tensor, owner: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Rows put in the metrics' order: by video, the same number for each, blank ones where a video has fewer.
+def of_groups(
+    metrics: Callable[..., dict[str, float]], sims: Tensor, owner: Sequence[int]
+) -> dict[str, float]:
+    """t2v_metrics or v2t_metrics of sims [captions, V], caption i being one of video owner[i].
 
-    Returns:
-        sims [V·K, V] and mask [V·K], True where there is a caption.
+    Their rows go by video, as many for each; where a video has fewer captions the rest is masked.
     """
     num_videos = sims.shape[1]
     captions_of: list[list[int]] = [[] for _ in range(num_videos)]
@@ -92,17 +95,10 @@ def grouped(sims: torch.Tensor, owner: Sequence[int]) -> tuple[np.ndarray, np.nd
         first = video * per_video
         rows[first : first + len(captions)] = sims[captions].numpy()
         mask[first : first + len(captions)] = True
-    return rows, mask
+    return metrics(rows, query_masks=mask)
 
 
-def text_to_video(sims: torch.Tensor, owner: Sequence[int]) -> dict[str, float]:
-    rows, mask = grouped(sims, owner)
-    return {key: float(value) for key, value in t2v_metrics(rows, query_masks=mask).items()}
-
-
-def video_to_text(sims: torch.Tensor, owner: Sequence[int]) -> dict[str, float]:
-    rows, mask = grouped(sims, owner)
-    return {key: float(value) for key, value in v2t_metrics(rows, query_masks=mask).items()}
+PROTOCOL = Protocol("retrieval", measure, captions, windows=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -110,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "Zero-shot retrieval (MSR-VTT, DiDeMo, LSMDC): recall at 1, 5, 10 and 50 and the ranks, both ways.",
         "example:\n  python downstream/retrieval.py --dataset msrvtt --arch TVTSv2_B_16 --dsl",
     )
-    return run_command(parser.parse_args(argv), {"retrieval": evaluate})
+    return run_command(parser.parse_args(argv), [PROTOCOL])
 
 
 if __name__ == "__main__":

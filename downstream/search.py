@@ -23,11 +23,11 @@ import faiss
 import numpy as np
 
 from downstream.embedder import Embedder, warn_if_alike
-from downstream.evaluation import load_trained
 from downstream.feature_files import FeatureTable, read_features
 from downstream.features import read_texts
 from downstream.options import add_checkpoint_option, add_device_option, join_processes, positive
 from downstream.pages import STRIP, Picture, thumbnails, write_page
+from downstream.trained import load_trained
 from utils.errors import run_errors, user_errors
 from utils.files import check_folder
 from utils.processes import leaving_group

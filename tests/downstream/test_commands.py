@@ -215,7 +215,7 @@ def test_missing_data_say_where_they_come_from(tmp_path, checkpoint, capsys):
         (["--set", "precision=fp16"], "one of fp32, bf16"),
         (["--config", "x.json"], "not both"),
         (["--dataset", "msrvt"], "known: demo_hmdb51"),
-        (["--dataset", "hmdb51"], "the task of hmdb51 is recognition"),
+        (["--dataset", "hmdb51"], "the task of hmdb51 is recognition, this command's is retrieval"),
         (["--arch", "TVTSv2_B16"], "did you mean 'TVTSv2_B_16'?"),
     ],
 )
@@ -247,7 +247,7 @@ def run_three(tmp_path, checkpoint):
         names.append(str(tmp_path / name))
     given = ["--all", "--arch", "TVTSv2_Demo", "-r", str(checkpoint), "--num-workers", "0", "-d", "cpu"]
     given += ["--output", str(tmp_path / "results")]
-    return lambda *more: run_all(test_entry.parse([*given, *more]), names, test_entry.TASKS)
+    return lambda *more: run_all(test_entry.parse([*given, *more]), names, test_entry.PROTOCOLS)
 
 
 def test_all_runs_what_is_there(run_three, tmp_path, capsys):

@@ -12,6 +12,7 @@ from data_loader.transforms import clip_transform, normalize
 from data_loader.video import read_frames
 from downstream import linear_probe
 from downstream.linear_probe import choose_held_out, fit, probe
+from utils.errors import RunError
 
 from . import layouts
 
@@ -57,7 +58,7 @@ def test_clips_of_a_source_are_held_out_together():
 def test_a_class_of_one_source_is_trained_on():
     mask = choose_held_out(["a_1.avi", "a_2.avi", "b_1.avi", "c_1.avi"], [0, 0, 1, 1])
     assert mask.tolist()[:2] == [False, False] and mask.sum() == 1
-    with pytest.raises(ValueError, match="two sources"):
+    with pytest.raises(RunError, match="two sources"):
         choose_held_out(["a_1.avi", "a_2.avi"], [0, 0])
 
 
@@ -120,7 +121,7 @@ def test_an_unreadable_training_video_fails_the_run(checkpoint, tmp_path, capsys
 def test_retrieval_data_have_no_labels(checkpoint, tmp_path, capsys):
     with pytest.raises(SystemExit):
         linear_probe.main(["--config", "downstream/configs/msrvtt.json"])
-    assert "needs labelled videos" in capsys.readouterr().err
+    assert "this command's is recognition" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("dataset", ["demo_hmdb51", "didemo"])

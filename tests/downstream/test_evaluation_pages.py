@@ -12,9 +12,8 @@ from PIL import Image
 
 import test as test_entry
 from downstream import linear_probe, multiple_choice, recognition, retrieval
-from downstream.pages import GAP
+from downstream.pages import GAP, confusion, ranking_item
 from downstream.report import first_ranked
-from downstream.report_pages import confusion, ranking_item
 from model.metric import label_ranks
 
 from . import layouts
@@ -150,7 +149,7 @@ def test_linear_probe_page(checkpoint, tmp_path):
 
 
 def test_a_page_stops_where_nobody_reads_on(checkpoint, tmp_path, monkeypatch):
-    monkeypatch.setattr("downstream.report_pages.MOST_QUERIES", 2)
+    monkeypatch.setattr("downstream.pages.MOST_QUERIES", 2)
     layouts.lsmdc(tmp_path / "data", tmp_path / "meta")
     results = run(retrieval.main, "lsmdc", tmp_path, checkpoint)
     page = (tmp_path / "pages/retrieval_lsmdc.html").read_text()
