@@ -29,8 +29,8 @@ from downstream.report import (
 from downstream.trained import TrainedModel, load_trained
 from downstream.windows import SlidingWindows
 from utils.config import REPOSITORY, Config, ConfigError, resolve_path
-from utils.errors import STOPS_A_RUN, run_errors, user_errors
-from utils.files import check_folder, or_warn
+from utils.errors import run_errors, user_errors
+from utils.files import WriteError, check_folder, or_warn
 from utils.processes import DistContext, leaving_group
 from utils.text import counted
 
@@ -68,24 +68,21 @@ class Protocol:
     """How a kind of data set is evaluated.
 
     name: what results and published numbers are filed under.
-    measure: (EmbeddedVideos of each of `splits`, text -> its embedding [D], config) -> Evaluation; on the
-        first process alone.
-    texts: (data set, config) -> the texts to embed for it.
     task: of the configs that it is for.
+    measure: (EmbeddedVideos of each of `splits`, text -> its embedding [D], config) -> Evaluation; runs on
+        the first process alone.
+    texts: (data set, config) -> the texts to embed for it; None for none.
     splits: of the data set; None is the one that the config names, "test" by default. Of the sets named here
         "train" alone is never seen in sliding windows.
     windows: whether videos may be seen in sliding windows: the official release has them for retrieval.
     """
 
     name: str
+    task: str
     measure: Callable[..., Evaluation]
-    texts: Callable[[VideoDataset, Config], list[str]] = lambda dataset, config: []
-    task: str = ""
+    texts: Callable[[VideoDataset, Config], list[str]] | None = None
     splits: Sequence[str | None] = (None,)
     windows: bool = False
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "task", self.task or self.name)
 
 
 @dataclass(frozen=True)
@@ -139,11 +136,13 @@ class Evaluator:
             total = sum(map(len, job.datasets))
             allowed = self.allow_missing and all(split.indices for split in splits)
             self._report_failures(failures, total, allowed, job.folder)
-        texts = list(dict.fromkeys(job.protocol.texts(job.datasets[-1], job.config)))
-        embeds = self._embedder(job, job.folder).texts(texts) if texts else []
+        texts: dict[str, torch.Tensor] = {}
+        if job.protocol.texts:
+            wanted = list(dict.fromkeys(job.protocol.texts(job.datasets[-1], job.config)))
+            texts = dict(zip(wanted, self._embedder(job, job.folder).texts(wanted), strict=True))
         if not self.context.is_main:
             return None
-        evaluation = job.protocol.measure(*splits, dict(zip(texts, embeds, strict=True)), job.config)
+        evaluation = job.protocol.measure(*splits, texts, job.config)
         evaluation.missing = failures
         evaluation.seconds = time.perf_counter() - begin
         return evaluation
@@ -257,9 +256,12 @@ def run_all(args: Namespace, names: Sequence[str], protocols: Sequence[Protocol]
             raise ConfigError("--all takes no --config or --dataset")
         configs = [read_config(Namespace(**vars(args) | {"dataset": name})) for name in names]
         context = join_processes(args.device)
-    jobs, results, notes, status = [], [], [], 0
+    jobs: list[Job] = []
+    results: list[tuple[Config, Evaluation]] = []
+    notes: list[str] = []
+    status = 0
     root = Path(args.output).expanduser() if args.output else None
-    with leaving_group():
+    with leaving_group(), run_errors():
         with user_errors():
             evaluator = build_evaluator(args, context)
         for config in configs:
@@ -283,15 +285,16 @@ def run_all(args: Namespace, names: Sequence[str], protocols: Sequence[Protocol]
         for job in jobs:
             try:
                 evaluation = evaluator.evaluate(job)
-                results.append((job.config, evaluation))
                 if evaluation is not None:
+                    results.append((job.config, evaluation))
                     evaluator.write(job, evaluation)
-            except (UnreadableVideosError, *STOPS_A_RUN) as error:
+            except (UnreadableVideosError, WriteError) as error:
                 notes.append(f"{job.config['name']}: failed. {error}")
                 status = 1
     if context.is_main:
         print("\n\n".join([*notes, *([paper_tables(results, args.arch)] if results else [])]))
-    return status if results else 1
+        return status if results else 1
+    return status
 
 
 def protocol_for(config: Config, protocols: Iterable[Protocol]) -> Protocol:

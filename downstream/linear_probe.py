@@ -144,7 +144,7 @@ def measure(
     return evaluation
 
 
-PROTOCOL = Protocol("linear_probe", measure, task="recognition", splits=("train", "test"), windows=True)
+PROTOCOL = Protocol("linear_probe", "recognition", measure, splits=("train", "test"), windows=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -46,7 +46,7 @@ def measure(videos: EmbeddedVideos, texts: Mapping[str, Tensor], config: Config)
     return Evaluation({"accuracy": {"plain": accuracy([q["rank"] for q in queries])}}, queries, counts)
 
 
-PROTOCOL = Protocol("multiple_choice", measure, all_options)
+PROTOCOL = Protocol("multiple_choice", "multiple_choice", measure, all_options)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

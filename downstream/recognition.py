@@ -51,7 +51,7 @@ def classification(videos: EmbeddedVideos, logits: Tensor) -> Evaluation:
     return Evaluation({"accuracy": {"plain": accuracy(ranks)}}, queries, counts)
 
 
-PROTOCOL = Protocol("recognition", measure, class_texts)
+PROTOCOL = Protocol("recognition", "recognition", measure, class_texts)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

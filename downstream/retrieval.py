@@ -98,7 +98,7 @@ def of_groups(
     return metrics(rows, query_masks=mask)
 
 
-PROTOCOL = Protocol("retrieval", measure, captions, windows=True)
+PROTOCOL = Protocol("retrieval", "retrieval", measure, captions, windows=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -7,12 +7,14 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 
 import test as test_entry
 from downstream import linear_probe, multiple_choice, recognition, retrieval
 from downstream.embedder import Embedder
 from downstream.evaluation import run_all
 from downstream.options import RELEASED, default_workers, find_checkpoint
+from model import create_model
 from utils.config import REPOSITORY
 
 from . import layouts
@@ -69,10 +71,6 @@ def test_only_what_changed_is_embedded_again(world, checkpoint, count_videos):
 
 def test_another_checkpoint_is_embedded_anew(world, checkpoint, count_videos, tmp_path):
     retrieval.main(arguments(world, checkpoint))
-    import torch
-
-    from model import create_model
-
     torch.manual_seed(1)
     other = tmp_path / "other.pth"
     torch.save({"state_dict": create_model("TVTSv2_Demo", sort_head=False).state_dict()}, other)
@@ -267,6 +265,18 @@ def test_all_shows_what_it_found_whatever_else_fails(run_three, tmp_path, capsys
     assert "ssv2_mc: failed." in out and "val.jsonl" in out
     assert "msrvtt †" in out and "Table 3" in out
     assert (tmp_path / "pages/recognition_hmdb51.html").is_file()
+
+
+def test_all_ends_where_the_model_gives_no_numbers(run_three, checkpoint, tmp_path, capsys):
+    state = torch.load(checkpoint, weights_only=True)["state_dict"]
+    state["text_projection"].fill_(3e38)
+    torch.save({"state_dict": state}, tmp_path / "large.pth")
+    with pytest.raises(SystemExit) as stop:
+        run_three("-r", str(tmp_path / "large.pth"))
+    assert stop.value.code == 1
+    said = capsys.readouterr().err
+    assert "error: the embedding of 'a dog runs' (and 4 of the other 4) holds NaN" in said
+    assert "Traceback" not in said
 
 
 def test_all_without_any_data_says_where_they_go(tmp_path, checkpoint, capsys):

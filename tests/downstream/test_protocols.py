@@ -61,13 +61,17 @@ def check_retrieval(results: dict, videos: list, captions: list, owner: list[int
         assert metrics[f"R{k}"] == pytest.approx(recall(t2v, k))
     assert metrics["MedR"] == np.median(t2v)
     assert metrics["MeanR"] == pytest.approx(np.mean(t2v))
-    v2t = []
-    for v in range(len(videos)):
-        column = [row[v] for row in sims]
-        v2t.append(min(place(column, i) for i in range(len(captions)) if owner[i] == v))
-    assert results["metrics"]["video to text"]["plain"]["R1"] == pytest.approx(recall(v2t, 1))
-    assert results["metrics"]["video to text"]["plain"]["MeanR"] == pytest.approx(np.mean(v2t))
     exps = np.exp(np.array(sims) / 0.01)
+    for kind, scores in (("plain", sims), ("dsl", np.array(sims) * exps / exps.sum(axis=1, keepdims=True))):
+        v2t = []
+        for v in range(len(videos)):
+            column = [row[v] for row in scores]
+            v2t.append(min(place(column, i) for i in range(len(captions)) if owner[i] == v))
+        metrics = results["metrics"]["video to text"][kind]
+        assert metrics["R1"] == pytest.approx(recall(v2t, 1))
+        assert metrics["R5"] == pytest.approx(recall(v2t, 5))
+        assert metrics["MedR"] == np.median(v2t)
+        assert metrics["MeanR"] == pytest.approx(np.mean(v2t))
     weighted = np.array(sims) * exps / exps.sum(axis=0)
     dsl = [place(list(row), owner[i]) for i, row in enumerate(weighted)]
     assert [query["dsl_rank"] for query in results["queries"]] == dsl
