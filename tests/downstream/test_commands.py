@@ -64,7 +64,7 @@ def test_only_what_changed_is_embedded_again(world, checkpoint, count_videos):
     layouts.write_video(world / "data/videos/all/video2.mp4", seed=99, frames=30)
     retrieval.main(arguments(world, checkpoint))
     assert count_videos == [5, 1]
-    retrieval.main(arguments(world, checkpoint, "--reader", "pyav"))
+    retrieval.main(arguments(world, checkpoint, "--reader", "decord"))
     retrieval.main(arguments(world, checkpoint, "-s", "1"))
     assert sum(count_videos[2:]) >= 10
 
