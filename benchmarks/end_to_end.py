@@ -29,12 +29,13 @@ from torch.utils.data import DataLoader
 
 from benchmarks.common import report
 from benchmarks.videos import add_arguments, choose_videos, is_prepared, link_videos
+from data_loader.build import build_loaders
 from data_loader.cores import usable_cores
 from data_loader.loader import JointLoader
 from data_loader.video import READERS
 from downstream.clips import find_extent
 from model import VARIANTS
-from trainer.build import build_loaders, build_trainer
+from trainer.build import build_trainer
 from utils.config import REPOSITORY, load_config
 from utils.errors import user_errors
 from utils.processes import setup

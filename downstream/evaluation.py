@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from CLIP import tokenize
 from data_loader import build_dataset
 from data_loader.base import VideoDataset
 from data_loader.failures import Failure
@@ -164,7 +165,7 @@ class Evaluator:
     def _embedder(self, job: Job, folder: Path) -> Embedder:
         return Embedder(
             self.trained.model,
-            self.trained.tokenizer(),
+            tokenize,
             self.context,
             batch_size=job.config["batch_size"],
             num_workers=job.config["num_workers"],

@@ -98,7 +98,7 @@ def choose_output(args: argparse.Namespace) -> None:
 
 
 def run_texts(args: argparse.Namespace, context: DistContext) -> int:
-    with user_errors(), run_errors():
+    with run_errors(), user_errors():
         table = extract_texts(
             read_texts(args.text),
             args.arch,
@@ -114,7 +114,7 @@ def run_texts(args: argparse.Namespace, context: DistContext) -> int:
 
 
 def run_videos(args: argparse.Namespace, context: DistContext) -> int:
-    with user_errors(), run_errors():
+    with run_errors(), user_errors():
         extraction = extract_features(
             args.videos,
             args.arch,

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from CLIP import tokenize
 from downstream.clips import NUM_FRAMES, Clip, ClipDataset, collate, find_clips
 from downstream.embedder import Embedder, progress_bar, warn_if_alike
 from downstream.feature_files import FeatureTable, check_format, find_videos, write_features
@@ -87,7 +88,7 @@ def extract_features(
         output = Path(temporary) / "features.safetensors"
     output = check_format(output, tokens)
     trained = load_trained(arch, None if checkpoint is None else os.fspath(checkpoint), context)
-    embedder = Embedder(trained.model, trained.tokenizer(), context, batch_size, precision=precision)
+    embedder = Embedder(trained.model, tokenize, context, batch_size, precision=precision)
     facts = {
         "arch": arch,
         "checkpoint_sha256": trained.sha256,
@@ -169,7 +170,7 @@ def extract_texts(
     """Embed texts into a file like that of `extract_features`, with a column "text"."""
     output = check_format(output)
     trained = load_trained(arch, checkpoint, context)
-    embedder = Embedder(trained.model, trained.tokenizer(), context, batch_size, precision=precision)
+    embedder = Embedder(trained.model, tokenize, context, batch_size, precision=precision)
     facts = {"arch": arch, "checkpoint_sha256": trained.sha256, "precision": precision}
     table = FeatureTable(embedder.texts(texts).numpy(), {"text": list(texts)}, facts)
     if context.is_main:

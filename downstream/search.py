@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # to run as a file
 import faiss
 import numpy as np
 
+from CLIP import tokenize
 from downstream.embedder import Embedder, warn_if_alike
 from downstream.feature_files import FeatureTable, read_features
 from downstream.features import read_texts
@@ -193,7 +194,7 @@ def load_text_model(checkpoint: str | None, facts: dict[str, Any], device: str |
             f"{facts['checkpoint_sha256'][:12]}…, not {trained.sha256[:12]}…); "
             "name the file that made them with --checkpoint, or extract the features anew"
         )
-    embedder = Embedder(trained.model, trained.tokenizer(), context)
+    embedder = Embedder(trained.model, tokenize, context)
     embedder.encode_texts([""])  # the first pass sets much up; a person should not wait for it
     return embedder
 

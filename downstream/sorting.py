@@ -20,13 +20,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # to run as a file
 import torch
 from tqdm import tqdm
 
+from data_loader.build import build_val_loader
 from downstream.embedder import exact_float32
 from downstream.options import join_processes
 from downstream.report import draw_table, write_json
 from model import load_checkpoint
+from model.build import build_model
 from model.metric import check_finite, in_order
-from trainer.build import build_model, build_val_loader
-from trainer.step import to_device
 from utils.config import ConfigError, load_config, resolve_path
 from utils.errors import run_errors, user_errors
 from utils.files import check_folder
@@ -56,7 +56,6 @@ def sorting_accuracy(
     for batch in bar:
         if len(batch["index"]) < 2:  # there is no other video to take the tokens of
             continue
-        batch = to_device(batch, context.device)
         B = batch["video"].shape[0]
         _, tokens = model.encode_video(batch["video"], batch.get("keep_ind"), batch["valid_frames"])
         texts = model.encode_text(batch["text"]).view(-1, B, model.variant.embed_dim).transpose(0, 1)
@@ -88,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
     args = parser.parse_args(argv)
-    with user_errors(), run_errors(), leaving_group():
+    with run_errors(), user_errors(), leaving_group():
         config = load_config(args.config, args.overrides)
         context = join_processes(args.device)
         if context.is_main:
@@ -105,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def evaluate_checkpoint(config: Mapping[str, Any], checkpoint: str, context: DistContext) -> dict[str, Any]:
     """Sorting accuracy of a checkpoint on the first validation set that is in clips."""
-    model = build_model(config, starting_weights=False)
+    model = build_model(config["arch"], starting_weights=False)
     load_checkpoint(model, resolve_path(checkpoint))
     model.to(context.device).eval()
     entries = [entry for entry in config["data"]["val"] if entry["type"] == "yttemporal"]

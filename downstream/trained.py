@@ -1,17 +1,12 @@
 """A trained model, loaded, and which weights it has."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from CLIP import tokenize as clip_tokenize
 from downstream.cache import sha256_of
 from downstream.options import find_checkpoint
 from model import create_model, load_checkpoint
-from OpenCLIP import tokenize as openclip_tokenize
 from utils.processes import DistContext
 
 
@@ -23,9 +18,6 @@ class TrainedModel:
     arch: str
     path: Path
     sha256: str
-
-    def tokenizer(self) -> Callable[[list[str]], torch.Tensor]:
-        return openclip_tokenize if self.model.variant.clip_family == "OpenCLIP" else clip_tokenize
 
 
 def load_trained(arch: str, checkpoint: str | None, context: DistContext) -> TrainedModel:

@@ -5,9 +5,10 @@ import json
 import pytest
 import torch
 
+from data_loader.build import build_val_loader
 from data_loader.demo import generate
 from downstream import sorting
-from trainer.build import build_model, build_val_loader
+from model.build import build_model
 from utils.config import REPOSITORY, load_config
 
 from .launch import torchrun
@@ -36,7 +37,7 @@ def arguments(settings, checkpoint, *more: object) -> list[str]:
 def plain_share(settings, checkpoint) -> tuple[float, int]:
     """Transcripts put in order with their own video, in percent, and how many there are."""
     config = load_config("configs/demo.json", settings)
-    model = build_model(config, starting_weights=False).eval()
+    model = build_model(config["arch"], starting_weights=False).eval()
     model.load_state_dict(torch.load(checkpoint, weights_only=True)["state_dict"])
     loader = build_val_loader(config["data"]["val"][0], config, model, sorting.join_processes("cpu"))
     logits = torch.cat([model(batch).order_logits for batch in loader if len(batch["index"]) > 1])

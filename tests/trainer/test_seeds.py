@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from data_loader.build import build_loaders
 from model import create_model
-from trainer.build import build_loaders
 from utils.config import load_config
 from utils.processes import DistContext
 

@@ -1,0 +1,47 @@
+"""The model that the `arch` section of a config asks for, with its starting weights."""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from model.checkpoint import load_checkpoint
+from model.clip_weights import load_clip_weights
+from model.tvtsv2 import TVTSv2, create_model
+from utils.config import resolve_path
+
+logger = logging.getLogger(__name__)
+
+# What the model's table of variants decides unless the config says otherwise.
+SWITCHES = (
+    "num_frames",
+    "attention",
+    "activation_checkpointing",
+    "freeze_text_embeddings",
+    "temporal_attention_init",
+    "trained_text_blocks",
+)
+
+
+def build_model(arch: Mapping[str, Any], starting_weights: bool = True) -> TVTSv2:
+    """The variant with the section's switches and, unless they are to be loaded later, its starting weights.
+
+    Raises:
+        ValueError, FileNotFoundError: an unknown variant or switch, or weights that cannot be loaded.
+    """
+    switches = {key: arch[key] for key in SWITCHES if arch[key] is not None}
+    model = create_model(arch["type"], **switches)
+    if starting_weights:
+        load_starting_weights(model, arch)
+    return model
+
+
+def load_starting_weights(model: TVTSv2, arch: Mapping[str, Any]) -> None:
+    """Load what `arch.start_from` names: "clip", "random" (as they are), or a checkpoint's path."""
+    source = arch["start_from"]
+    if source == "random":
+        return
+    if source == "clip":
+        report = load_clip_weights(model, arch["clip_weights"])
+    else:
+        report = load_checkpoint(model, resolve_path(source))
+    logger.info("%s", report)
