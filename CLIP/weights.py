@@ -20,8 +20,8 @@ def find_weights(clip_model: str, folder: str | Path = FOLDER) -> Path:
     path = Path(folder) / f"{clip_model}.pt"
     if not path.is_file():
         raise FileNotFoundError(
-            f"no {path.name} in {path.parent}: download it from OpenAI's CLIP release, {SOURCES[path.name]}, "
-            f"and put it there, or give its path"
+            f"no {path.name} in {path.parent}: python -m model.download {clip_model} fetches it, or download "
+            f"it from OpenAI's CLIP release, {SOURCES[path.name]}, and put it there, or give its path"
         )
     return path
 

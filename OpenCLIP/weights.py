@@ -18,6 +18,6 @@ def find_weights(clip_model: str = "ViT-H-14", folder: str | Path = FOLDER) -> P
         if path.is_file():
             return path
     raise FileNotFoundError(
-        f"no {' or '.join(FILES)} in {folder}: download OpenCLIP's {clip_model} from the Hugging Face hub "
-        f"(`hf download {REPOSITORY} {FILES[0]} --local-dir {folder}`), or give its path"
+        f"no {' or '.join(FILES)} in {folder}: python -m model.download {clip_model} fetches it, or download "
+        f"it from {REPOSITORY} on the Hugging Face hub and put it there, or give its path"
     )

@@ -240,5 +240,8 @@ def first_repeated(values: Sequence[str]) -> tuple[int, int] | None:
 
 
 def prepare_hint(dataset: str, what: str = "it") -> str:
-    """How the metadata of a data set is made from what its own site distributes."""
-    return f"Make {what} with: python -m data_loader.prepare {dataset} --help"
+    """How to get a data set's metadata: the official lists, or made from what its own site distributes."""
+    made = f"with: python -m data_loader.prepare {dataset} --help"
+    if dataset == "shards":
+        return f"Make {what} {made}"
+    return f"Fetch the official lists with: python -m model.download meta_data. Or make {what} {made}"

@@ -8,15 +8,11 @@ from pathlib import Path
 from data_loader.cores import usable_cores
 from downstream.embedder import PRECISIONS
 from model import VARIANTS
-from utils.config import REPOSITORY, Config, ConfigError, load_config, nearest_key, resolve_path
+from model.download import SOURCES
+from utils.config import Config, ConfigError, load_config, nearest_key, resolve_path
 from utils.processes import DistContext, setup
 
 CONFIGS = Path(__file__).resolve().parent / "configs"
-RELEASED = {
-    "TVTSv2_B_32": "TVTSv2_ViT_B_32.pth",
-    "TVTSv2_B_16": "TVTSv2_ViT_B_16.pth",
-    "TVTSv2_H_14": "TVTSv2_ViT_H_14.pth",
-}
 
 
 def evaluation_parser(
@@ -207,10 +203,11 @@ def find_checkpoint(checkpoint: str | None, arch: str) -> Path:
     """
     if arch not in VARIANTS:
         raise ValueError(f"unknown model --arch {arch}; {nearest_key(arch, VARIANTS)}")
-    released = RELEASED.get(arch)
-    if checkpoint is None and released is None:
+    released = SOURCES[arch].place if arch in SOURCES else None
+    named = checkpoint or released
+    if named is None:
         raise FileNotFoundError(f"there is no released file of {arch}; name your own with --checkpoint FILE")
-    path = resolve_path(checkpoint or REPOSITORY / released)
+    path = resolve_path(named)
     if path.is_dir() and not any(path.glob("shard-*.safetensors")):  # saved with save_pretrained
         path = path / "model.safetensors"
     if path.exists():
@@ -221,7 +218,6 @@ def find_checkpoint(checkpoint: str | None, arch: str) -> Path:
         )
     raise FileNotFoundError(
         f"no weights file {path}\n"
-        f"The released weights of {arch} are {released}: get them from the links in the README of the "
-        f"official release (https://github.com/TencentARC/TVTS) and put them at {REPOSITORY / released}, "
-        "or name another file with --checkpoint FILE."
+        f"The released weights of {arch} belong at {released}; python -m model.download {arch} fetches them.\n"
+        "Or name another file with --checkpoint FILE."
     )

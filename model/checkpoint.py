@@ -86,7 +86,10 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     if path.is_dir() and not distributed:
         path = path / "model.safetensors"
     if not distributed and not path.is_file():
-        raise FileNotFoundError(f"no weights file {path}; check the path, expected is {EXPECTED}")
+        raise FileNotFoundError(
+            f"no weights file {path}; check the path, expected is {EXPECTED}. What was released, "
+            "python -m model.download fetches (--help lists it)"
+        )
     try:
         if distributed:
             state = _read_distributed(path)

@@ -47,6 +47,10 @@ class Source:
     repository: str = ""  # of the Hugging Face hub, in place of a URL
     sha256: str | None = None  # as published
 
+    @property
+    def place(self) -> Path:
+        return self.folder / self.file
+
 
 def _on_drive(folder: Path, file: str, key: str) -> Source:
     page = f"https://drive.google.com/file/d/{key}/view"
@@ -275,9 +279,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog=COMMAND,
         description="Download released checkpoints, data set lists and CLIP's weights, each into its place.",
-        epilog="\n".join(
-            ["names:", *(f"  {name:12} {source.folder / source.file}" for name, source in SOURCES.items())]
-        ),
+        epilog="\n".join(["names:", *(f"  {name:12} {source.place}" for name, source in SOURCES.items())]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("names", nargs="+", metavar="NAME", help="one of the names below, or all")

@@ -64,6 +64,7 @@ def test_every_missing_list_is_named_and_how_to_make_it(world):
         path.write_bytes(content)
         assert f"{path} is missing: " in str(caught.value)
         assert f"python -m data_loader.prepare {world[0]}" in str(caught.value)
+        assert "python -m model.download meta_data" in str(caught.value)
 
 
 @pytest.mark.parametrize("content", ["", "other\n1\n2\n"])

@@ -13,7 +13,7 @@ import test as test_entry
 from downstream import linear_probe, multiple_choice, recognition, retrieval
 from downstream.embedder import Embedder
 from downstream.evaluation import run_all
-from downstream.options import RELEASED, default_workers, find_checkpoint
+from downstream.options import default_workers, find_checkpoint
 from model import create_model
 from utils.config import REPOSITORY
 
@@ -125,13 +125,13 @@ def test_nothing_readable_fails_even_with_allow_missing(world, checkpoint, capsy
     assert "5 of 5 videos cannot be read" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("arch", RELEASED)
+@pytest.mark.parametrize("arch", ["TVTSv2_B_32", "TVTSv2_B_16", "TVTSv2_H_14"])
 def test_missing_weights_say_where_they_go_and_come_from(arch):
     with pytest.raises(FileNotFoundError) as error:
         find_checkpoint("/nowhere/weights.pth", arch)
     message = str(error.value)
-    assert "/nowhere/weights.pth" in message and "https://github.com/TencentARC/TVTS" in message
-    assert str(REPOSITORY / RELEASED[arch]) in message
+    assert "/nowhere/weights.pth" in message and f"python -m model.download {arch} fetches them" in message
+    assert str(REPOSITORY / f"{arch.replace('TVTSv2_', 'TVTSv2_ViT_')}.pth") in message
 
 
 def test_a_folder_saved_as_pretrained_is_a_checkpoint(model, tmp_path):

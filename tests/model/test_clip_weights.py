@@ -197,14 +197,14 @@ def test_everything_is_needed_and_everything_is_used(tmp_path):
 
 def test_missing_files_are_named_with_where_to_get_them(tmp_path):
     with pytest.raises(
-        FileNotFoundError, match=r"no ViT-B-32\.pt in .*OpenAI's CLIP release, https://.*ViT-B-32\.pt"
+        FileNotFoundError, match=r"no ViT-B-32\.pt in .*: python -m model\.download ViT-B-32 fetches it"
     ):
         load_clip_weights(small_model(), tmp_path)
     with pytest.raises(
-        FileNotFoundError, match=r"open_clip_pytorch_model\.bin.*laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
+        FileNotFoundError, match=r"open_clip_pytorch_model\.bin.*python -m model\.download ViT-H-14 fetches"
     ):
         load_clip_weights(small_model("TVTSv2_H_14"), tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"nowhere\.pt"):
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.pt.*python -m model\.download fetches"):
         load_clip_weights(small_model(), tmp_path / "nowhere.pt")
 
 
