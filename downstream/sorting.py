@@ -11,7 +11,7 @@ released checkpoints hold no sort head.
 import argparse
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,42 +21,46 @@ import torch
 from tqdm import tqdm
 
 from data_loader.build import build_val_loader
+from data_loader.failures import Failure
 from downstream.embedder import exact_float32
 from downstream.options import join_processes
-from downstream.report import draw_table, write_json
-from model import load_checkpoint
+from downstream.report import draw_table, failed_files, write_json
+from model import TVTSv2, load_checkpoint
 from model.build import build_model
 from model.metric import check_finite, in_order
-from utils.config import ConfigError, load_config, resolve_path
+from utils.config import Config, ConfigError, load_config, resolve_path
 from utils.errors import run_errors, user_errors
 from utils.files import check_folder
 from utils.processes import DistContext, leaving_group
+from utils.text import counted
 
 
 @torch.inference_mode()
 def sorting_accuracy(
-    model: torch.nn.Module, loader: Any, context: DistContext
-) -> tuple[dict[str, float], int]:
+    model: TVTSv2, loader: Iterable[Mapping[str, Any]], context: DistContext
+) -> tuple[dict[str, float], int, list[Failure]]:
     """Transcripts put wholly in order, with their own video and with another's, on all processes together.
 
     Args:
-        model: a TVTSv2 with its sort head.
+        model: with its sort head.
         loader: this process's batches, of samples with K > 1 texts each.
 
     Returns:
-        shares in percent, and how many transcripts they are of: all but those alone in their batch.
+        shares in percent; how many transcripts they are of, all but those alone in their batch; the videos
+        that could not be read.
 
     Raises:
         ValueError: there is no such transcript.
         FloatingPointError: the sort head gives NaN or infinity; names the first such transcript.
     """
+    assert model.pred_model is not None
     right = {"own video": 0, "another video": 0}
-    total = 0
-    bar = tqdm(loader, desc="sorting", unit="batch", disable=None if context.is_main else True)
-    for batch in bar:
-        if len(batch["index"]) < 2:  # there is no other video to take the tokens of
+    total, missing = 0, []
+    for batch in tqdm(loader, desc="sorting", unit="batch", disable=None if context.is_main else True):
+        missing += batch["missing"]
+        B = len(batch["index"])
+        if B < 2:  # there is no other video to take the tokens of
             continue
-        B = batch["video"].shape[0]
         _, tokens = model.encode_video(batch["video"], batch.get("keep_ind"), batch["valid_frames"])
         texts = model.encode_text(batch["text"]).view(-1, B, model.variant.embed_dim).transpose(0, 1)
         for name, seen in (("own video", tokens), ("another video", tokens.roll(1, dims=0))):
@@ -65,9 +69,11 @@ def sorting_accuracy(
             right[name] += int(in_order(order_logits).sum())
         total += B
     *counts, total = context.sum([*right.values(), total])
+    missing = [failure for part in context.gather_objects(missing) for failure in part]
     if not total:
         raise ValueError("no two transcripts with readable videos come in one batch; see data.batch_size")
-    return {name: 100.0 * count / total for name, count in zip(right, counts, strict=True)}, total
+    shares = {name: 100.0 * count / total for name, count in zip(right, counts, strict=True)}
+    return shares, total, missing
 
 
 def chance(num_clips: int) -> float:
@@ -94,6 +100,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             check_folder(args.output.parent)
         result = evaluate_checkpoint(config, args.checkpoint, context)
     if context.is_main:
+        if result["failed_files"]:
+            listed = "\n".join(f"  {file['path']}: {file['reason']}" for file in result["failed_files"])
+            number = counted(len(result["failed_files"]), "videos")
+            print(f"warning: left out {number} that cannot be read:\n{listed}", file=sys.stderr)
         rows = [(name, [f"{value:.1f}"]) for name, value in result["wholly_in_order"].items()]
         rows.append(("chance", [f"{result['chance']:.1f}"]))
         print(draw_table(["wholly in order, %"], rows))
@@ -102,22 +112,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def evaluate_checkpoint(config: Mapping[str, Any], checkpoint: str, context: DistContext) -> dict[str, Any]:
-    """Sorting accuracy of a checkpoint on the first validation set that is in clips."""
+def evaluate_checkpoint(config: Config, checkpoint: str, context: DistContext) -> dict[str, Any]:
+    """Sorting accuracy of a checkpoint on the first validation set that has transcripts.
+
+    Raises:
+        ConfigError: there is no such set, or the checkpoint has no sort head.
+    """
     model = build_model(config["arch"], starting_weights=False)
-    load_checkpoint(model, resolve_path(checkpoint))
+    if load_checkpoint(model, resolve_path(checkpoint)).fresh:  # it would sort at random
+        raise ConfigError(
+            f"{checkpoint} holds no sort head, as released files do: take a training checkpoint"
+        )
     model.to(context.device).eval()
     entries = [entry for entry in config["data"]["val"] if entry["type"] == "yttemporal"]
     if not entries:
         raise ConfigError("data.val holds no set of type yttemporal, the one with transcripts to sort")
     loader = build_val_loader(entries[0], config, model, context)
     with exact_float32():
-        shares, transcripts = sorting_accuracy(model, loader, context)
+        shares, transcripts, missing = sorting_accuracy(model, loader, context)
     return {
         "checkpoint": str(checkpoint),
         "transcripts": transcripts,
         "wholly_in_order": shares,
         "chance": chance(model.variant.sort_clips),
+        "failed_files": failed_files(missing),
     }
 
 

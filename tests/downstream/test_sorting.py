@@ -1,6 +1,8 @@
 """Sorting transcripts: against the model's own forward, over several processes, and what cannot be."""
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -80,3 +82,28 @@ def test_shares_are_shown_before_what_cannot_be_written(settings, checkpoint, tm
     assert stop.value.code == 1
     said = capsys.readouterr()
     assert "own video" in said.out and f"error: could not write {tmp_path}: Is a directory" in said.err
+
+
+def test_a_file_without_a_sort_head_is_refused(settings, checkpoint, tmp_path, capsys):
+    """It would be filled at random, and what it sorts be taken for the model's."""
+    state = torch.load(checkpoint, weights_only=True)["state_dict"]
+    released = {name: value for name, value in state.items() if not name.startswith("pred_model.")}
+    torch.save(released, tmp_path / "released.pth")
+    with pytest.raises(SystemExit) as stop:
+        sorting.main(arguments(settings, tmp_path / "released.pth", "--output", tmp_path / "x.json"))
+    assert stop.value.code == 2
+    assert "released.pth holds no sort head" in capsys.readouterr().err
+
+
+def test_unreadable_videos_are_named(settings, checkpoint, tmp_path, capsys):
+    meta = Path(settings[0].removeprefix("data.meta="))
+    entry = json.loads(settings[1].removeprefix("data.val="))[0]
+    root = Path(shutil.copytree(entry["root"], tmp_path / "copy"))
+    broken = root / "videos" / (meta / "yttemporal_val.csv").read_text().split()[1]
+    broken.write_bytes(b"")
+    copied = f"data.val={json.dumps([entry | {'root': str(root)}])}"
+    assert sorting.main(arguments([*settings, copied], checkpoint, "--output", tmp_path / "x.json")) == 0
+    assert json.loads((tmp_path / "x.json").read_text())["failed_files"][0]["path"] == str(broken)
+    said = capsys.readouterr().err
+    assert f"warning: left out 1 video that cannot be read:\n  {broken}: " in said
+    assert said.count(str(broken)) == 1
