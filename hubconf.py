@@ -1,4 +1,5 @@
-"""Models by torch.hub.load: from a clone, in any folder, with no packages but those that the model needs.
+"""Models by torch.hub.load: from a clone, in any folder, with no packages but those that the model needs
+(pip install torch open_clip_torch huggingface_hub safetensors).
 
 import torch
 hub = "path/of/this/folder"

@@ -115,7 +115,7 @@ def download(name: str, folder: str | Path | None = None, overwrite: bool = Fals
         goal = f"unpack it in {root}" if name == META_DATA else f"put it at {place}"
         raise DownloadError(
             f"{name} could not be downloaded: {error}\n"
-            "The same command tries again, and goes on where it stopped. By hand: open "
+            f"The same command tries again, and goes on from what has come into {working}. By hand: open "
             f"{source.page} in a browser, download the file and {goal}"
         ) from error
     except OSError as error:
@@ -189,6 +189,8 @@ def _fetch(url: str, path: Path) -> None:
         raise ModuleNotFoundError(
             f"downloading needs the package gdown: {sys.executable} -m pip install 'gdown>=6.5'"
         ) from error
+    begun = list(path.parent.glob("*.part"))
+    messages = {"start": "", "output": ""}
     try:
         gdown.download(
             url,
@@ -197,9 +199,12 @@ def _fetch(url: str, path: Path) -> None:
             retries=RETRIES,
             timeout=TIMEOUT_S,
             use_cookies=False,
-            log_messages={"start": "", "output": ""},
+            log_messages=messages,
         )
     except (Refusal, requests.RequestException) as error:
+        if begun and "byte range" in str(error):  # the server cannot go on, or the file had come whole
+            begun[0].unlink()
+            return _fetch(url, path)
         origin: BaseException = error
         if isinstance(error, Refusal):  # what gdown wraps is shorter: Google's own words, where it has any
             origin = error.__cause__ or error.__context__ or error

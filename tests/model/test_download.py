@@ -38,6 +38,7 @@ class Net:
     pages: dict[str, tuple[int, str]] = field(default_factory=dict)  # answers that are no files
     moved: dict[str, str] = field(default_factory=dict)  # redirected, with the headers of a file
     asked: list[tuple[str, str, str]] = field(default_factory=list)  # method, address, Range
+    resumes: bool = True  # whether a Range is answered with the rest
     cut_after: list[int] = field(default_factory=list)  # bytes after which the next connections break
     linked_etag: str | None = None
     address: str = ""
@@ -76,7 +77,11 @@ def net(monkeypatch) -> Iterator[Net]:
                 headers["X-Linked-Etag"] = f'"{net.linked_etag}"'
             if address in net.moved:
                 return self.answer(302, headers | {"Location": net.moved[address]}, b"")
+            if not net.resumes:
+                wanted = ""
             start = int(re.match(r"bytes=(\d+)-", wanted)[1]) if wanted else 0
+            if start >= len(content):
+                return self.answer(416, {"Content-Type": "text/html"}, b"")
             if wanted:
                 headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
             return self.answer(206 if wanted else 200, headers, content[start:])
@@ -169,7 +174,9 @@ def test_the_next_command_goes_on_from_what_has_come(net, tmp_path, capsys):
     assert main(["TVTSv2_B_16", "--folder", str(tmp_path)]) == 1
     assert not (tmp_path / "TVTSv2_ViT_B_16.pth").exists()
     said = capsys.readouterr().err
-    assert "TVTSv2_B_16 could not be downloaded" in said and "goes on where it stopped" in said
+    assert (
+        "TVTSv2_B_16 could not be downloaded" in said and f"what has come into {tmp_path}/.download" in said
+    )
     (part,) = tmp_path.rglob("*.part")
     size = part.stat().st_size
     assert 0 < size <= 3_000_000
@@ -178,6 +185,18 @@ def test_the_next_command_goes_on_from_what_has_come(net, tmp_path, capsys):
     net.asked.clear()
     download("TVTSv2_B_16", tmp_path)
     assert net.ranges() == [f"bytes={size}-"]
+    assert (tmp_path / "TVTSv2_ViT_B_16.pth").read_bytes() == WEIGHTS
+    assert left(tmp_path) == ["TVTSv2_ViT_B_16.pth"]
+
+
+@pytest.mark.parametrize("resumes", [True, False])
+def test_what_cannot_be_gone_on_with_is_fetched_afresh(net, tmp_path, resumes):
+    on_drive(net, DRIVE_ID, WEIGHTS)
+    part = tmp_path / ".download/TVTSv2_B_16/fileabcd1234.part"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(WEIGHTS if resumes else WEIGHTS[:1000])  # whole: killed before it got its name
+    net.resumes = resumes
+    download("TVTSv2_B_16", tmp_path)
     assert (tmp_path / "TVTSv2_ViT_B_16.pth").read_bytes() == WEIGHTS
     assert left(tmp_path) == ["TVTSv2_ViT_B_16.pth"]
 
