@@ -130,7 +130,8 @@ def test_missing_weights_say_where_they_go_and_come_from(arch):
     with pytest.raises(FileNotFoundError) as error:
         find_checkpoint("/nowhere/weights.pth", arch)
     message = str(error.value)
-    assert "/nowhere/weights.pth" in message and f"fetch them with: python -m model.download {arch}\n" in message
+    assert "/nowhere/weights.pth" in message
+    assert f"fetch them with: python -m model.download {arch}\n" in message
     assert str(REPOSITORY / f"{arch.replace('TVTSv2_', 'TVTSv2_ViT_')}.pth") in message
 
 
