@@ -105,7 +105,7 @@ def video_id(record: dict) -> str | None:
     for key in ("display_id", "id", "video_id"):
         for place in places:
             name = place.get(key)
-            if isinstance(name, str) and name.isprintable() and Path(name).name == name:
+            if isinstance(name, str) and name and name.isprintable() and Path(name).name == name:
                 return name
     return None
 

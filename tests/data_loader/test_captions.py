@@ -140,3 +140,59 @@ def test_evaluation_names_an_unreadable_video_or_notes_it_when_allowed(webvid, t
     item = build_dataset("webvid", "test", allow_missing=True, **options(world))[1]
     assert item.keys() == {"index", "id", "missing"}
     assert item["missing"].path == str(broken) and str(broken) not in item["missing"].reason
+
+
+def test_each_row_of_webvid_is_a_sample_with_its_caption(webvid, tmp_path):
+    world = worlds.copy_world(webvid, tmp_path)
+    rows = [("zero", "000/0"), ("one", "001/1"), ("one again", "001/1"), ("two", "000/2"), ("last", "001/1")]
+    worlds.put_table(world / "meta_data/webvid_train.tsv", rows, ["caption", "path"])
+    dataset = build_dataset("webvid", "train", **options(world))
+    seen = [(dataset[i]["text"], dataset[i]["id"]) for i in range(len(dataset))]
+    assert seen == [([caption], path) for caption, path in rows]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('a ring\tv0.mp4\n"look, a ball\tv1.mp4\n"a square" moves\tv2.mp4\n', "line 3: a cell holds a tab"),
+        ("a ring\tv0.mp4\t\n", "line 2: 3 cells, where the first row has 2"),
+        ("a ring\tv0.mp4\na ball\n", "line 3: 1 cell, where the first row has 2"),
+        ("a ring\t\n", "line 2: the cell in column 2 is empty"),
+        ("\tv0.mp4\n", "line 2: the cell in column 1 is empty"),
+    ],
+)
+def test_rows_that_would_get_another_caption_are_named(tmp_path, content, message):
+    worlds.didemo(tmp_path)
+    (tmp_path / "meta_data/didemo/DiDeMo_test.tsv").write_text("caption\tpath\n" + content)
+    with pytest.raises(ValueError, match=rf"DiDeMo_test\.tsv, {message}"):
+        build_dataset("didemo", "test", **options(tmp_path))
+
+
+def test_commas_in_captions_must_be_quoted(csv_world, tmp_path):
+    world = worlds.copy_world(csv_world, tmp_path)
+    path = world / "meta_data/list.csv"
+    path.write_text('caption,path\n"a ring, then a ball",a.mp4\na cross,b.mp4\n')
+    dataset = build_dataset("csv", "test", files="list.csv", **options(world))
+    assert list(dataset.captions) == ["a ring, then a ball", "a cross"]
+    path.write_text("caption,path\na ring, then a ball,a.mp4\n")
+    with pytest.raises(ValueError, match=r"list\.csv, line 2: 3 cells.*a comma too many.*must be quoted"):
+        build_dataset("csv", "test", files="list.csv", **options(world))
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (f"{worlds.CLIPS[0]}\t1\t2\tone\t\n", "line 1: the cell in column 5 is empty"),
+        (
+            f"{worlds.CLIPS[0]}\t1\t2\tone\n{worlds.CLIPS[1]}\ttwo\n",
+            "line 2: 2 cells, where the first row has 4",
+        ),
+        ("film.avi\tone\n", "line 1: the clip 'film.avi' is not <film>_<start>-<end>"),
+    ],
+)
+def test_rows_of_lsmdc_that_cannot_be_right_are_named(tmp_path, rows, message):
+    worlds.lsmdc(tmp_path)
+    path = tmp_path / "meta_data/lsmdc/LSMDC16_challenge_1000_publictect.csv"
+    path.write_text(rows)
+    with pytest.raises(ValueError, match=rf"publictect\.csv, {message}"):
+        build_dataset("lsmdc", "test", **options(tmp_path))

@@ -74,3 +74,61 @@ def test_a_list_of_one_column_and_classes_of_another_form(tmp_path):
     worlds.put_json(meta / "label2id.json", ["wave"])
     with pytest.raises(ValueError, match=r"label2id\.json must map each class name to its number"):
         build_dataset("hmdb51", "test", **options(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        ({"a": 0, "b": 0, "c": 1}, "gives the number 0 to both 'a' and 'b'"),
+        ({"a": 0, "c": 2, "e": 4}, "names 3 classes, up to number 4, but none numbered 1"),
+        ({"a": -1, "b": 0}, "none numbered 1"),
+        ({"a": 2, "b": 3}, "none numbered 1"),
+        ({"a": 0, "b": "one"}, "'b' has 'one'"),
+        ({"a": 0, "b": 1.0}, "'b' has 1.0"),
+        ({" ": 0}, "the class numbered 0 is empty"),
+        ({}, "must map each class name to its number"),
+    ],
+)
+def test_numbers_of_classes_that_cannot_be_right(tmp_path, classes, message):
+    worlds.hmdb51(tmp_path)
+    worlds.put_json(tmp_path / "meta_data/hmdb51/prompt/label2id.json", classes)
+    with pytest.raises(ValueError, match=rf"label2id\.json:? .*{message}|label2id\.json: {message}"):
+        build_dataset("hmdb51", "test", **options(tmp_path))
+
+
+def test_a_class_named_twice(tmp_path):
+    worlds.hmdb51(tmp_path)
+    (tmp_path / "meta_data/hmdb51/prompt/label2id.json").write_text('{"a": 0, "b": 1, "a": 2}')
+    with pytest.raises(ValueError, match=r"label2id\.json .*the key 'a' twice"):
+        build_dataset("hmdb51", "test", **options(tmp_path))
+
+
+def test_classes_counted_from_1_are_taken_for_the_first_on(tmp_path, caplog):
+    worlds.hmdb51(tmp_path)
+    classes = {"brush hair": "1", "wave": 3, "cartwheel": 2}
+    worlds.put_json(tmp_path / "meta_data/hmdb51/prompt/label2id.json", classes)
+    dataset = build_dataset("hmdb51", "test", **options(tmp_path))
+    assert (dataset.class_names, dataset.labels.tolist()) == (NAMES, [0, 1, 2])
+    assert "label2id.json counts from 1: 1, 'brush hair', is taken for the first class" in caplog.text
+
+
+def test_labels_that_could_be_counted_otherwise_are_said_to_be_taken_as_they_are(tmp_path, caplog):
+    worlds.hmdb51(tmp_path)
+    path = tmp_path / "meta_data/hmdb51/prompt/split_1_test_list.tsv"
+    build_dataset("hmdb51", "test", **options(tmp_path))
+    assert not caplog.text
+    worlds.put_table(path, [["x/a.mp4", 2], ["x/b.mp4", 1]], ["path", "label"])
+    assert build_dataset("hmdb51", "test", **options(tmp_path)).labels.tolist() == [1, 0]
+    assert "its labels, 1 to 2, are taken to count from 1, so that 2 is 'cartwheel'" in caplog.text
+
+
+def test_a_video_in_the_folder_of_another_class_is_an_error(tmp_path):
+    """A list and a label2id.json that do not belong together."""
+    worlds.k400(tmp_path)
+    meta = tmp_path / "meta_data/k400/prompt"
+    worlds.put_json(meta / "label2id.json", {"brush hair": 0, "wave": 1, "cartwheel": 2})
+    with pytest.raises(
+        ValueError,
+        match=r"val_list_videos\.tsv, line 3: wave/b\.mkv has the label 2, 'cartwheel' in label2id",
+    ):
+        build_dataset("k400", "test", **options(tmp_path))

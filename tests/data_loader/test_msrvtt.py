@@ -83,3 +83,21 @@ def test_lists_and_captions_that_do_not_fit_each_other(world, tmp_path):
     list_path.write_text("video0\nvideo99\n")
     with pytest.raises(ValueError, match=r"1 videos of .*have no caption in .*video99"):
         build_dataset("msrvtt", "test", **options(world))
+
+
+@pytest.mark.parametrize(
+    ("annotation", "message"),
+    [
+        ({"image_id": "video0", "caption": None}, r"annotation 1 \(video0\), caption is None, not a text"),
+        ({"image_id": "video0", "caption": 5}, "caption is 5, not a text"),
+        ({"image_id": "video0", "caption": ""}, "caption is empty"),
+        ({"image_id": "video0", "caption": "\ud83d"}, "holds half a character"),
+        ({"image_id": 0, "caption": "x"}, "annotation 1, image_id is 0, not a text"),
+    ],
+)
+def test_captions_that_are_no_text_are_named(world, tmp_path, annotation, message):
+    world = worlds.copy_world(world, tmp_path)
+    annotations = [{"image_id": "video7", "caption": "fine"}, annotation]
+    worlds.put_json(world / "meta_data/msrvtt/MSR_VTT.json", {"annotations": annotations})
+    with pytest.raises(ValueError, match=rf"MSR_VTT\.json: .*{message}"):
+        build_dataset("msrvtt", "test", **options(world))

@@ -22,6 +22,12 @@ def test_each_video_has_its_own_options(tmp_path):
         ("nonsense", "line 1 must be"),
         ('{"clip_name": "1", "options": ["a", "b"], "answer": 2}', "the answer 2 is none of the 2 options"),
         ('{"clip_name": "1", "options": ["a", "b"], "answer": "c"}', "the answer 'c' is none of the 2"),
+        ('{"clip_name": "1", "options": "ab", "answer": 0}', "the options are ab, not a list of sentences"),
+        ('{"clip_name": "1", "options": ["a", 5], "answer": 0}', "not a list of sentences"),
+        ('{"clip_name": 1, "options": ["a", "b"], "answer": 0}', "line 1: clip_name is 1, not a text"),
+        ('{"clip_name": "1", "options": ["a", "\\ud83d"], "answer": 0}', "half a character"),
+        ('{"clip_name": "1", "options": ["a"], "answer": true}', "the answer True is none"),
+        ("[" * 100_000, "line 1 must be"),
         ("", "is empty: expected the questions"),
         (
             '{"clip_name": "1", "options": ["a"], "answer": 0}\n'

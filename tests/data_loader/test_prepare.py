@@ -246,3 +246,152 @@ def test_a_folder_is_listed_once(tmp_path, monkeypatch):
     assert folder.has("a/b.mp4")
     monkeypatch.setattr("os.listdir", None)
     assert not folder.has("a/c.mp4")
+
+
+def test_k400_in_two_calls_never_leaves_a_list_with_the_numbers_of_other_classes(prepare, tmp_path):
+    head = "label,youtube_id,time_start,time_end,split\n"
+    val = put_text(tmp_path / "val.csv", head + "abseiling,a,0,10,val\nzumba,b,1,11,val\n")
+    train = put_text(tmp_path / "train.csv", head + "abseiling,c,0,10,train\nbowling,d,0,10,train\n")
+    prepare("k400", "--val", val)
+    message = prepare("k400", "--train", train, status=1)
+    assert "kinetics400_val_list_videos.tsv in" in message
+    assert "name both, --train and --val, in one call" in message
+    (tmp_path / "data/videos_val").mkdir()
+    assert build_dataset("k400", "test", **options(tmp_path)).class_names == ["abseiling", "zumba"]
+    prepare("k400", "--val", val, "--train", train)
+    prepare("k400", "--val", val)  # whose classes are among those numbered before
+    test, train = (build_dataset("k400", split, **options(tmp_path)) for split in ("test", "train"))
+    assert test.class_names == train.class_names == ["abseiling", "bowling", "zumba"]
+    assert (test.labels.tolist(), train.labels.tolist()) == ([0, 2], [0, 1])
+
+
+def test_hmdb51_numbers_of_other_lists_are_kept(prepare, tmp_path):
+    put_text(tmp_path / "first/wave_test_split1.txt", "a.avi 1\nb.avi 2\n")
+    put_text(tmp_path / "second/brush_hair_test_split2.txt", "a.avi 1\nb.avi 2\n")
+    prepare("hmdb51", tmp_path / "first")
+    assert "take one folder of all split lists" in prepare("hmdb51", tmp_path / "second", status=1)
+
+
+def test_times_of_kinetics_that_are_none(prepare, tmp_path):
+    rows = "label,youtube_id,time_start,time_end\nabseiling,b,73.0,83.0\nabseiling,c,x,5\n"
+    message = prepare("k400", "--val", put_text(tmp_path / "val.csv", rows), status=1)
+    assert "val.csv, line 3: time_start and time_end, 'x' and '5', are not seconds" in message
+
+
+def test_names_of_classes_and_videos_may_hold_spaces(prepare, tmp_path):
+    splits = tmp_path / "ucfTrainTestlist"
+    put_text(splits / "classInd.txt", "1 Apply Eye Makeup\n2 YoYo\n")
+    put_text(splits / "trainlist01.txt", "Apply Eye Makeup/v a.avi 1\nYoYo/b.avi 2\n")
+    prepare("ucf101", splits)
+    train = build_dataset("ucf101", "train", **options(tmp_path))
+    assert (train.class_names, list(train.files)) == (
+        ["apply eye makeup", "yo yo"],
+        ["Apply Eye Makeup/v a.avi", "YoYo/b.avi"],
+    )
+    put_text(splits / "classInd.txt", "1 YoYo\n1 TaiChi\n")
+    assert "classInd.txt, line 2: 1 is YoYo's" in prepare("ucf101", splits, status=1)
+    put_text(splits / "classInd.txt", "YoYo\n")
+    assert "line 1: 'YoYo' is not '<number> <class>'" in prepare("ucf101", splits, status=1)
+
+
+def test_msrvtt_with_two_sentences_of_a_video(prepare, tmp_path):
+    rows = "key,vid_key,video_id,sentence\nr0,m1,video1,a cat\nr1,m1,video1,a dog\n"
+    message = prepare("msrvtt", "--test-csv", put_text(tmp_path / "test.csv", rows), status=1)
+    assert "test.csv, line 3: video1 has a sentence in line 2 already" in message
+
+
+def test_msrvtt_in_two_calls_does_not_leave_queries_of_other_captions(prepare, tmp_path):
+    """The list of queries names captions by their places, which another call's captions would change."""
+    test_csv = put_text(tmp_path / "test.csv", TEST_CSV)
+    source = put_json(tmp_path / "data.json", CHALLENGE)
+    prepare("msrvtt", "--test-csv", test_csv)
+    message = prepare("msrvtt", "--json", source, status=1)
+    assert "jsfusion_val_caption_idx.pkl" in message and "--json and --test-csv, in one call" in message
+    put_video(tmp_path / "data/videos/all/video2.mp4")
+    before = build_dataset("msrvtt", "test", **options(tmp_path))
+    prepare("msrvtt", "--json", source, "--test-csv", test_csv)
+    test = build_dataset("msrvtt", "test", **options(tmp_path))
+    assert list(test.names) == list(before.names)
+    assert [" ".join(text.split()) for text in before.captions] == list(test.captions)
+
+
+@pytest.mark.parametrize("caption", [None, 5, " "])
+def test_msrvtt_captions_that_are_no_text(prepare, tmp_path, caption):
+    content = {"videos": [], "sentences": [{"video_id": "video7", "caption": caption}]}
+    message = prepare("msrvtt", "--json", put_json(tmp_path / "data.json", content), status=1)
+    assert "data.json: caption of sentence 0 (video7) is" in message
+
+
+def test_didemo_finds_videos_behind_links_and_nothing_but_videos(prepare, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    put_video(elsewhere / "deep/x@N00.mp4")
+    put_text(elsewhere / "deep/x@N00.wav", "")
+    for path in ("a/y@N01.mp4", "b/y@N01.mov", "b/z@N02.mp4", "a/z@N02.mp4"):
+        put_video(tmp_path / "data" / path)
+    (tmp_path / "data/link").symlink_to(elsewhere)
+    (elsewhere / "back").symlink_to(tmp_path / "data")
+    names = ["x@N00.mov", "y@N01.mov", "z@N02.avi"]
+    records = [{"video": name, "description": "a\ttext\n of it"} for name in names]
+    printed = prepare("didemo", "--test", put_json(tmp_path / "test_data.json", records))
+    test = build_dataset("didemo", "test", **options(tmp_path))
+    assert list(test.names) == ["link/deep/x@N00.mp4", "b/y@N01.mov", "a/z@N02.mp4"]
+    assert set(test.captions) == {"a text of it"}
+    assert "z@N02.avi: of a/z@N02.mp4, b/z@N02.mp4 the list takes a/z@N02.mp4" in printed
+    assert "x@N00.mov" not in printed
+
+
+@pytest.mark.parametrize("description", [None, 5, ""])
+def test_didemo_descriptions_that_are_no_text(prepare, tmp_path, description):
+    source = put_json(tmp_path / "test.json", [{"video": "x.mov", "description": description}])
+    assert "test.json: entry 0 (x.mov), description is" in prepare("didemo", "--test", source, status=1)
+
+
+def test_webvid_captions_become_one_line_each(prepare, tmp_path):
+    rows = '1,P,"a\rb"\n2,P,"c\nd"\n3,P,"e\tf"\n4,P,"say ""hi"""\n5,P,\n6,P,"""quoted"" start"\n'
+    source = put_text(tmp_path / "results.csv", "videoid,page_dir,name\n" + rows)
+    printed = prepare("webvid", "--train", source)
+    assert "left out: 1 video without a caption, e.g. " in printed and "results.csv, line 8" in printed
+    (tmp_path / "data/train").mkdir()
+    train = build_dataset("webvid", "train", **options(tmp_path))
+    assert list(train.captions) == ["a b", "c d", "e f", 'say "hi"', '"quoted" start']
+    assert list(train.names) == ["P/1", "P/2", "P/3", "P/4", "P/6"]
+
+
+def test_a_quote_that_swallows_rows_of_a_csv(prepare, tmp_path):
+    rows = 'videoid,page_dir,name\n1,P,"look\n2,P,a ball\n3,P,end"\n'
+    message = prepare("webvid", "--train", put_text(tmp_path / "results.csv", rows), status=1)
+    assert "results.csv, line 2: a cell holds several lines" in message
+
+
+def test_ids_of_yttemporal_that_would_leave_their_folder(prepare, tmp_path):
+    records = [
+        {**worlds.transcript(["o\ud83dne", "two"], 20), "info": {"display_id": name, "duration": 20}}
+        for name in ("../../outside", "fine", "fine", "")
+    ]
+    source = put_text(tmp_path / "yt.jsonl", "".join(json.dumps(record) + "\n" for record in records))
+    put_video(tmp_path / "data/videos/subset_1/data/fine.mp4")
+    printed = prepare("yttemporal", f"subset_1={source}", "--val-share", "0")
+    assert "left out: 2 lines without a video id" in printed
+    assert "left out: 1 line of videos that an earlier line has" in printed
+    assert not list(tmp_path.rglob("outside*"))
+    [item] = list(build_dataset("yttemporal", "train", **options(tmp_path)))
+    assert item["failures"] == [] and all(text.encode() is not None for text in item["text"])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (gzip.compress(b'{"info": {}}\n' * 9)[:-12], "yt.jsonl.gz cannot be read behind line"),
+        (gzip.compress(b'{"info": {}}\n\xe9\n'), "yt.jsonl.gz, line 2 is not JSON"),
+        (b"plain", "yt.jsonl.gz cannot be read behind line 0"),
+    ],
+)
+def test_damaged_json_lines(prepare, tmp_path, content, message):
+    (tmp_path / "yt.jsonl.gz").write_bytes(content)
+    assert message in prepare("yttemporal", f"subset_1={tmp_path / 'yt.jsonl.gz'}", status=1)
+
+
+def test_a_list_that_cannot_be_written(prepare, tmp_path):
+    (tmp_path / "meta_data").write_text("a file where the folder should be")
+    splits = put_text(tmp_path / "hmdb/wave_test_split1.txt", "a.avi 1\n").parent
+    assert "could not write" in prepare("hmdb51", splits, status=1)

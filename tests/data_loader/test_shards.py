@@ -200,3 +200,197 @@ def test_what_is_missing_is_named(tmp_path):
     write_tar(tmp_path / "data/train-0.tar", {"a.txt": b"a"})
     with pytest.raises(ValueError, match="hold no videos"):
         open_webvid(tmp_path)
+
+
+def test_captions_stay_with_their_videos(tmp_path):
+    """Also those of a video listed twice, and of names that differ in a '.' alone."""
+    worlds.webvid(tmp_path)
+    paths = ["000/0", "001/1", "001/1", "000/2", "001/1", "a.b", "a_b", "50%2E", "50."]
+    rows = [(f"caption {i}", path) for i, path in enumerate(paths)]
+    worlds.put_table(tmp_path / "meta_data/webvid_train.tsv", rows, ["caption", "path"])
+    for path in paths:
+        worlds.put_video(tmp_path / f"data/train/{path}.mp4", 20)
+    assert make_shards(tmp_path, "webvid", size=4) == 0
+    files, shards = both(("webvid", tmp_path))
+    assert len(shards) == len(paths)
+    assert [(shards[i]["text"], shards[i]["id"]) for i in range(len(paths))] == [
+        ([caption], path) for caption, path in rows
+    ]
+    assert all(same(files[i], shards[i]) for i in range(len(paths)))
+    tars = [str(path) for path in sorted((tmp_path / "shards").glob("train-*.tar"))]
+    loaded = list(webdataset.WebDataset(tars, shardshuffle=False, empty_check=False))
+    assert [json.loads(sample["json"])["caption"] for sample in loaded] == [caption for caption, _ in rows]
+
+
+class TestMadeAgain:
+    """What the shards hold is what the list says now."""
+
+    @pytest.fixture
+    def folder(self, tmp_path):
+        worlds.webvid(tmp_path, train=4)
+        assert make_shards(tmp_path, "webvid", size=2) == 0
+        return tmp_path
+
+    def texts(self, folder) -> list[str]:
+        shards = {**options(folder), "root": folder / "shards"}
+        dataset = build_dataset("webvid", "train", format="webdataset", **shards)
+        return [dataset[i]["text"][0] for i in range(len(dataset))]
+
+    def put_list(self, folder, captions) -> None:
+        rows = [[caption, f"{i % 2:03d}/{i}"] for i, caption in enumerate(captions)]
+        worlds.put_table(folder / "meta_data/webvid_train.tsv", rows, ["caption", "path"])
+
+    def test_after_a_caption_changed(self, folder, capsys):
+        _, second = sorted((folder / "shards").glob("train-*.tar"))
+        untouched = second.stat().st_mtime_ns
+        captions = ["changed", *(f'train caption {i}, "quoted"' for i in range(1, 4))]
+        self.put_list(folder, captions)
+        assert make_shards(folder, "webvid", size=2) == 0
+        assert "4 videos in 2 shards (1 there already), 0 left out" in capsys.readouterr().out
+        assert self.texts(folder) == captions
+        assert second.stat().st_mtime_ns == untouched
+
+    def test_after_the_list_became_shorter(self, folder, capsys):
+        self.put_list(folder, ["a", "b"])
+        assert make_shards(folder, "webvid", size=2) == 0
+        assert "train-000001.tar belongs to an earlier list" in capsys.readouterr().out
+        assert self.texts(folder) == ["a", "b"]
+
+    @pytest.mark.parametrize("size", [1, 4])
+    def test_with_another_number_of_videos_a_shard(self, folder, size):
+        before = self.texts(folder)
+        assert make_shards(folder, "webvid", size=size) == 0
+        assert self.texts(folder) == before
+        assert len(list((folder / "shards").glob("train-*.tar"))) == 4 // size
+
+    def test_after_a_video_has_arrived(self, folder, capsys):
+        video = folder / "data/train/001/1.mp4"
+        content = video.read_bytes()
+        video.unlink()
+        assert make_shards(folder, "webvid", size=2) == 0
+        printed = capsys.readouterr().out
+        assert f"1: No such file or directory, e.g. {video}" in printed
+        assert "3 videos in 2 shards (1 there already), 1 left out" in printed
+        video.write_bytes(content)
+        assert make_shards(folder, "webvid", size=2) == 0
+        assert len(self.texts(folder)) == 4
+
+    def test_shards_of_other_programs_are_not_touched(self, folder, capsys):
+        foreign = folder / "shards/train-7.tar"
+        write_tar(foreign, {"a.mp4": b"a"})
+        content = foreign.read_bytes()
+        assert make_shards(folder, "webvid", size=2) == 1
+        assert f"{foreign} and 0 more shards were not written by this" in capsys.readouterr().err
+        assert foreign.read_bytes() == content
+
+
+def two_samples(path, first: bytes = b"one", second: bytes = b"two") -> bytes:
+    video = worlds.template(20)
+    write_tar(path, {"a.mp4": video, "a.txt": first, "b.mp4": video, "b.txt": second})
+    return path.read_bytes()
+
+
+def test_an_edited_shard_of_equal_size_is_indexed_anew(tmp_path):
+    path = tmp_path / "data/train-0.tar"
+    size = len(two_samples(path, b"one", b"two" * 200))
+    assert open_webvid(tmp_path)[0]["text"] == ["one"]
+    assert len(two_samples(path, b"uno" * 200, b"dos")) == size
+    dataset = open_webvid(tmp_path)
+    assert [dataset[i]["text"] for i in range(2)] == [["uno" * 200], ["dos"]]
+
+
+def test_a_shard_replaced_while_it_is_read(tmp_path):
+    path = tmp_path / "data/train-0.tar"
+    two_samples(path, b"one", b"two" * 200)
+    dataset = open_webvid(tmp_path, view="test", allow_missing=True)
+    two_samples(path, b"uno" * 200, b"dos")
+    assert dataset[1]["missing"] == (f"{path}/b.mp4", "the shard has changed since this process opened it")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda content, at: content[:at] + bytes(512) + content[at + 512 :], "is damaged {at:,} bytes in"),
+        (lambda content, at: content[:at] + b"x" * 512 + content[at + 512 :], "is damaged {at:,} bytes in"),
+        (lambda content, at: content[:at], "is cut off after {at:,} bytes, without its end mark"),
+        (lambda content, at: content[: at + 700], "is no whole tar file: unexpected end of data"),
+    ],
+)
+def test_a_damaged_or_cut_shard_does_not_end_in_silence(tmp_path, damage, message):
+    path = tmp_path / "data/train-0.tar"
+    content = two_samples(path)
+    with tarfile.open(path) as tar:
+        at = tar.getmember("b.mp4").offset
+    path.write_bytes(damage(content, at))
+    with pytest.raises(ValueError, match=rf"train-0\.tar {message.format(at=at)}.*make the shard anew"):
+        open_webvid(tmp_path)
+
+
+def test_files_without_a_video_beside_them_are_counted(tmp_path, caplog):
+    video = worlds.template(20)
+    files = {"0.mp4": video, "0.txt": b"zero", "1.json": b'{"caption": "one"}', "3.video.mp4": video}
+    write_tar(tmp_path / "data/train-0.tar", {**files, "4.MP4": video, "4.JSON": b'{"caption": "four"}'})
+    for _ in range(2):  # from the tar files, and from the index
+        caplog.clear()
+        dataset = open_webvid(tmp_path)
+        assert [dataset[i]["text"] for i in range(len(dataset))] == [["zero"], ["four"]]
+        assert "2 names without a video" in caplog.text and "are left out, e.g. 1, 3" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ([("a.mp4", b"x"), ("a.txt", b"y"), ("a.mp4", b"z")], "holds a.mp4 twice"),
+        ([("a\nb.mp4", b"x")], "holds a line break"),
+        ([("caf\udce9.mp4", b"x")], "is not in UTF-8"),
+    ],
+)
+def test_names_that_cannot_be_told_apart_or_kept(tmp_path, files, message):
+    path = tmp_path / "train-0.tar"
+    with tarfile.open(path, "w", format=tarfile.GNU_FORMAT) as tar:
+        for name, content in files:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    with pytest.raises(ValueError, match=message):
+        Shards(tmp_path, "train")
+
+
+@pytest.mark.parametrize(
+    ("beside", "reason"),
+    [
+        ({"a.json": b'{"caption": 5}'}, "its caption is 5, not a text"),
+        ({"a.json": b'{"caption": null}'}, 'there is no "caption" beside it'),
+        ({"a.json": b'{"caption": "\\ud83d"}'}, "half a character"),
+        ({"a.txt": b"caf\xe9"}, "the text beside it cannot be read"),
+        ({"a.json": b"[" * 100_000}, "nested too deep"),
+        ({"a.json": b"[1]"}, "the text beside it cannot be read"),
+    ],
+)
+def test_captions_that_are_no_text(tmp_path, beside, reason):
+    write_tar(tmp_path / "data/train-0.tar", {"a.mp4": worlds.template(20), **beside})
+    dataset = open_webvid(tmp_path, view="test", allow_missing=True)
+    assert reason in dataset[0]["missing"].reason
+
+
+def test_a_text_file_stands_in_for_a_caption_that_is_null(tmp_path):
+    files = {
+        "a.mp4": worlds.template(20),
+        "a.json": b'{"caption": null}',
+        "a.txt": "a café".encode("utf-8-sig"),
+    }
+    write_tar(tmp_path / "data/train-0.tar", files)
+    assert open_webvid(tmp_path)[0]["text"] == ["a café"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"duration": 1e300}, {"duration": None}, {"words": ["a"]}, {"times": ["x", 1]}, {"words": [1, 2]}],
+)
+def test_aligned_transcripts_of_another_form(tmp_path, change):
+    content = {"words": ["a", "b"], "times": [1, 2], "duration": 20, "problems": [], **change}
+    files = {"x.mp4": worlds.template(30), "x.json": json.dumps(content).encode()}
+    write_tar(tmp_path / "data/train-0.tar", files)
+    shards = {**options(tmp_path), "view": "test", "allow_missing": True}
+    dataset = build_dataset("yttemporal", "train", format="webdataset", **shards)
+    assert dataset[0]["missing"].reason.startswith("transcript: ")

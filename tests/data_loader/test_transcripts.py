@@ -179,3 +179,22 @@ class TestCache:
     @staticmethod
     def files(cache):
         return [p for p in cache.rglob("*") if p.is_file()]
+
+
+def test_durations_that_no_video_has():
+    for seconds in (1e7, 1e300, "1e300"):
+        with pytest.raises(TranscriptError, match=r"'info\.duration' is .*more than 1000000"):
+            read_transcript(content(info={"duration": seconds}))
+
+
+def test_json_nested_without_end(tmp_path):
+    (tmp_path / "video.json").write_text('{"subtitles": ' + "[" * 200_000)
+    with pytest.raises(TranscriptError, match="is not JSON"):
+        read_transcript(tmp_path / "video.json")
+
+
+def test_half_characters_become_whole_ones():
+    transcript = read_transcript(
+        content(denoised=[{"cleanasr": "So we\ud83d mix"}, {"cleanasr": "two eggs."}])
+    )
+    assert " ".join(transcript.words).encode().decode().split() == ["So", "we�", "mix", "two", "eggs."]
