@@ -26,7 +26,7 @@ def all_threads() -> Iterator[None]:
 
 @pytest.fixture
 def plain_user() -> Iterator[Path]:
-    """A folder of a user whom permissions bind: root, whom they do not, has another one's rights meanwhile."""
+    """A folder of a user whom permissions bind: root, whom they do not, takes another's rights meanwhile."""
     with tempfile.TemporaryDirectory() as folder:
         user = os.geteuid()
         if user == 0:

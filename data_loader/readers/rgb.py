@@ -33,8 +33,8 @@ class RGB:
 def upright(pixels: np.ndarray, frame: av.VideoFrame) -> np.ndarray:
     """The pixels [H, W, 3] of a frame as its display matrix wants them shown: in quarter turns, and mirrored.
 
-    The matrix (ISO/IEC 14496-12, 8.3.2) sends the pixel (x, y) to (ax + cy, bx + dy). Of its eight orientations
-    without scaling, four are mirrored: selfie cameras write those. Other angles become the nearest of the eight.
+    The matrix (ISO/IEC 14496-12, 8.3.2) sends the pixel (x, y) to (ax + cy, bx + dy). Four of its eight
+    orientations are mirrored: selfie cameras write those. Other angles become the nearest of the eight.
     """
     stored = frame.side_data.get("DISPLAYMATRIX")
     if stored is None:
