@@ -13,8 +13,8 @@ def walk_files(folder: str | Path) -> tuple[list[Path], dict[Path, str]]:
     """All files below a folder, also behind symbolic links; a link back to a folder above it is not followed.
 
     Returns:
-        The paths of the files, sorted, links that lead nowhere among them; and what could not be entered, with
-        the reasons.
+        The paths of the files, sorted, links that lead nowhere among them; and what could not be entered,
+        with the reasons.
     """
     files: list[Path] = []
     closed: dict[Path, str] = {}

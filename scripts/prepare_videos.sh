@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Re-encodes a folder of videos for fast loading:   scripts/prepare_videos.sh IN OUT [--help for the options]
-# Interrupted, the same command goes on where it was. Exit status: 0 all done, 1 some failed (listed), 2 wrong call.
+# Interrupted, the same command goes on where it was. Exit status: 0 all done, 1 some failed (listed), 2 a wrong call
+# or a folder that cannot be written.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)

@@ -31,10 +31,10 @@ class RunWriteError(WriteError):
     )
 
 
-def unfinished_name(path: Path) -> Path:
-    """What to call `path` while it is being written: hidden, this process's own, and never too long."""
-    name = path.name.encode()[:200].decode(errors="ignore")
-    return path.with_name(f".{name}.{os.getpid()}{UNFINISHED}")
+def unfinished_name(path: Path, process: int | None = None) -> Path:
+    """What to call `path` while a process (this one) writes it: hidden, its own, and never too long."""
+    name = os.fsencode(path.name)[:200].decode(errors="ignore")
+    return path.with_name(f".{name}.{process or os.getpid()}{UNFINISHED}")
 
 
 @contextlib.contextmanager

@@ -2,154 +2,91 @@
 
 Each video becomes H.264 with its shorter side at most `--short_side`, a key frame every `--key_frames`
 frames, no sound, upright. It keeps its name, so that lists of files go on working, whatever the ending says
-about the format. The frames stay as many, with their times. Pixels are picked as the data sets' own resize
-picks them, so that what changes is the compression alone. A second call goes on where the first one ended.
+about the format. The frames stay as many, with their times. Called again, it goes on where it ended, and
+writes videos anew whose source has changed since.
 """
 
 import argparse
+import contextlib
+import errno
 import itertools
+import json
+import math
 import multiprocessing
 import os
 import signal
+import stat
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from fractions import Fraction
+from dataclasses import asdict, dataclass
 from functools import partial
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from typing import Any
 
-import av
-import numpy as np
-from av.video.reformatter import VideoReformatter
 from tqdm import tqdm
 
 from data_loader.cores import usable_cores
+from data_loader.prepare.encoding import PRESETS, Encoding, encode, is_being_written
 from data_loader.readers import VideoReadError
-from data_loader.readers.container import open_video
-from data_loader.readers.packets import scan_packets
-from data_loader.readers.rgb import RGB
-from data_loader.transforms import nearest_index, resized_shape
+from data_loader.video_files import VIDEO_ENDINGS, walk_files
+from utils.errors import user_errors
+from utils.files import UNFINISHED, WriteError, check_folder, unfinished_name, write_text
 
-ENDINGS = {
-    ".3gp",
-    ".avi",
-    ".flv",
-    ".m4v",
-    ".mkv",
-    ".mov",
-    ".mp4",
-    ".mpeg",
-    ".mpg",
-    ".ogv",
-    ".ts",
-    ".webm",
-    ".wmv",
-}
+PREPARED = "prepared.jsonl"  # in OUT: of each video there, which source it was made of, and how
 UNREADABLE = "unreadable.tsv"  # in OUT: file and reason
-
-
-@dataclass(frozen=True)
-class Encoding:
-    """How the videos are written."""
-
-    short_side: int = 268  # pixels; int(1.2 · 224), so that nothing is left to resize when loading
-    key_frames: int = 1  # frames from one key frame to the next; 1: no frame needs another
-    crf: int = 17  # x264's quality, lower is better; 0 is lossless
-    preset: str = "fast"  # x264's effort
-
-
-def encode(source: Path, target: Path, encoding: Encoding) -> int:
-    """Writes one video anew and returns its number of frames. Raises VideoReadError on a bad source."""
-    with open_video(str(source)) as (old, stream), av.open(str(target), "w", format="mp4") as new:
-        copy, count, converter = None, 0, VideoReformatter()
-        for pixels, time in upright_frames(old, stream, encoding.short_side):
-            if copy is None:
-                copy = add_stream(new, stream, pixels.shape[:2], encoding)
-            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
-            frame = converter.reformat(frame, format=copy.pix_fmt, threads=1)
-            frame.pts, frame.time_base = time, stream.time_base
-            new.mux(copy.encode(frame))
-            count += 1
-        if copy is None:
-            raise VideoReadError(str(source), "has no video frames")
-        new.mux(copy.encode())
-    written = scan_packets(str(target)).count
-    if written != count:
-        raise VideoReadError(str(source), f"{count} frames came in and {written} went out")
-    return count
-
-
-def upright_frames(container, stream: av.VideoStream, short_side: int) -> Iterator[tuple[np.ndarray, int]]:
-    """Every frame as uint8 RGB [H, W, 3], resized, and its time in the stream's time base, always rising."""
-    to_rgb, first, last = RGB(), None, -1
-    for frame in container.decode(stream):
-        pixels = to_rgb(frame)
-        height, width = pixels.shape[:2]
-        if min(height, width) > short_side:
-            height, width = resized_shape(height, width, short_side)
-            rows, cols = nearest_index(pixels.shape[0], height), nearest_index(pixels.shape[1], width)
-            pixels = pixels[rows[:, None], cols]
-        time = last + 1 if frame.pts is None else frame.pts
-        first = time if first is None else first
-        last = max(time - first, last + 1)
-        yield np.ascontiguousarray(pixels), last
-
-
-def add_stream(
-    container, source: av.VideoStream, shape: tuple[int, int], encoding: Encoding
-) -> av.VideoStream:
-    """An H.264 stream for frames of a shape (height, width) and the times of another stream."""
-    height, width = shape
-    options = {
-        "tune": "fastdecode",  # about a third less time to decode, for a tenth more bytes
-        "crf": str(encoding.crf),
-        "preset": encoding.preset,
-        "g": str(encoding.key_frames),
-        "x264-params": "open-gop=0:log-level=none",
-    }
-    stream = container.add_stream("libx264", rate=source.average_rate or Fraction(25), options=options)
-    stream.height, stream.width = height, width
-    stream.pix_fmt = "yuv444p" if height % 2 or width % 2 else "yuv420p"  # 4:2:0 has no odd sizes
-    stream.codec_context.time_base = source.time_base
-    stream.codec_context.thread_count = 1  # files are written side by side
-    return stream
+# Errors in writing that are those of one file, for its name or place. All others would befall the next, too.
+OF_ONE_FILE = {
+    *(errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ, errno.EACCES, errno.EPERM),
+    *(errno.EEXIST, errno.EISDIR, errno.ENOTDIR),
+}
 
 
 class Job:
     """One video being written in a process of its own, which may crash, hang or be killed."""
 
-    def __init__(self, source: Path, target: Path, encoding: Encoding, timeout: float):
+    def __init__(self, source: Path, target: Path, encoding: Encoding, timeout: float, parent: "Lifeline"):
         self.target = target
-        self.unfinished = target.with_name(f".{target.name}.{os.getpid()}.unfinished")
         self.timeout, self.deadline = timeout, time.monotonic() + timeout
-        target.parent.mkdir(parents=True, exist_ok=True)
         context = multiprocessing.get_context("fork")  # started by the hundred thousand: it has to be cheap
         self.results, theirs = context.Pipe(duplex=False)
-        arguments = (source, self.unfinished, encoding, theirs)
+        arguments = (source, target, encoding, theirs, parent)
         self.process = context.Process(target=self.work, args=arguments, daemon=True)
         self.process.start()
         theirs.close()
 
     @staticmethod
-    def work(source: Path, target: Path, encoding: Encoding, results: Connection) -> None:
-        """Sends "" or the reason why the video could not be written."""
+    def work(source: Path, target: Path, encoding: Encoding, results: Connection, parent: "Lifeline") -> None:
+        """Sends the reason why the video could not be written, or "", and what else that tells (errno)."""
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops its jobs itself
+        unfinished = unfinished_name(target)
+        parent.end_with_it(unfinished)
         try:
-            encode(source, target, encoding)
-            results.send("")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            encode(source, unfinished, encoding)
+            unfinished.replace(target)
+            results.send(("", None))
         except VideoReadError as error:
-            results.send(error.reason)
+            results.send((error.reason, None))
+        except MemoryError:
+            results.send(("there is not enough memory to decode it", None))
+        except OSError as error:
+            results.send((f"cannot be written: {error.strerror or error}", error.errno))
 
     def finish(self) -> str:
-        """Puts the video into its place, or returns the reason why there is none."""
+        """Returns "" if the video is in its place, or the reason why there is none.
+
+        Raises:
+            WriteError: nothing can be written there, neither this video nor another.
+        """
         try:
             if not self.results.poll():
                 return f"not done within {self.timeout:g} s"
-            reason = self.results.recv()
-            if not reason:
-                self.unfinished.replace(self.target)
+            reason, number = self.results.recv()
+            if number is not None and number not in OF_ONE_FILE:
+                raise WriteError.of(self.target, OSError(number, os.strerror(number)))
             return reason
         except EOFError:
             self.process.join()
@@ -158,10 +95,35 @@ class Job:
             self.stop()
 
     def stop(self) -> None:
+        """End the process, and leave nothing half written."""
         self.process.kill()
         self.process.join()
         self.results.close()
-        self.unfinished.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            unfinished_name(self.target, self.process.pid).unlink()
+
+
+class Lifeline:
+    """What the jobs' processes hang on: they end with the one that started them, however it ends."""
+
+    def __init__(self) -> None:
+        self.reading, self.writing = os.pipe()  # nobody writes: its end is what is waited for
+
+    def end_with_it(self, unfinished: Path) -> None:
+        """In a job's process: from now on it removes the file and ends when the parent does."""
+        os.close(self.writing)  # the parent's alone
+
+        def watch() -> None:
+            os.read(self.reading, 1)
+            with contextlib.suppress(OSError):
+                unfinished.unlink()
+            os._exit(1)
+
+        threading.Thread(target=watch, daemon=True).start()
+
+    def close(self) -> None:
+        os.close(self.reading)
+        os.close(self.writing)
 
 
 def run_jobs(starters: Iterable[tuple[Path, Callable[[], Job]]], count: int) -> Iterator[tuple[Path, str]]:
@@ -176,7 +138,7 @@ def run_jobs(starters: Iterable[tuple[Path, Callable[[], Job]]], count: int) -> 
             if not running:
                 return
             patience = min(job.deadline for _, job in running.values()) - time.monotonic()
-            ended = wait(running, max(0, patience))
+            ended = wait(list(running), max(0, patience))
             late = [c for c, (_, job) in running.items() if job.deadline <= time.monotonic()]
             for connection in {*ended, *late}:
                 video, job = running.pop(connection)
@@ -186,30 +148,125 @@ def run_jobs(starters: Iterable[tuple[Path, Callable[[], Job]]], count: int) -> 
             job.stop()
 
 
-def find_videos(folder: Path) -> list[Path]:
-    """The paths of all videos under a folder, relative to it, sorted."""
-    found = (Path(where, name) for where, _, names in os.walk(folder) for name in names)
-    videos = sorted(p.relative_to(folder) for p in found if p.suffix.lower() in ENDINGS)
-    if not videos:
-        raise FileNotFoundError(f"{folder} holds no videos ({', '.join(sorted(ENDINGS))})")
-    return videos
+@dataclass(frozen=True)
+class Made:
+    """What a prepared video was made of, and how."""
+
+    size: int  # of the source, in bytes
+    mtime_ns: int
+    encoding: dict[str, Any]
+
+    @classmethod
+    def of(cls, source: Path, encoding: Encoding) -> "Made":
+        status = source.stat()
+        return cls(status.st_size, status.st_mtime_ns, asdict(encoding))
+
+
+class Records:
+    """A line for each prepared video, in a file beside them. The last line about a video counts."""
+
+    def __init__(self, folder: Path):
+        self.path = folder / PREPARED
+        self.made: dict[str, Made] = {}
+        if self.path.exists():
+            for line in self.path.read_bytes().splitlines():
+                with contextlib.suppress(ValueError, KeyError, TypeError):  # cut off by a kill: made anew
+                    row = json.loads(line)
+                    path = row.pop("path")
+                    self.made[path] = Made(**row)
+
+    def add(self, video: Path, made: Made) -> None:
+        line = json.dumps({"path": str(video), **asdict(made)})
+        try:
+            with self.path.open("ab") as file:
+                file.write(f"\n{line}".encode())  # first the break: the line before may have been cut off
+        except OSError as error:
+            raise WriteError.of(self.path, error) from error
+
+
+def choose_videos(
+    videos: Iterable[Path], source: Path, target: Path, encoding: Encoding, overwrite: bool
+) -> list[Path]:
+    """Those of the videos that are not in the target yet, or were made from another file than lies there now.
+
+    Raises:
+        FileExistsError: some were made with other options, and they are not to be overwritten.
+    """
+    records = Records(target)
+    waiting, others = [], []
+    for video in videos:
+        made = records.made.get(str(video))
+        try:
+            wanted, there = Made.of(source / video, encoding), (target / video).stat()
+        except OSError:  # not there yet; or no source to be read, as encoding it will tell
+            waiting.append(video)
+            continue
+        if not stat.S_ISREG(there.st_mode):
+            waiting.append(video)
+            continue
+        if made is None:  # of a version that kept no records
+            if overwrite or wanted.mtime_ns > there.st_mtime_ns:
+                waiting.append(video)
+        elif made.encoding != wanted.encoding:
+            others.append((video, made))
+        elif made != wanted:
+            waiting.append(video)
+    if others and not overwrite:
+        video, made = others[0]
+        differences = [f"--{k} {v}" for k, v in made.encoding.items() if v != asdict(encoding).get(k)]
+        raise FileExistsError(
+            f"{target} holds videos made with {' '.join(differences)} ({len(others)}, {video} among them): "
+            "give the same options, name another folder, or --overwrite to make them anew"
+        )
+    return sorted([*waiting, *(video for video, _ in others)])
 
 
 def convert_tree(
-    source: Path, target: Path, encoding: Encoding, jobs: int, timeout: float
+    source: Path, target: Path, encoding: Encoding, jobs: int, timeout: float, overwrite: bool = False
 ) -> dict[Path, str]:
-    """All videos under `source`, written to the same places under `target`. Returns what failed, and why."""
+    """All videos under `source`, written to the same places under `target`. Returns what failed, and why.
+
+    Raises:
+        FileNotFoundError, ValueError: there is nothing to be read, or `target` lies within `source`.
+        FileExistsError: `target` holds videos made with other options, and not `overwrite`.
+        WriteError: the target cannot be written, from the start or from some video on.
+    """
     if not source.is_dir():
         raise FileNotFoundError(f"no folder {source}")
     if target.resolve().is_relative_to(source.resolve()):
         raise ValueError(f"{target} lies within {source}; name a folder outside of it")
-    videos = find_videos(source)
-    waiting = [v for v in videos if not (target / v).exists()]
-    starters = ((v, partial(Job, source / v, target / v, encoding, timeout)) for v in waiting)
+    check_folder(target)
+    files, closed = walk_files(source)
+    videos = [path.relative_to(source) for path in files if path.suffix.lower() in VIDEO_ENDINGS]
+    failures = {path.relative_to(source): f"cannot be entered: {reason}" for path, reason in closed.items()}
+    if not videos and not failures:
+        raise FileNotFoundError(f"{source} holds no videos ({', '.join(sorted(VIDEO_ENDINGS))})")
+    waiting = choose_videos(videos, source, target, encoding, overwrite)
+    remove_left_over(target)
+    records, made, parent = Records(target), {}, Lifeline()
+
+    def start(video: Path) -> Job:
+        with contextlib.suppress(OSError):  # the source as it is before it is read
+            made[video] = Made.of(source / video, encoding)
+        return Job(source / video, target / video, encoding, timeout, parent)
+
+    starters = ((video, partial(start, video)) for video in waiting)
     tqdm.monitor_interval = 0  # no thread of the bar's own: this process forks
     done = len(videos) - len(waiting)
-    outcomes = tqdm(run_jobs(starters, jobs), initial=done, total=len(videos), unit="video")
-    return {video: reason for video, reason in outcomes if reason}
+    with contextlib.closing(parent), contextlib.closing(run_jobs(starters, jobs)) as outcomes:
+        for video, reason in tqdm(outcomes, initial=done, total=len(videos), unit="video"):
+            if reason:
+                failures[video] = reason
+            else:
+                records.add(video, made[video])
+    return failures
+
+
+def remove_left_over(target: Path) -> None:
+    """Remove what processes have left half written that were killed all at once."""
+    for path in walk_files(target)[0]:
+        if path.name.startswith(".") and path.name.endswith(UNFINISHED) and not is_being_written(path):
+            path.unlink(missing_ok=True)
 
 
 def report(failures: dict[Path, str], target: Path) -> None:
@@ -219,38 +276,65 @@ def report(failures: dict[Path, str], target: Path) -> None:
         listing.unlink(missing_ok=True)
         print("all done")
         return
-    lines = [f"{path}\t{reason}\n" for path, reason in sorted(failures.items())]
-    listing.write_text("".join(lines))
-    print(f"{len(failures)} videos failed, all listed in {listing}:", file=sys.stderr)
+    lines = [f"{one_line(str(path))}\t{one_line(reason)}\n" for path, reason in sorted(failures.items())]
+    write_text("".join(lines), listing)
+    videos = "1 video" if len(lines) == 1 else f"{len(lines)} videos"
+    print(f"{videos} failed, all listed in {listing}:", file=sys.stderr)
     sys.stderr.writelines(f"  {line}" for line in lines[:20])
+
+
+def one_line(text: str) -> str:
+    """The text with what would end a line or a column, and bytes that are no text, spelled out."""
+    for character, spelled in (("\\", "\\\\"), ("\n", "\\n"), ("\r", "\\r"), ("\t", "\\t")):
+        text = text.replace(character, spelled)
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def at_least(lowest: int, highest: int | None = None) -> Callable[[str], int]:
+    """A type for argparse: whole numbers in a range."""
+
+    def number(text: str) -> int:
+        value = int(text)
+        if not lowest <= value <= (math.inf if highest is None else highest):
+            to = "or more" if highest is None else f"to {highest}"
+            raise argparse.ArgumentTypeError(f"{text} is not {lowest} {to}")
+        return value
+
+    return number
+
+
+def seconds(text: str) -> float:
+    """A type for argparse: a time above 0."""
+    value = float(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return value
 
 
 def main(argv: list[str] | None = None) -> int:
     default = Encoding()
     parser = argparse.ArgumentParser(prog="prepare_videos.sh", description=__doc__)
-    parser.add_argument("source", metavar="IN", type=Path, help="folder of videos, searched through")
-    parser.add_argument(
-        "target", metavar="OUT", type=Path, help="folder for the new ones, in the same places"
-    )
-    parser.add_argument("--short_side", type=int, default=default.short_side, help="pixels (%(default)s)")
-    parser.add_argument("--key_frames", type=int, default=default.key_frames, help="distance (%(default)s)")
-    parser.add_argument(
-        "--crf", type=int, default=default.crf, help="x264 quality, lower is better (%(default)s)"
-    )
-    parser.add_argument("--preset", default=default.preset, help="x264 effort (%(default)s)")
-    parser.add_argument("--jobs", type=int, default=usable_cores(), help="at a time (%(default)s)")
-    parser.add_argument("--timeout", type=float, default=3600, help="seconds for one video (%(default)s)")
+    add = parser.add_argument
+    add("source", metavar="IN", type=Path, help="folder of videos, searched through, also behind links")
+    add("target", metavar="OUT", type=Path, help="folder for the new ones, in the same places")
+    add("--short_side", type=at_least(2), default=default.short_side, help="pixels (%(default)s)")
+    add("--key_frames", type=at_least(1), default=default.key_frames, help="distance (%(default)s)")
+    add("--crf", type=at_least(0, 51), default=default.crf, help="quality, lower is better (%(default)s)")
+    add("--preset", choices=PRESETS, default=default.preset, help="x264's effort (%(default)s)")
+    add("--jobs", type=at_least(1), default=usable_cores(), help="at a time (%(default)s)")
+    add("--timeout", type=seconds, default=3600, help="seconds for one video (%(default)s)")
+    add("--overwrite", action="store_true", help="make anew what was made with other options")
     args = parser.parse_args(argv)
     encoding = Encoding(args.short_side, args.key_frames, args.crf, args.preset)
     try:
-        failures = convert_tree(args.source, args.target, encoding, args.jobs, args.timeout)
-    except (FileNotFoundError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        with user_errors():
+            failures = convert_tree(
+                args.source, args.target, encoding, args.jobs, args.timeout, args.overwrite
+            )
+            report(failures, args.target)
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
         return 130
-    report(failures, args.target)
     return 1 if failures else 0
 
 
