@@ -7,7 +7,7 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -17,10 +17,11 @@ from data_loader import build_dataset
 from data_loader.base import VideoDataset
 from data_loader.failures import Failure
 from downstream.embedder import Embedder
-from downstream.options import join_processes, read_config
+from downstream.options import config_path, join_processes, read_config
 from downstream.pages import write_report
 from downstream.report import (
     Evaluation,
+    Measurement,
     evaluation_table,
     failed_files,
     paper_tables,
@@ -29,8 +30,9 @@ from downstream.report import (
 )
 from downstream.trained import TrainedModel, load_trained
 from downstream.windows import SlidingWindows
-from utils.config import REPOSITORY, Config, ConfigError, resolve_path
+from utils.config import REPOSITORY, ConfigError, resolve_path
 from utils.errors import run_errors, user_errors
+from utils.evaluation_config import EvaluationConfig
 from utils.files import WriteError, check_folder, or_warn
 from utils.processes import DistContext, leaving_group
 from utils.text import counted
@@ -70,7 +72,7 @@ class Protocol:
 
     name: what results and published numbers are filed under.
     task: of the configs that it is for.
-    measure: (EmbeddedVideos of each of `splits`, text -> its embedding [D], config) -> Evaluation; runs on
+    measure: (EmbeddedVideos of each of `splits`, text -> its embedding [D], config) -> Measurement; runs on
         the first process alone.
     texts: (data set, config) -> the texts to embed for it; None for none.
     splits: of the data set; None is the one that the config names, "test" by default. Of the sets named here
@@ -80,8 +82,8 @@ class Protocol:
 
     name: str
     task: str
-    measure: Callable[..., Evaluation]
-    texts: Callable[[VideoDataset, Config], list[str]] | None = None
+    measure: Callable[..., Measurement]
+    texts: Callable[[VideoDataset, EvaluationConfig], list[str]] | None = None
     splits: Sequence[str | None] = (None,)
     windows: bool = False
 
@@ -91,7 +93,7 @@ class Job:
     """A data set to be evaluated, and the folder for what comes of it."""
 
     protocol: Protocol
-    config: Config
+    config: EvaluationConfig
     datasets: list[VideoDataset]  # of protocol.splits
     folder: Path
 
@@ -106,15 +108,15 @@ class Evaluator:
     dsl: bool = False
     report: Path | None = None
 
-    def open(self, protocol: Protocol, config: Config, folder: Path) -> Job:
+    def open(self, protocol: Protocol, config: EvaluationConfig, folder: Path) -> Job:
         """The job of a config. Raises FileNotFoundError, ValueError: its data or config cannot be used."""
-        if config["sliding_window_stride"] > 0 and not protocol.windows:
+        if config.sliding_window_stride > 0 and not protocol.windows:
             raise ConfigError(
                 "sliding_window_stride works for retrieval and linear probes only, as officially"
             )
         size = self.trained.model.image_size
         datasets = [open_dataset(config, size, split) for split in protocol.splits]
-        return Job(protocol, config | {"task": protocol.name}, datasets, folder)
+        return Job(protocol, config, datasets, folder)
 
     def check_folders(self, results: Path) -> None:
         """See before the work that its results, and the page, can be written. Raises WriteError."""
@@ -143,23 +145,18 @@ class Evaluator:
             texts = dict(zip(wanted, self._embedder(job, job.folder).texts(wanted), strict=True))
         if not self.context.is_main:
             return None
-        evaluation = job.protocol.measure(*splits, texts, job.config)
-        evaluation.missing = failures
-        evaluation.seconds = time.perf_counter() - begin
-        return evaluation
-
-    def table(self, job: Job, evaluation: Evaluation) -> str:
-        return evaluation_table(evaluation, job.config, self.trained.arch, self.dsl)
+        measured = job.protocol.measure(*splits, texts, job.config)
+        seconds = time.perf_counter() - begin
+        return Evaluation(job.protocol.name, job.config, self.trained.arch, measured, failures, seconds)
 
     def write(self, job: Job, evaluation: Evaluation) -> None:
         """Write results.json and, if one is asked for, the page, and say where it is. Raises WriteError."""
-        trained = self.trained
-        checkpoint = {"path": str(trained.path), "sha256": trained.sha256}
-        write_results(job.folder, evaluation, job.config, trained.arch, checkpoint)
+        path, sha256 = self.trained.path, self.trained.sha256
+        write_results(job.folder, evaluation, {"path": str(path), "sha256": sha256})
         if self.report:
-            about = f"{trained.arch}, weights {trained.path}, SHA-256 {trained.sha256}"
-            table = self.table(job, evaluation)
-            page = write_report(self.report, evaluation, job.datasets[-1], job.config, about, table)
+            about = f"{self.trained.arch}, weights {path}, SHA-256 {sha256}"
+            table = evaluation_table(evaluation, self.dsl)
+            page = write_report(self.report, evaluation, job.datasets[-1], about, table)
             print(f"page: {page}")
 
     def _embedder(self, job: Job, folder: Path) -> Embedder:
@@ -167,18 +164,18 @@ class Evaluator:
             self.trained.model,
             tokenize,
             self.context,
-            batch_size=job.config["batch_size"],
-            num_workers=job.config["num_workers"],
-            precision=job.config["precision"],
+            batch_size=job.config.batch_size,
+            num_workers=job.config.num_workers or 0,
+            precision=job.config.precision,
             cache_dir=folder,
             fingerprint={"arch": self.trained.arch, "checkpoint": self.trained.sha256},
         )
 
     def _embed(self, job: Job, split: str | None, dataset: VideoDataset) -> EmbeddedVideos:
         """All videos of a split, over sliding windows if the config asks for them."""
-        stride = -1 if split == "train" else job.config["sliding_window_stride"]
+        stride = -1 if split == "train" else job.config.sliding_window_stride
         clips = SlidingWindows(dataset, stride) if stride > 0 else dataset
-        settings = {key: job.config[key] for key in ("num_frames", "reader", "data")}
+        settings = {name: getattr(job.config, name) for name in ("num_frames", "reader", "data")}
         embedder = self._embedder(job, job.folder / (split or ""))
         videos = embedder.videos(clips, dataset.video_paths, **settings, sliding_window_stride=stride)
         indices = videos.readable()
@@ -198,37 +195,36 @@ class Evaluator:
             print(f"warning: {message}", file=sys.stderr)
 
 
-def open_dataset(config: Config, image_size: int, split: str | None = None) -> VideoDataset:
+def open_dataset(config: EvaluationConfig, image_size: int, split: str | None = None) -> VideoDataset:
     """The data set of a config in its evaluation form; items of unreadable files say so.
 
     `split` other than the config's own ("test" if it has none): the videos of that one, with test clips.
     """
-    data = dict(config["data"])
-    if not {"type", "root"} <= data.keys():
-        raise ConfigError(f"the data of {config['name']} needs a type and a root; it has {', '.join(data)}")
-    general = {
-        "meta": resolve_path(config["meta"]),
-        "num_frames": config["num_frames"],
-        "image_size": image_size,
-        "reader": config["reader"],
-        "timeout": config["read_timeout"],
-        "allow_missing": True,
-    }
-    misplaced = sorted(general.keys() & data.keys())
-    if misplaced:
-        raise ConfigError(f"{', '.join(misplaced)} cannot be set in data, only at the top of the config")
+    data = dict(config.data)
     name, own_split, root = data.pop("type"), data.pop("split", "test"), resolve_path(data.pop("root"))
     try:
-        return build_dataset(name, split or own_split, root=root, view="test", **general, **data)
+        return build_dataset(
+            name,
+            split or own_split,
+            view="test",
+            root=root,
+            meta=resolve_path(config.meta),
+            num_frames=config.num_frames,
+            image_size=image_size,
+            reader=config.reader,
+            timeout=config.read_timeout,
+            allow_missing=True,
+            **data,
+        )
     except FileNotFoundError as error:
-        source = f"\nWhere to get it: {config['source']}" if config["source"] else ""
+        source = f"\nWhere to get it: {config.source}" if config.source else ""
         raise FileNotFoundError(f"{error}{source}") from error
 
 
 def run_command(args: Namespace, protocols: Iterable[Protocol]) -> int:
     """Evaluate the one data set that the options name; the exit status."""
     with user_errors():
-        config = read_config(args)
+        config = read_config(config_path(args.config, args.dataset), args)
         protocol = protocol_for(config, protocols)
         context = join_processes(args.device)
     with leaving_group():
@@ -241,7 +237,7 @@ def run_command(args: Namespace, protocols: Iterable[Protocol]) -> int:
             with run_errors():
                 evaluation = evaluator.evaluate(job)
                 if evaluation is not None:
-                    print(evaluator.table(job, evaluation))
+                    print(evaluation_table(evaluation, args.dsl))
                     evaluator.write(job, evaluation)
         except UnreadableVideosError as error:
             if context.is_main:
@@ -255,10 +251,10 @@ def run_all(args: Namespace, names: Sequence[str], protocols: Sequence[Protocol]
     with user_errors():
         if args.config or args.dataset:
             raise ConfigError("--all takes no --config or --dataset")
-        configs = [read_config(Namespace(**vars(args) | {"dataset": name})) for name in names]
+        configs = [read_config(config_path(None, name), args) for name in names]
         context = join_processes(args.device)
     jobs: list[Job] = []
-    results: list[tuple[Config, Evaluation]] = []
+    results: list[Evaluation] = []
     notes: list[str] = []
     status = 0
     root = Path(args.output).expanduser() if args.output else None
@@ -268,15 +264,15 @@ def run_all(args: Namespace, names: Sequence[str], protocols: Sequence[Protocol]
         for config in configs:
             protocol = protocol_for(config, protocols)
             if not protocol.windows:
-                config["sliding_window_stride"] = -1
+                config = replace(config, sliding_window_stride=-1)
             try:
                 jobs.append(
                     evaluator.open(protocol, config, results_folder(root, protocol, config, args.arch))
                 )
             except FileNotFoundError as error:
-                notes.append(f"{config['name']}: left out, not all of it is there. {error}")
+                notes.append(f"{config.name}: left out, not all of it is there. {error}")
             except ValueError as error:
-                notes.append(f"{config['name']}: failed. {error}")
+                notes.append(f"{config.name}: failed. {error}")
                 status = 1
         if not jobs and not status:
             notes.append("none of the data sets is there: see the README's table for where they go")
@@ -287,10 +283,10 @@ def run_all(args: Namespace, names: Sequence[str], protocols: Sequence[Protocol]
             try:
                 evaluation = evaluator.evaluate(job)
                 if evaluation is not None:
-                    results.append((job.config, evaluation))
+                    results.append(evaluation)
                     evaluator.write(job, evaluation)
             except (UnreadableVideosError, WriteError) as error:
-                notes.append(f"{job.config['name']}: failed. {error}")
+                notes.append(f"{job.config.name}: failed. {error}")
                 status = 1
     if context.is_main:
         print("\n\n".join([*notes, *([paper_tables(results, args.arch)] if results else [])]))
@@ -298,15 +294,15 @@ def run_all(args: Namespace, names: Sequence[str], protocols: Sequence[Protocol]
     return status
 
 
-def protocol_for(config: Config, protocols: Iterable[Protocol]) -> Protocol:
+def protocol_for(config: EvaluationConfig, protocols: Iterable[Protocol]) -> Protocol:
     """The protocol of a config's task. Raises ConfigError if it is none of these."""
     of_task = {protocol.task: protocol for protocol in protocols}
-    if config["task"] not in of_task:
+    if config.task not in of_task:
         known = " or ".join(of_task)
         raise ConfigError(
-            f"the task of {config['name']} is {config['task']}, this command's is {known}; test.py takes any"
+            f"the task of {config.name} is {config.task}, this command's is {known}; test.py takes any"
         )
-    return of_task[config["task"]]
+    return of_task[config.task]
 
 
 def build_evaluator(args: Namespace, context: DistContext) -> Evaluator:
@@ -315,6 +311,6 @@ def build_evaluator(args: Namespace, context: DistContext) -> Evaluator:
     return Evaluator(trained, context, args.allow_missing, args.dsl, report)
 
 
-def results_folder(root: Path | None, protocol: Protocol, config: Config, arch: str) -> Path:
+def results_folder(root: Path | None, protocol: Protocol, config: EvaluationConfig, arch: str) -> Path:
     """A folder for each protocol, data set and model, below `root` or the repository's results/."""
-    return (root or REPOSITORY / "results") / protocol.name / config["name"] / arch
+    return (root or REPOSITORY / "results") / protocol.name / config.name / arch

@@ -23,9 +23,9 @@ from downstream.embedder import exact_float32
 from downstream.evaluation import EmbeddedVideos, Protocol, run_command
 from downstream.options import evaluation_parser
 from downstream.recognition import classification
-from downstream.report import Evaluation, draw_table
-from utils.config import Config
+from downstream.report import Measurement, draw_table
 from utils.errors import RunError
+from utils.evaluation_config import EvaluationConfig
 
 PENALTIES = tuple(10.0**-k for k in (0, 1, 2, 3, 4, 5, 6))
 HELD_OUT = 0.1
@@ -121,8 +121,8 @@ def probe(
 
 
 def measure(
-    train: EmbeddedVideos, test: EmbeddedVideos, texts: Mapping[str, Tensor], config: Config
-) -> Evaluation:
+    train: EmbeddedVideos, test: EmbeddedVideos, texts: Mapping[str, Tensor], config: EvaluationConfig
+) -> Measurement:
     """Choose the penalty, train on all training videos, classify the test videos."""
     device = test.device
     labels = torch.tensor(train.labels, device=device)
@@ -130,18 +130,18 @@ def measure(
     logits, weights, details = probe(
         (train.embeds.to(device), labels), test.embeds.to(device), len(test.dataset.class_names), held_out
     )
-    evaluation = classification(test, logits)
-    evaluation.counts = {
+    measured = classification(test, logits)
+    measured.counts = {
         "training videos": len(train.indices),
         "test videos": len(test.indices),
-        "classes": evaluation.counts["classes"],
+        "classes": measured.counts["classes"],
     }
-    evaluation.details = details
+    measured.details = details
     rows = [(f"{penalty:g}", [f"{top1:.1f}"]) for penalty, top1 in details["held_out_top1"]]
-    evaluation.notes = draw_table(["top-1 on held-out training videos"], [("weight decay", [""]), *rows])
+    measured.notes = draw_table(["top-1 on held-out training videos"], [("weight decay", [""]), *rows])
     weight, bias = weights[:-1].T.contiguous().cpu(), weights[-1].contiguous().cpu()
-    evaluation.tensors = {"probe": {"weight": weight, "bias": bias}}
-    return evaluation
+    measured.tensors = {"probe": {"weight": weight, "bias": bias}}
+    return measured
 
 
 PROTOCOL = Protocol("linear_probe", "recognition", measure, splits=("train", "test"), windows=True)

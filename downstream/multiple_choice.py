@@ -15,16 +15,16 @@ from torch import Tensor
 from data_loader.base import VideoDataset
 from downstream.evaluation import EmbeddedVideos, Protocol, run_command
 from downstream.options import evaluation_parser
-from downstream.report import Evaluation, first_ranked
+from downstream.report import Measurement, first_ranked
 from model.metric import accuracy, label_ranks, sim_matrix
-from utils.config import Config
+from utils.evaluation_config import EvaluationConfig
 
 
-def all_options(dataset: VideoDataset, config: Config) -> list[str]:
+def all_options(dataset: VideoDataset, config: EvaluationConfig) -> list[str]:
     return [option for options in dataset.options for option in options]
 
 
-def measure(videos: EmbeddedVideos, texts: Mapping[str, Tensor], config: Config) -> Evaluation:
+def measure(videos: EmbeddedVideos, texts: Mapping[str, Tensor], config: EvaluationConfig) -> Measurement:
     """Each video chooses among its own options, the nearest by cosine."""
     dataset = videos.dataset
     queries = []
@@ -43,7 +43,7 @@ def measure(videos: EmbeddedVideos, texts: Mapping[str, Tensor], config: Config)
             }
         )
     counts = {"videos": len(queries), "options": max(len(dataset.options[i]) for i in videos.indices)}
-    return Evaluation({"accuracy": {"plain": accuracy([q["rank"] for q in queries])}}, queries, counts)
+    return Measurement({"accuracy": {"plain": accuracy([q["rank"] for q in queries])}}, queries, counts)
 
 
 PROTOCOL = Protocol("multiple_choice", "multiple_choice", measure, all_options)

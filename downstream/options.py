@@ -1,15 +1,16 @@
-"""What the evaluation commands share: their options, their config, and where weights are looked for."""
+"""What the evaluation commands share: their options and their config."""
 
 import argparse
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from data_loader.cores import usable_cores
 from downstream.embedder import PRECISIONS
 from model import VARIANTS
-from model.download import SOURCES
-from utils.config import Config, ConfigError, load_config, nearest_key, resolve_path
+from utils.config import ConfigError, load_typed
+from utils.evaluation_config import EvaluationConfig
 from utils.processes import DistContext, setup
 
 CONFIGS = Path(__file__).resolve().parent / "configs"
@@ -136,48 +137,39 @@ def positive_seconds(text: str) -> float:
 
 
 def known_datasets() -> str:
-    return ", ".join(sorted(path.stem for path in CONFIGS.glob("*.json") if path.stem != "base"))
+    return ", ".join(sorted(path.stem for path in CONFIGS.glob("*.json")))
 
 
-def read_config(args: argparse.Namespace) -> Config:
-    """The config that the options name, with the options put over it.
+def config_path(config: str | None, dataset: str | None) -> Path:
+    """The config file of --config FILE or --dataset NAME.
 
     Raises:
-        FileNotFoundError, ConfigError: no such file, an unknown key, or a value that cannot be.
+        ConfigError: both, none, or an unknown data set.
     """
-    if args.config and args.dataset:
+    if config and dataset:
         raise ConfigError("give --config or --dataset, not both")
-    if not (args.config or args.dataset):
+    if config:
+        return Path(config)
+    if not dataset:
         raise ConfigError(f"say what to evaluate: --config FILE or --dataset NAME ({known_datasets()})")
-    path = args.config or CONFIGS / f"{args.dataset}.json"
-    if args.dataset and not path.is_file():
-        raise ConfigError(f"unknown data set {args.dataset!r}; known: {known_datasets()}")
-    config = load_config(path, args.overrides, defaults=CONFIGS / "base.json")
-    for key in ("task", "name", "data"):
-        if not config[key]:
-            raise ConfigError(f"{path}: {key!r} is missing; downstream/configs/ shows what a config holds")
-    for key in ("batch_size", "num_workers", "reader", "precision", "sliding_window_stride"):
-        if getattr(args, key, None) is not None:
-            config[key] = getattr(args, key)
-    if config["num_workers"] is None:
-        config["num_workers"] = default_workers()
-    check_values(config)
-    return config
+    path = CONFIGS / f"{dataset}.json"
+    if not path.is_file():
+        raise ConfigError(f"unknown data set {dataset!r}; known: {known_datasets()}")
+    return path
 
 
-def check_values(config: Config) -> None:
-    """Raises ConfigError for values that would only fail, or mislead, after all videos were embedded."""
-    stride, prompts, temperature = (
-        config[key] for key in ("sliding_window_stride", "prompts", "dsl_temperature")
-    )
-    if stride == 0 or stride < -1:
-        raise ConfigError(f"sliding_window_stride is {stride}; it must be at least 1, or -1 for no windows")
-    if not temperature > 0:
-        raise ConfigError(f"dsl_temperature is {temperature}; it must be above 0")
-    if not isinstance(prompts, list) or not prompts or not all("{}" in str(prompt) for prompt in prompts):
-        raise ConfigError(f"prompts is {prompts}; it must be a list of texts with {{}} where the class goes")
-    if config["precision"] not in PRECISIONS:
-        raise ConfigError(f"precision is {config['precision']!r}; it must be one of {', '.join(PRECISIONS)}")
+def read_config(path: Path, args: argparse.Namespace) -> EvaluationConfig:
+    """An evaluation's config, with what was given by --set and by options of their own put over it.
+
+    Raises:
+        FileNotFoundError, ConfigError: as load_typed.
+    """
+    config = load_typed(EvaluationConfig, path, args.overrides)
+    options = ("batch_size", "num_workers", "reader", "precision", "sliding_window_stride")
+    given = {name: value for name in options if (value := getattr(args, name)) is not None}
+    if config.num_workers is None:
+        given.setdefault("num_workers", default_workers())
+    return replace(config, **given)
 
 
 def default_workers() -> int:
@@ -192,33 +184,3 @@ def join_processes(device: str | None) -> DistContext:
     They wait a day for each other: one may have all the long videos, or have to look into every file first.
     """
     return setup(device, timeout_s=86400)
-
-
-def find_checkpoint(checkpoint: str | None, arch: str) -> Path:
-    """The weights to load: a file, or the folder of a distributed training checkpoint.
-
-    Raises:
-        ValueError: an unknown model.
-        FileNotFoundError: there is no such file; says where it goes and where it comes from.
-    """
-    if arch not in VARIANTS:
-        raise ValueError(f"unknown model --arch {arch}; {nearest_key(arch, VARIANTS)}")
-    released = SOURCES[arch].place if arch in SOURCES else None
-    named = checkpoint or released
-    if named is None:
-        raise FileNotFoundError(f"there is no released file of {arch}; name your own with --checkpoint FILE")
-    path = resolve_path(named)
-    if path.is_dir() and not any(path.glob("shard-*.safetensors")):  # saved with save_pretrained
-        path = path / "model.safetensors"
-    if path.exists():
-        return path
-    if released is None:
-        raise FileNotFoundError(
-            f"no weights file {path}; scripts/demo.sh trains {arch} and says where it puts it"
-        )
-    raise FileNotFoundError(
-        f"no weights file {path}\n"
-        f"The released weights of {arch} belong at {released}; fetch them with: "
-        f"python -m model.download {arch}\n"
-        "Or name another file with --checkpoint FILE."
-    )

@@ -19,7 +19,7 @@ from data_loader.base import VideoDataset
 from data_loader.video import VideoReadError, read_frames
 from downstream.report import Evaluation
 from model.metric import accuracy
-from utils.config import Config
+from utils.evaluation_config import EvaluationConfig
 from utils.files import write_text
 
 TEMPLATES = Environment(
@@ -114,31 +114,30 @@ def write_page(path: Path, template: str, **values: Any) -> None:
     write_text(text, path)
 
 
-def write_report(
-    folder: Path, evaluation: Evaluation, dataset: VideoDataset, config: Config, about: str, table: str
-) -> Path:
+def write_report(folder: Path, evaluation: Evaluation, dataset: VideoDataset, about: str, table: str) -> Path:
     """Write the page of an evaluation, `folder`/<task>_<data set>.html. Returns its path.
 
     about: which model it is of. table: the metrics, as the terminal shows them.
     Retrieval and multiple choice: the queries with what was ranked first, the true one marked, worst cases
     first. Recognition and linear probe: confusion matrix and accuracy of each class.
     """
-    path = folder / f"{config['task']}_{config['name']}.html"
+    name, protocol, queries = evaluation.config.name, evaluation.protocol, evaluation.measured.queries
+    path = folder / f"{protocol}_{name}.html"
     common = {
-        "title": f"{config['name']}: {config['task'].replace('_', ' ')}",
+        "title": f"{name}: {protocol.replace('_', ' ')}",
         "about": about,
         "table": table,
     }
-    if config["task"] in ("retrieval", "multiple_choice"):
-        worst = sorted(evaluation.queries, key=lambda query: -query["rank"])[:MOST_QUERIES]
-        heading = f"The {len(worst)} queries with the worst ranks, of {len(evaluation.queries)}"
-        if len(worst) == len(evaluation.queries):
+    if protocol in ("retrieval", "multiple_choice"):
+        worst = sorted(queries, key=lambda query: -query["rank"])[:MOST_QUERIES]
+        heading = f"The {len(worst)} queries with the worst ranks, of {len(queries)}"
+        if len(worst) == len(queries):
             heading = "Every query, worst ranks first"
         items = [ranking_item(query) for query in worst]
-        shown = video_pictures(pictures_of(items), dataset, config)
+        shown = video_pictures(pictures_of(items), dataset, evaluation.config)
         write_page(path, "ranking.html", **common, heading=heading, items=items, shown=shown)
     else:
-        values = confusion(evaluation.queries, dataset.class_names)
+        values = confusion(queries, dataset.class_names)
         write_page(path, "confusion.html", **common, **values, shown=Thumbnails({}, {}))
     return path
 
@@ -178,11 +177,11 @@ def pictures_of(items: Iterable[dict[str, Any]]) -> list[str]:
     return list(dict.fromkeys(name for name in shown if name is not None))
 
 
-def video_pictures(names: Sequence[str], dataset: VideoDataset, config: Config) -> Thumbnails:
+def video_pictures(names: Sequence[str], dataset: VideoDataset, config: EvaluationConfig) -> Thumbnails:
     """Three frames of each of these videos of a data set, in their order."""
     index = {dataset.video_id(i): i for i in range(len(dataset))}
     pictures = {name: Picture(partial(dataset.video_file, index[name])) for name in names}
-    return thumbnails(pictures, config["reader"], config["read_timeout"])
+    return thumbnails(pictures, config.reader, config.read_timeout)
 
 
 def confusion(queries: Sequence[dict[str, Any]], classes: Sequence[str]) -> dict[str, Any]:

@@ -16,16 +16,16 @@ from torch.nn.functional import normalize
 from data_loader.base import VideoDataset
 from downstream.evaluation import EmbeddedVideos, Protocol, run_command
 from downstream.options import evaluation_parser
-from downstream.report import Evaluation
+from downstream.report import Measurement
 from model.metric import accuracy, label_ranks, sim_matrix
-from utils.config import Config
+from utils.evaluation_config import EvaluationConfig
 
 
-def class_texts(dataset: VideoDataset, config: Config) -> list[str]:
-    return [prompt.replace("{}", name) for prompt in config["prompts"] for name in dataset.class_names]
+def class_texts(dataset: VideoDataset, config: EvaluationConfig) -> list[str]:
+    return [prompt.replace("{}", name) for prompt in config.prompts for name in dataset.class_names]
 
 
-def measure(videos: EmbeddedVideos, texts: Mapping[str, Tensor], config: Config) -> Evaluation:
+def measure(videos: EmbeddedVideos, texts: Mapping[str, Tensor], config: EvaluationConfig) -> Measurement:
     """The class whose prompts are nearest to the video wins; logits are 100 · cosine.
 
     A class is the mean of its prompts' normalised embeddings.
@@ -38,7 +38,7 @@ def measure(videos: EmbeddedVideos, texts: Mapping[str, Tensor], config: Config)
     return classification(videos, logits)
 
 
-def classification(videos: EmbeddedVideos, logits: Tensor) -> Evaluation:
+def classification(videos: EmbeddedVideos, logits: Tensor) -> Measurement:
     """What logits [videos, classes], on the CPU, say of labelled videos: accuracy, and each one's class."""
     names, labels = videos.dataset.class_names, videos.labels
     ranks = label_ranks(logits, labels)
@@ -48,7 +48,7 @@ def classification(videos: EmbeddedVideos, logits: Tensor) -> Evaluation:
         for video, label, rank, guess in zip(videos.ids, labels, ranks, guesses, strict=True)
     ]
     counts = {"videos": len(queries), "classes": len(names)}
-    return Evaluation({"accuracy": {"plain": accuracy(ranks)}}, queries, counts)
+    return Measurement({"accuracy": {"plain": accuracy(ranks)}}, queries, counts)
 
 
 PROTOCOL = Protocol("recognition", "recognition", measure, class_texts)

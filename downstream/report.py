@@ -4,7 +4,7 @@ import json
 import platform
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import save
 
 from data_loader.failures import Failure
-from utils.config import REPOSITORY, Config
+from utils.config import REPOSITORY
+from utils.evaluation_config import EvaluationConfig
 from utils.files import whole_file, write_text
 from utils.text import counted
 
@@ -27,44 +28,65 @@ Metrics = Mapping[str, float]
 
 
 @dataclass
-class Evaluation:
-    """What one protocol found on one data set.
+class Measurement:
+    """What a protocol finds out from embeddings.
 
     metrics: {"text to video": {"plain": {"R1": …}, "dsl": {…}}, …}; the first one is compared with the paper.
     queries: for each caption or video its true place and what was ranked first, as plain JSON values.
     counts: how many videos, captions, classes … were evaluated.
-    missing: the files that could not be read.
-    details: whatever else a protocol has to tell, as plain JSON values; `notes` is that as text, for people.
+    details: whatever else there is to tell, as plain JSON values; `notes` is that as text, for people.
     tensors: {name: {key: tensor}}, to be saved as name.safetensors.
-    seconds: how long it took.
     """
 
     metrics: dict[str, dict[str, dict[str, float]]]
     queries: list[dict[str, Any]]
     counts: dict[str, int]
-    missing: list[Failure] = field(default_factory=list)
     details: dict[str, Any] = field(default_factory=dict)
     notes: str = ""
     tensors: dict[str, dict[str, torch.Tensor]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A model measured by a protocol on a data set.
+
+    missing: the files that could not be read. seconds: how long it took.
+    """
+
+    protocol: str
+    config: EvaluationConfig
+    arch: str
+    measured: Measurement
+    missing: list[Failure] = field(default_factory=list)
     seconds: float = 0.0
+
+    @property
+    def main_metrics(self) -> dict[str, dict[str, float]]:
+        """Those that the paper has, too."""
+        return next(iter(self.measured.metrics.values()))
+
+    @property
+    def mark(self) -> str:
+        """The data set's name, with a star if videos are missing."""
+        return self.config.name + ("*" if self.missing else "")
+
+    @property
+    def published(self) -> dict[str, dict[str, float]]:
+        """The paper's numbers for this model and data set, {"plain": {…}, "dsl": {…}}; {} when it has none.
+
+        A config that departs from the paper's protocol (another cut of MSR-VTT) has none.
+        """
+        numbers = json.loads((Path(__file__).parent / "published.json").read_text())
+        dataset = numbers.get(self.protocol, {}).get(self.config.name, {})
+        if any(self.config.data.get(key) != value for key, value in dataset.get("protocol", {}).items()):
+            return {}
+        return dataset.get(self.arch, {})
 
 
 def first_ranked(scores: torch.Tensor, names: Sequence[str], most: int = 5) -> list[list[Any]]:
     """[name, score] of the highest of scores [N], best first; of equal ones the first."""
     order = scores.argsort(descending=True, stable=True)[:most].tolist()
     return [[names[i], round(float(scores[i]), 4)] for i in order]
-
-
-def published(config: Config, arch: str) -> dict[str, dict[str, float]]:
-    """The paper's numbers for this model and data set, {"plain": {…}, "dsl": {…}}; {} when it has none.
-
-    A config that departs from the paper's protocol (another cut of MSR-VTT) has none.
-    """
-    numbers = json.loads((Path(__file__).parent / "published.json").read_text())
-    dataset = numbers.get(config["task"], {}).get(config["name"], {})
-    if any(config["data"].get(key) != value for key, value in dataset.get("protocol", {}).items()):
-        return {}
-    return dataset.get(arch, {})
 
 
 def format_value(value: float | None) -> str:
@@ -102,89 +124,77 @@ def metric_rows(
     return rows
 
 
-def evaluation_table(evaluation: Evaluation, config: Config, arch: str, dsl: bool = False) -> str:
+def evaluation_table(evaluation: Evaluation, dsl: bool = False) -> str:
     """Our numbers with the published ones of that model and data set beneath them."""
-    directions = list(evaluation.metrics.items())
-    columns = [m for m in TITLES if m in directions[0][1]["plain"]]
+    measured, config = evaluation.measured, evaluation.config
+    columns = [m for m in TITLES if m in evaluation.main_metrics["plain"]]
     rows = []
-    for i, (direction, metrics) in enumerate(directions):
-        rows += metric_rows(direction, metrics, published(config, arch) if i == 0 else {}, columns, dsl)
-    counts = ", ".join(counted(n, name) for name, n in evaluation.counts.items())
-    lines = [f"{evaluation.notes}\n"] if evaluation.notes else []
-    lines += [f"{config['name']} · {config['task'].replace('_', ' ')} · {arch} · {counts}"]
+    for i, (direction, metrics) in enumerate(measured.metrics.items()):
+        rows += metric_rows(direction, metrics, evaluation.published if i == 0 else {}, columns, dsl)
+    counts = ", ".join(counted(n, name) for name, n in measured.counts.items())
+    lines = [f"{measured.notes}\n"] if measured.notes else []
+    lines.append(f"{config.name} · {evaluation.protocol.replace('_', ' ')} · {evaluation.arch} · {counts}")
     if evaluation.missing:
         left_out = counted(len(evaluation.missing), "videos")
         lines.append(f"WITHOUT {left_out} that could not be read (--allow-missing)")
     lines.append(draw_table([TITLES[m] for m in columns], rows))
-    if dsl and "dsl" in directions[0][1]:
-        lines.append(f"† with the dual softmax (DSL), temperature {config['dsl_temperature']}")
+    if dsl and "dsl" in evaluation.main_metrics:
+        lines.append(f"† with the dual softmax (DSL), temperature {config.dsl_temperature:g}")
     return "\n".join(lines)
 
 
-def paper_tables(results: Sequence[tuple[Config, Evaluation]], arch: str) -> str:
+def paper_tables(evaluations: Sequence[Evaluation], arch: str) -> str:
     """Tables 2 (retrieval) and 3 (recognition, multiple choice) of the paper for one model, ours beside."""
     blocks = []
-    retrieval = [(c, e) for c, e in results if c["task"] == "retrieval"]
+    retrieval = [each for each in evaluations if each.protocol == "retrieval"]
     if retrieval:
         columns = ("R1", "R5", "R10", "MedR")
         rows = []
-        for config, evaluation in retrieval:
-            metrics = next(iter(evaluation.metrics.values()))
-            rows += metric_rows(
-                _mark(config, evaluation), metrics, published(config, arch), columns, dsl=True
-            )
+        for each in retrieval:
+            rows += metric_rows(each.mark, each.main_metrics, each.published, columns, dsl=True)
         blocks.append(
             f"Table 2: zero-shot text-to-video retrieval, {arch} († with DSL)\n"
             + draw_table([TITLES[m] for m in columns], rows)
         )
-    accuracy = [(c, e) for c, e in results if c["task"] != "retrieval"]
+    accuracy = [each for each in evaluations if each.protocol != "retrieval"]
     if accuracy:
-        ours = [next(iter(e.metrics.values()))["plain"]["top1"] for _, e in accuracy]
-        paper = [published(c, arch).get("plain", {}).get("top1") for c, _ in accuracy]
+        ours = [format_value(each.main_metrics["plain"]["top1"]) for each in accuracy]
+        paper = [format_value(each.published.get("plain", {}).get("top1")) for each in accuracy]
         blocks.append(
             f"Table 3: zero-shot action recognition and multiple choice, top-1, {arch}\n"
-            + draw_table(
-                [_mark(c, e) for c, e in accuracy],
-                [
-                    ("ours", [format_value(value) for value in ours]),
-                    ("  published", [format_value(value) for value in paper]),
-                ],
-            )
+            + draw_table([each.mark for each in accuracy], [("ours", ours), ("  published", paper)])
         )
-    if any(evaluation.missing for _, evaluation in results):
+    if any(each.missing for each in evaluations):
         blocks.append("* without videos that could not be read (--allow-missing)")
     return "\n\n".join(blocks)
 
 
-def _mark(config: Config, evaluation: Evaluation) -> str:
-    return config["name"] + ("*" if evaluation.missing else "")
+def write_results(folder: Path, evaluation: Evaluation, checkpoint: Mapping[str, Any]) -> None:
+    """Everything needed to check a result, as results.json, and what else was measured beside it.
 
-
-def write_results(
-    folder: Path, evaluation: Evaluation, config: Config, arch: str, checkpoint: Mapping[str, Any]
-) -> None:
-    """Everything needed to check a result, as results.json, and the evaluation's tensors beside it.
+    checkpoint: which file the weights came from.
 
     Raises:
-        WriteError: one of them cannot be written.
+        WriteError: one of the files cannot be written.
     """
-    for name, tensors in evaluation.tensors.items():
+    measured = evaluation.measured
+    for name, tensors in measured.tensors.items():
         with whole_file(folder / f"{name}.safetensors") as unfinished:
             unfinished.write_bytes(save(tensors))
     results = {
-        "task": config["task"],
-        "dataset": config["name"],
-        "arch": arch,
-        "metrics": evaluation.metrics,
-        "published": published(config, arch),
-        "counts": evaluation.counts,
+        "task": evaluation.protocol,
+        "dataset": evaluation.config.name,
+        "arch": evaluation.arch,
+        "metrics": measured.metrics,
+        "published": evaluation.published,
+        "counts": measured.counts,
         "failed_files": failed_files(evaluation.missing),
         "checkpoint": checkpoint,
-        "config": config,
+        "config": asdict(evaluation.config),
         "seconds": round(evaluation.seconds, 2),
         "versions": versions(),
-        "details": evaluation.details,
-        "queries": evaluation.queries,
+        "details": measured.details,
+        "queries": measured.queries,
     }
     write_json(folder / "results.json", results)
 

@@ -16,16 +16,16 @@ from torch import Tensor
 from data_loader.base import VideoDataset
 from downstream.evaluation import EmbeddedVideos, Protocol, run_command
 from downstream.options import evaluation_parser
-from downstream.report import Evaluation, first_ranked
+from downstream.report import Measurement, first_ranked
 from model.metric import retrieval_ranks, sim_matrix, t2v_metrics, v2t_metrics
-from utils.config import Config
+from utils.evaluation_config import EvaluationConfig
 
 
-def captions(dataset: VideoDataset, config: Config) -> list[str]:
+def captions(dataset: VideoDataset, config: EvaluationConfig) -> list[str]:
     return list(dataset.captions)
 
 
-def measure(videos: EmbeddedVideos, texts: Mapping[str, Tensor], config: Config) -> Evaluation:
+def measure(videos: EmbeddedVideos, texts: Mapping[str, Tensor], config: EvaluationConfig) -> Measurement:
     """Rank all videos for each caption, and all captions for each video, by cosine; plain and with DSL.
 
     Videos that could not be read are left out with their captions.
@@ -41,7 +41,7 @@ def measure(videos: EmbeddedVideos, texts: Mapping[str, Tensor], config: Config)
 
     embeds = torch.stack([texts[caption] for caption in captions])
     sims = sim_matrix(embeds.double(), videos.embeds.double())  # [captions, videos]
-    for_texts, for_videos = dual_softmax(sims, config["dsl_temperature"])
+    for_texts, for_videos = dual_softmax(sims, config.dsl_temperature)
     metrics = {
         "text to video": {
             "plain": of_groups(t2v_metrics, sims, owner),
@@ -64,7 +64,7 @@ def measure(videos: EmbeddedVideos, texts: Mapping[str, Tensor], config: Config)
         }
         for caption, video, rank, dsl_rank, row in zip(captions, owner, ranks, dsl_ranks, sims, strict=True)
     ]
-    return Evaluation(metrics, queries, {"videos": len(ids), "captions": len(captions)})
+    return Measurement(metrics, queries, {"videos": len(ids), "captions": len(captions)})
 
 
 def dual_softmax(sims: Tensor, temperature: float) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,8 @@ import test as test_entry
 from downstream import linear_probe, multiple_choice, recognition, retrieval
 from downstream.embedder import Embedder
 from downstream.evaluation import run_all
-from downstream.options import default_workers, find_checkpoint
+from downstream.options import default_workers
+from downstream.trained import find_checkpoint
 from model import create_model
 from utils.config import REPOSITORY
 
