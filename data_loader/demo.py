@@ -2,7 +2,8 @@
 
 YT-Temporal: four narrated events a video, whose order the sort head has to find. WebVid: three events or
 a single one with a caption. MSR-VTT: text-to-video search among 100. HMDB-51: four classes that differ
-in motion alone. SSV2-MC: options that differ only in the order of the same three events.
+in motion alone, with a few training videos for a linear probe. SSV2-MC: options that differ only in the
+order of the same three events.
 """
 
 import argparse
@@ -23,6 +24,7 @@ from tqdm import tqdm
 from data_loader.cores import usable_cores
 from data_loader.demo_world import (
     DURATION,
+    FAMILIAR,
     HELD_OUT,
     MOTIONS,
     Event,
@@ -33,7 +35,7 @@ from data_loader.demo_world import (
     write_video,
 )
 
-WORLD = 2  # counted up whenever videos or captions change, so that older data is made anew
+WORLD = 3  # counted up whenever videos or captions change, so that older data is made anew
 SIZES = {
     "yttemporal_train": 500,
     "yttemporal_val": 100,
@@ -42,6 +44,7 @@ SIZES = {
     "msrvtt": 100,
     "hmdb51": 100,
     "ssv2": 100,
+    "hmdb51_train": 40,
 }
 ORDERS = 3  # WebVid training videos that show the same events, each in another order
 MISHEARD = {
@@ -108,12 +111,14 @@ def lay_out(root: Path, seed: int, scale: float) -> list[Video]:
         "webvid_train": partial(_webvid, split="train"),
         "webvid_val": partial(_webvid, split="val"),
         "msrvtt": _msrvtt,
-        "hmdb51": _hmdb51,
+        "hmdb51": partial(_hmdb51, split="test"),
         "ssv2": _ssv2,
+        "hmdb51_train": partial(_hmdb51, split="train"),
     }
     videos: list[Video] = []
     for number, (name, make) in enumerate(makers.items()):
-        count = max(4, round(SIZES[name] * scale))
+        least = 2 * len(MOTIONS) if name == "hmdb51_train" else 4  # a probe holds one of each class out
+        count = max(least, round(SIZES[name] * scale))
         videos += make(root, np.random.default_rng([seed, number]), count, (seed, number))
     return videos
 
@@ -222,20 +227,22 @@ def _msrvtt(root: Path, rng: np.random.Generator, count: int, seed: tuple) -> li
     return videos
 
 
-def _hmdb51(root: Path, rng: np.random.Generator, count: int, seed: tuple) -> list[Video]:
-    """One event a video; the class is its motion, and every class shows the same looks."""
+def _hmdb51(root: Path, rng: np.random.Generator, count: int, seed: tuple, split: str) -> list[Video]:
+    """One event a video; the class is its motion. Every class shows the same looks, but each split others."""
     rows, videos = [], []
+    looks = HELD_OUT if split == "test" else FAMILIAR
     for i in range(count):
         label = i % len(MOTIONS)
-        look = HELD_OUT[i // len(MOTIONS) % len(HELD_OUT)]
-        path = f"{MOTIONS[label].replace(' ', '_')}/clip{i:04d}.mp4"
+        look = looks[i // len(MOTIONS) % len(looks)]
+        name = f"clip{i:04d}.mp4" if split == "test" else f"train{i:04d}.mp4"
+        path = f"{MOTIONS[label].replace(' ', '_')}/{name}"
         rows.append({"path": path, "label": label + 1})
         videos.append(Video(root / "hmdb51" / path, (Event(*look, MOTIONS[label]),), (*seed, i)))
     meta = root / "meta_data/hmdb51/prompt"
-    meta.mkdir(parents=True)
+    meta.mkdir(parents=True, exist_ok=True)
     labels = {motion: i for i, motion in enumerate(MOTIONS)}
     (meta / "label2id.json").write_text(json.dumps(labels))
-    pd.DataFrame(rows).to_csv(meta / "split_1_test_list.tsv", sep="\t", index=False)
+    pd.DataFrame(rows).to_csv(meta / f"split_1_{split}_list.tsv", sep="\t", index=False)
     return videos
 
 

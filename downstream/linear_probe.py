@@ -29,7 +29,7 @@ from utils.evaluation_config import EvaluationConfig
 
 PENALTIES = tuple(10.0**-k for k in (0, 1, 2, 3, 4, 5, 6))
 HELD_OUT = 0.1
-DATASETS = ("hmdb51", "k400", "ucf101")  # with videos to train on; the demo's have none
+DATASETS = ("hmdb51", "k400", "ucf101", "demo_hmdb51")  # those with labelled videos to train on
 
 
 def fit(x: Tensor, labels: Tensor, num_classes: int, penalty: float, start: Tensor | None = None) -> Tensor:

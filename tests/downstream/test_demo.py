@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from downstream import demo, feature_extraction
+import test as test_entry
+from data_loader.demo import generate
+from downstream import demo, feature_extraction, linear_probe
 from downstream.feature_files import read_features
 from model import create_model
 from tests.downstream.layouts import write_video
@@ -91,3 +93,17 @@ def test_a_command_that_fails_ends_those_beside_it(tmp_path, capfd):
         demo.run_together([(fails,), (waits,)])
     assert ended.value.code == 1
     assert "no such thing" in capfd.readouterr().out
+
+
+def test_its_model_can_be_tried_by_the_names_of_its_data(checkpoint, tmp_path, monkeypatch, capsys):
+    """As `--dataset` names them, with no other option: from the folder that the data were made in."""
+    monkeypatch.setattr("utils.config.REPOSITORY", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    generate(tmp_path / "data/demo", scale=0.001)
+    model = ["--arch", "TVTSv2_Demo", "--checkpoint", str(checkpoint), "-d", "cpu", "--num-workers", "0"]
+    assert test_entry.main(["--all", *model, "--output", "all"]) == 0
+    shown = capsys.readouterr().out
+    assert "demo_msrvtt" in shown and "demo_hmdb51" in shown and "demo_ssv2" in shown
+    assert "left out" not in shown and "failed" not in shown
+    assert linear_probe.main(["--dataset", "demo_hmdb51", *model, "--output", "probe"]) == 0
+    assert "8 training videos" in capsys.readouterr().out
