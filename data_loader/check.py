@@ -16,12 +16,12 @@ from data_loader.base import VideoDataset
 from data_loader.cores import usable_cores
 from data_loader.failures import Failure
 from data_loader.loader import worker_options
-from utils.config import ConfigError, load_config, load_typed, read_json, resolve_path
+from utils.config import PRETRAINING_DEFAULTS, REPOSITORY, ConfigError, load_config, read_json, resolve_path
 from utils.errors import MISTAKES
-from utils.evaluation_config import EvaluationConfig
 from utils.files import WriteError, check_folder, write_text
 from utils.text import counted, one_line
 
+EVALUATION_DEFAULTS = REPOSITORY / "downstream" / "configs" / "base.json"
 TIMEOUT_S = 60.0  # for a video, where the config gives none
 
 
@@ -73,12 +73,12 @@ def config_entries(path: Path) -> Iterator[dict[str, Any]]:
     """
     written = read_json(resolve_path(path))
     is_evaluation = isinstance(written, Mapping) and ("task" in written or "type" in written.get("data", {}))
+    config = load_config(path, defaults=EVALUATION_DEFAULTS if is_evaluation else PRETRAINING_DEFAULTS)
+    data = config["data"]
     if is_evaluation:
-        evaluation = load_typed(EvaluationConfig, path)
-        common = {"meta": evaluation.meta, "reader": evaluation.reader, "timeout": evaluation.read_timeout}
-        entries = [{"split": "test", **evaluation.data}]
+        common = {"meta": config["meta"], "reader": config["reader"], "timeout": config["read_timeout"]}
+        entries = [{"split": "test", **data}]
     else:
-        data = load_config(path)["data"]
         common = {"meta": data["meta"], "reader": data["reader"], "timeout": data["read_timeout"]}
         entries = [{"split": split, **entry} for split in ("train", "val") for entry in data[split]]
     for entry in entries:

@@ -12,9 +12,6 @@ def webvid(tmp_path):
     return worlds.webvid(tmp_path)
 
 
-NAMED = {"task": "retrieval", "name": "x"}
-
-
 def check(config, tmp_path) -> tuple[int, list[list[str]]]:
     output = tmp_path / "unreadable.tsv"
     status = main([str(config), "--output", str(output), "--workers", "2"])
@@ -71,7 +68,6 @@ def test_an_evaluation_config(tmp_path):
     worlds.break_file(tmp_path / "data/videos/all/video0.mp4")
     config = {
         "task": "retrieval",
-        "name": "msrvtt",
         "meta": str(tmp_path / "meta_data"),
         "data": {"type": "msrvtt", "root": str(tmp_path / "data"), "cut": "jsfusion"},
     }
@@ -99,7 +95,7 @@ def test_a_name_with_a_line_break_keeps_its_row_whole(tmp_path):
     worlds.put_json(tmp_path / "meta/ssv2/mc/val.jsonl", {"clip_name": name, "options": ["a"], "answer": 0})
     worlds.break_file(worlds.put_video(tmp_path / "data/videos" / name))
     data = {"type": "ssv2", "root": str(tmp_path / "data")}
-    config = {"task": "multiple_choice", "name": "x", "meta": str(tmp_path / "meta"), "data": data}
+    config = {"task": "multiple_choice", "meta": str(tmp_path / "meta"), "data": data}
     status, rows = check(worlds.put_json(tmp_path / "config.json", config), tmp_path)
     assert (status, [len(row) for row in rows]) == (1, [4, 4])
     assert json.loads(rows[1][2]) == str(tmp_path / "data/videos" / name)
@@ -110,9 +106,8 @@ def test_a_name_with_a_line_break_keeps_its_row_whole(tmp_path):
     [
         ({"data": {"train": [{"type": "webvid"}]}}, 'needs "type" and "root"'),
         ({"data": {"batch_sise": 3}}, "did you mean 'batch_size'"),
-        ({"data": {"type": "webvid", "root": "/nowhere"}}, "'task' is missing"),
-        (NAMED | {"data": {"type": "webvid", "root": "/nowhere"}}, "/nowhere is missing"),
-        (NAMED | {"data": {"type": "webvid", "root": "/tmp", "cut": "x"}}, "data set 'webvid'"),
+        ({"data": {"type": "webvid", "root": "/nowhere"}}, "/nowhere is missing"),
+        ({"data": {"type": "webvid", "root": "/tmp", "cut": "x"}}, "data set 'webvid'"),
     ],
 )
 def test_a_config_that_cannot_be_used(tmp_path, capsys, content, message):

@@ -1,12 +1,10 @@
 """Configs: what is merged, what is refused, and what the messages say."""
 
 import json
-from dataclasses import dataclass
-from typing import Any, Literal
 
 import pytest
 
-from utils.config import REPOSITORY, ConfigError, key, load_config, load_typed, resolve_path
+from utils.config import REPOSITORY, ConfigError, load_config, resolve_path
 
 
 def write(path, content) -> str:
@@ -93,71 +91,3 @@ def test_paths_are_found_from_any_directory(tmp_path, monkeypatch):
     assert resolve_path("configs/demo.json") == REPOSITORY / "configs/demo.json"
     (tmp_path / "mine").mkdir()
     assert resolve_path("mine").resolve() == tmp_path / "mine"
-
-
-@dataclass(frozen=True)
-class Inner:
-    rate: float = key("a number", 0.5)
-    steps: int | None = key("a number or none", None)
-    kinds: list[float] = key("some", [0.9, 0.99])
-
-
-@dataclass(frozen=True)
-class Outer:
-    name: str = key("a text")
-    kind: Literal["a", "b"] = key("one of two", "a")
-    on: bool = key("a switch", False)
-    inner: Inner = key("a section", Inner())
-    data: dict[str, Any] = key("anything", {})
-
-
-def typed(tmp_path, content=None, *overrides: str) -> Outer:
-    return load_typed(Outer, write(tmp_path / "c.json", content or {"name": "x"}), overrides)
-
-
-def test_a_typed_config_has_its_defaults_and_what_a_file_says(tmp_path):
-    assert typed(tmp_path) == Outer("x")
-    content = {"name": "y", "kind": "b", "inner": {"rate": 2, "steps": 3}, "data": {"z": [1]}}
-    found = typed(tmp_path, content)
-    assert found == Outer("y", "b", False, Inner(2.0, 3), {"z": [1]})
-    assert isinstance(found.inner.rate, float)
-
-
-@pytest.mark.parametrize(
-    ("override", "expected"),
-    [
-        ("on=True", True), ("on=true", True), ("on=False", False), ("on=false", False),
-        ("name=2024", "2024"), ("name=1e3", "1e3"), ("name=True", "True"), ("name=null", "null"),
-        ("inner.rate=.0001", 1e-4), ("inner.rate=1e-5", 1e-5), ("inner.rate=3", 3.0),
-        ("inner.steps=None", None), ("inner.steps=null", None), ("inner.steps=7", 7),
-        ("inner.kinds=[1, 0.5]", [1.0, 0.5]), ("kind=b", "b"), ("data.deep=4", 4), ("data.text=a b", "a b"),
-    ],
-)  # fmt: skip
-def test_the_command_line_is_understood_by_the_type_of_the_key(tmp_path, override, expected):
-    found: Any = typed(tmp_path, None, override)
-    for part in override.partition("=")[0].split("."):
-        found = found[part] if isinstance(found, dict) else getattr(found, part)
-    assert (found, type(found)) == (expected, type(expected))
-
-
-@pytest.mark.parametrize(
-    ("content", "overrides", "message"),
-    [
-        ({}, [], "'name' is missing"),
-        ({"name": 3}, [], "name is 3; it must be a text"),
-        ({"name": "x", "on": 1}, [], "on is 1; it must be true or false"),
-        ({"name": "x", "inner": {"rate": True}}, [], "inner.rate is True; it must be a number"),
-        ({"name": "x", "inner": {"rate": None}}, [], "inner.rate is None; it must be a number"),
-        ({"name": "x", "inner": {"steps": 2.5}}, [], "inner.steps is 2.5; it must be a whole number or null"),
-        ({"name": "x", "inner": {"kinds": [1, "z"]}}, [], "inner.kinds.1 is 'z'; it must be a number"),
-        ({"name": "x", "inner": 3}, [], "inner must be an object"),
-        ({"name": "x"}, ["on=yes"], "on is 'yes'; it must be true or false"),
-        ({"name": "x"}, ["kind=c"], "kind is 'c'; it must be one of a, b"),
-        ({"name": "x"}, ["inner.rat=1"], "did you mean 'rate'"),
-        ({"name": "x"}, ["inner.steps=1.5"], "inner.steps is 1.5"),
-    ],
-)
-def test_a_value_of_another_type_is_named_with_its_key(tmp_path, content, overrides, message):
-    path = write(tmp_path / "c.json", content)
-    with pytest.raises(ConfigError, match=message):
-        load_typed(Outer, path, overrides)
