@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
+from tqdm import tqdm
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
@@ -62,20 +63,25 @@ def measure(
         The runners with their times, and name -> reason for those that did not fit into memory.
     """
     runners, failed = [], {}
-    for name, build in builders.items():
-        try:
-            runners.append(_start(build, device))
-        except torch.OutOfMemoryError as error:
-            failed[name] = str(error).split(". ")[0]
-    for _ in range(rounds):
-        for runner in runners:
-            runner.step()  # the other's memory goes back to the allocator before the clock starts
-            _synchronize(device)
-            start = time.perf_counter()
-            for _ in range(steps):
-                runner.step()
-            _synchronize(device)
-            runner.seconds.append((time.perf_counter() - start) / steps)
+    with tqdm(total=len(builders) * (1 + rounds), unit="round", leave=False) as bar:
+        for name, build in builders.items():
+            bar.set_description(f"{name}, first steps")
+            try:
+                runners.append(_start(build, device))
+            except torch.OutOfMemoryError as error:
+                failed[name] = str(error).split(". ")[0]
+            bar.update()
+        for _ in range(rounds):
+            for runner in runners:
+                bar.set_description(f"{runner.name}, {steps} steps")
+                runner.step()  # the other's memory goes back to the allocator before the clock starts
+                _synchronize(device)
+                start = time.perf_counter()
+                for _ in range(steps):
+                    runner.step()
+                _synchronize(device)
+                runner.seconds.append((time.perf_counter() - start) / steps)
+                bar.update()
     return runners, failed
 
 

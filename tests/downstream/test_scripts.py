@@ -21,12 +21,17 @@ TRAINING = [f"train_dist_TVTSv2_ViT_{v}.sh" for v in VARIANTS]
 OFFICIAL = [*RETRIEVAL, *RECOGNITION, *CHOICE, *TRAINING]
 
 
+def clean_environment() -> dict[str, str]:
+    """This one without what the scripts read from it."""
+    kept = {key: value for key, value in os.environ.items() if key not in ("GPUS", "NNODES", "MASTER_PORT")}
+    return {**kept, "OMP_NUM_THREADS": "1"}
+
+
 def run(name: str, *arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess:
-    clean = {key: value for key, value in os.environ.items() if key not in ("GPUS", "NNODES", "MASTER_PORT")}
     return subprocess.run(
         ["bash", str(SCRIPTS / name), *arguments],
         cwd=cwd,
-        env={**clean, "OMP_NUM_THREADS": "1", **environment},
+        env={**clean_environment(), **environment},
         capture_output=True,
         text=True,
         timeout=300,
@@ -43,29 +48,34 @@ def python(tmp_path) -> str:
     return str(fake)
 
 
-@pytest.mark.parametrize("name", [*OFFICIAL, "launch.sh"])
-def test_there_and_valid(name):
-    assert os.access(SCRIPTS / name, os.X_OK)
-    subprocess.run(["bash", "-n", str(SCRIPTS / name)], check=True)
-
-
-@pytest.mark.parametrize("name", OFFICIAL)
-def test_starts_the_right_file_on_all_gpus(name, python, tmp_path):
-    done = run(name, "--more", "a b", cwd=tmp_path, PYTHON=python)
-    assert done.returncode == 0, done.stderr
-    words = done.stdout.splitlines()
-    assert words[:6] == ["-m", "torch.distributed.run", "--nnodes", "1", "--nproc_per_node", "2"]
-    assert words[-2:] == ["--more", "a b"]
-    variant = name.removesuffix(".sh").partition("ViT_")[2]
-    if name.startswith("train"):
-        config = f"configs/dist-yt-web-pt-vit-{variant.lower().replace('_', '-')}.json"
-        assert words[-5:-2] == [str(REPOSITORY / "train.py"), "--config", config]
-    else:
-        dataset = name.partition("_TVTSv2")[0].removeprefix("zero_ret_").removeprefix("zero_recognition_")
-        config = f"downstream/configs/{dataset.removeprefix('zero_')}.json"
-        expected = [str(REPOSITORY / "test.py"), "--config", config, "--arch", f"TVTSv2_{variant}"]
-        assert words[-7:-2] == expected
-    assert (REPOSITORY / config).is_file()
+def test_each_starts_the_right_file_on_all_gpus(python, tmp_path):
+    """All in one shell: each is there, may be run, and hands its arguments on."""
+    every = 'for name in "$@"; do printf "\\n== %s\\n" "$name"; "$SCRIPTS/$name" --more "a b"; done'
+    done = subprocess.run(
+        ["bash", "-ec", every, "bash", *OFFICIAL],
+        cwd=tmp_path,
+        env={**clean_environment(), "PYTHON": python, "SCRIPTS": str(SCRIPTS)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    outputs = dict(part.split("\n", 1) for part in done.stdout.split("\n== ")[1:])
+    assert list(outputs) == OFFICIAL
+    for name, output in outputs.items():
+        words = output.splitlines()
+        assert words[:6] == ["-m", "torch.distributed.run", "--nnodes", "1", "--nproc_per_node", "2"]
+        assert words[-2:] == ["--more", "a b"]
+        variant = name.removesuffix(".sh").partition("ViT_")[2]
+        if name.startswith("train"):
+            config = f"configs/dist-yt-web-pt-vit-{variant.lower().replace('_', '-')}.json"
+            assert words[-5:-2] == [str(REPOSITORY / "train.py"), "--config", config]
+        else:
+            dataset = name.partition("_TVTSv2")[0].removeprefix("zero_ret_").removeprefix("zero_recognition_")
+            config = f"downstream/configs/{dataset.removeprefix('zero_')}.json"
+            expected = [str(REPOSITORY / "test.py"), "--config", config, "--arch", f"TVTSv2_{variant}"]
+            assert words[-7:-2] == expected
+        assert (REPOSITORY / config).is_file()
 
 
 def test_number_of_processes_nodes_and_port_come_from_the_environment(python, tmp_path):
@@ -91,7 +101,11 @@ def test_without_pytorch_it_says_what_to_do(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("demo.sh", "results/demo-x0.05-seed1"), ("slurm_train.sh", "sbatch --nodes 4 scripts/slurm_train.sh")],
+    [
+        ("demo.sh", "results/demo-x0.05-seed1"),
+        ("test.sh", "arguments of pytest"),
+        ("slurm_train.sh", "sbatch --nodes 4 scripts/slurm_train.sh"),
+    ],
 )
 def test_help_is_the_comment_at_the_top(name, expected, tmp_path):
     done = run(name, "--help", cwd=tmp_path)

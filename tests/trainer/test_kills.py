@@ -9,11 +9,10 @@ import train
 from tests.trainer.runs import losses, wait_until
 from trainer.checkpoints import list_checkpoints
 
-KILLS = 20
-
 
 @pytest.mark.heavy
-def test_killed_twenty_times_the_losses_are_those_of_an_undisturbed_run(start, arguments, tmp_path):
+@pytest.mark.parametrize("kills", [5, pytest.param(20, marks=pytest.mark.thorough)])
+def test_killed_again_and_again_the_losses_are_those_of_an_undisturbed_run(kills, start, arguments, tmp_path):
     settings = {
         "arch__freeze_text_embeddings": True,  # smaller checkpoints
         "lr_scheduler__type": "milestones",  # does not depend on how long the run will be
@@ -35,7 +34,7 @@ def test_killed_twenty_times_the_losses_are_those_of_an_undisturbed_run(start, a
 
     process = start(command, tmp_path / "says")
     start_up = wait_for_news([])
-    for kill in range(KILLS):
+    for kill in range(kills):
         if kill % 2:  # while it trains, saves or validates
             wait_for_news(list_checkpoints(killed))
             time.sleep(moments.uniform(0, start_up / 2))
@@ -53,5 +52,5 @@ def test_killed_twenty_times_the_losses_are_those_of_an_undisturbed_run(start, a
     assert train.main(arguments(name="undisturbed", **settings)) == 0
     assert losses(killed) == losses(tmp_path / "undisturbed")
     resumed = [line for line in (killed / "log.txt").read_text().splitlines() if "resumed from" in line]
-    assert len({line.split()[-1] for line in resumed}) > KILLS / 3  # the kills came at different steps
+    assert len({line.split()[-1] for line in resumed}) > kills / 3  # the kills came at different steps
     assert not list(killed.glob(".*.unfinished"))
