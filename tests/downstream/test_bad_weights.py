@@ -127,16 +127,26 @@ def test_features_that_are_all_the_same_are_warned_of_by_extraction_and_search(w
     assert f"warning: the embeddings of all 2 vectors in {output} are the same" in capsys.readouterr().err
 
 
-def test_sorting_names_the_first_transcript(weights, tmp_path, capsys):
+def sort(checkpoint: Path, tmp_path: Path) -> int:
     generate(tmp_path / "world", seed=3, scale=0.025)
     entries = json.dumps([{"type": "yttemporal", "root": str(tmp_path / "world/YTTemporal")}])
     settings = [f"data.val={entries}", f"data.meta={tmp_path / 'world/meta_data'}", "data.num_workers=0"]
-    path = weights(lambda state: state["pred_model.head.weight"].fill_(3e38))
-    given = ["--config", "configs/demo.json", "--checkpoint", str(path), "-d", "cpu"]
+    given = ["--config", "configs/demo.json", "--checkpoint", str(checkpoint), "-d", "cpu"]
     given += ["--output", str(tmp_path / "x.json"), *(part for s in settings for part in ("--set", s))]
-    said = refused(1, capsys, lambda: sorting.main(given))
+    return sorting.main(given)
+
+
+def test_sorting_names_the_first_transcript_without_a_number(weights, tmp_path, capsys):
+    path = weights(lambda state: state["pred_model.head.weight"].fill_(3e38))
+    said = refused(1, capsys, lambda: sort(path, tmp_path))
     assert "error: the order of " in said and "holds NaN or infinity" in said
     assert not (tmp_path / "x.json").exists()
+
+
+def test_a_sort_head_that_always_answers_the_same_is_warned_of(weights, tmp_path, capsys):
+    path = weights(lambda state: state["pred_model.head.weight"].zero_())
+    assert sort(path, tmp_path) == 0
+    assert "warning: the sort head answers the same whatever it is shown" in capsys.readouterr().err
 
 
 def test_from_pretrained_refuses_them_too(tmp_path):
