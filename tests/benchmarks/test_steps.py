@@ -20,7 +20,7 @@ def test_figures_of_a_tiny_run(benchmark, tmp_path, capsys):
         assert row["clips_per_s"] == pytest.approx(2e3 / row["ms_per_step"], rel=1e-2)
     said = capsys.readouterr()
     assert "times as fast as plain eager" in said.out
-    assert "ours, first steps" in said.err and "6/6" in said.err  # on a CPU a round may take minutes
+    assert "ours, first steps" in said.err and "5/6 [" in said.err  # on a CPU a round may take minutes
 
 
 def test_mask_ratio_that_the_model_does_not_take(capsys):
