@@ -3,12 +3,9 @@
 import json
 from collections.abc import Sequence
 
-import pytest
-
 from data_loader.failures import Failure
 from downstream.options import CONFIGS
 from downstream.report import Evaluation, Measurement, evaluation_table, paper_tables
-from model.metric import accuracy
 from utils.config import load_config
 from utils.evaluation_config import EvaluationConfig
 
@@ -92,11 +89,6 @@ def test_the_papers_tables():
     assert "Table 2" in text and "Table 3" in text
     assert "msrvtt*" in text and "* without" in text
     assert "52.1" in text and "50.0" in text and "41.3" in text
-
-
-@pytest.mark.parametrize(("ranks", "top1", "top5"), [([1, 2, 6, 1], 50, 75), ([1], 100, 100), ([9], 0, 0)])
-def test_accuracy(ranks, top1, top5):
-    assert accuracy(ranks) == {"top1": top1, "top5": top5}
 
 
 def test_published_file_is_valid_json():

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from model.metric import (
+    accuracy,
     all_alike,
     check_finite,
     in_order,
@@ -145,3 +146,15 @@ def test_what_is_alike():
     assert all_alike(torch.tensor([[1.0], [3.0]]) * row)  # cosines see no lengths
     assert not all_alike(torch.cat([row.repeat(9, 1), row + 0.01]))
     assert not all_alike(row) and not all_alike(torch.zeros(0, 16))
+
+
+def test_of_equal_classes_the_first_comes_first():
+    logits = torch.tensor([[1.0, 2.0, 2.0], [3.0, 3.0, 3.0]])
+    assert label_ranks(logits, [1, 2]) == [1, 3]
+    assert label_ranks(logits, [2, 0]) == [2, 1]
+    assert logits.argmax(dim=1).tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(("ranks", "top1", "top5"), [([1, 2, 6, 1], 50, 75), ([1], 100, 100), ([9], 0, 0)])
+def test_accuracy(ranks, top1, top5):
+    assert accuracy(ranks) == {"top1": top1, "top5": top5}
