@@ -1,7 +1,7 @@
 """Pre-train a TVTSv2: `torchrun --nproc_per_node 8 train.py --config configs/dist-yt-web-pt-vit-b-16.json`.
 
 Without torchrun it is one process. Any config key can be set from the command line, for example
-`--set trainer.epochs=3 --set data.batch_size=8`; `configs/base.json` lists them all with their defaults.
+`--set trainer.epochs=3 --set data.batch_size=8`; `docs/config.md` lists them all.
 """
 
 import argparse
@@ -20,6 +20,7 @@ from trainer.signals import Stopped
 from utils.config import load_config
 from utils.errors import run_errors, user_errors
 from utils.processes import explain_lost_peers, leaving_group, setup
+from utils.schema import PretrainingConfig
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -81,8 +82,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = parse_args(argv)
     with user_errors():
-        config = load_config(args.config, overrides_of(args))
-        context = setup(config["trainer"]["device"], config["trainer"]["timeout_s"])
+        config = load_config(PretrainingConfig, args.config, overrides_of(args))
+        context = setup(config.trainer.device, config.trainer.timeout_s)
         trainer = build_trainer(config, context, args.resume)
     with leaving_group():
         try:

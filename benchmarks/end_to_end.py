@@ -39,6 +39,7 @@ from trainer.build import build_trainer
 from utils.config import REPOSITORY, load_config
 from utils.errors import user_errors
 from utils.processes import setup
+from utils.schema import PretrainingConfig
 
 SPEECH = "so now we take the pan and put it on the stove then a little oil goes in and you stir it well"
 WORDS = SPEECH.split(" ")
@@ -139,9 +140,9 @@ def train_in_turn(config_path: str, runs: Sequence[Run], done: Connection) -> No
     """The runs one after the other, by one trainer; sends word of each that is over."""
     trainer = None
     for run in runs:
-        config = load_config(config_path, run.overrides)
+        config = load_config(PretrainingConfig, config_path, run.overrides)
         if trainer is None:
-            trainer = build_trainer(config, setup(config["trainer"]["device"]))
+            trainer = build_trainer(config, setup(config.trainer.device))
             trainer._save = lambda: None  # gigabytes, and no part of a step
         else:
             trainer.train_loader = None  # ends the workers of the run before
@@ -204,7 +205,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--arch", choices=VARIANTS, default="TVTSv2_B_16", help="default: %(default)s")
-    config = str(REPOSITORY / "configs" / "base.json")
+    config = str(REPOSITORY / "configs" / "dist-yt-web-pt-vit-b-16.json")
     parser.add_argument("-c", "--config", default=config, help="of pre-training (%(default)s)")
     parser.add_argument("--batch-size", type=int, default=64, help="default: %(default)s")
     workers = max(1, usable_cores() // 2)

@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # to run as a file from anywhere
 
@@ -28,19 +28,21 @@ from benchmarks.timing import add_recomputation
 from benchmarks.train_step import random_batch
 from model import VARIANTS, create_model, is_new_parameter
 from model.flops import train_flops_per_clip
-from trainer.engine import ENGINES, build_engine
-from trainer.gather import GATHERS
+from trainer.engine import build_engine
+from trainer.gather import Gather
 from trainer.optim import build_optimizer, build_scheduler, parameter_groups
 from trainer.precision import DTYPES, choose_precision
 from trainer.step import TrainStep
-from utils.config import load_config
+from utils.config import as_dict, load_config
 from utils.processes import DistContext, leaving_group, setup
+from utils.schema import PretrainingConfig
 
 
 def measure(args: argparse.Namespace, context: DistContext) -> dict[str, Any]:
     """Train on a random batch; the figures of this number of processes, as plain JSON values."""
     config = load_config(
-        "configs/base.json",
+        PretrainingConfig,
+        "configs/dist-yt-web-pt-vit-b-16.json",
         [
             f"trainer.accumulate={args.accumulate}",
             f"loss.gather={args.gather}",
@@ -51,11 +53,11 @@ def measure(args: argparse.Namespace, context: DistContext) -> dict[str, Any]:
     torch.manual_seed(0)
     model = create_model(args.arch, activation_checkpointing=args.activation_checkpointing)
     compiled = False if args.no_compile else None
-    fsdp = config["trainer"]["fsdp"]
+    fsdp = as_dict(config.trainer.fsdp)
     engine = build_engine(args.engine, model, context, precision, compiled, **fsdp)
-    groups = parameter_groups(engine.model, is_new_parameter, config["optimizer"])
-    optimizer = build_optimizer(groups, config["optimizer"])
-    scheduler = build_scheduler(optimizer, config["lr_scheduler"], steps_per_epoch=10**6, total_steps=10**7)
+    groups = parameter_groups(engine.model, is_new_parameter, config.optimizer)
+    optimizer = build_optimizer(groups, config.optimizer)
+    scheduler = build_scheduler(optimizer, config.lr_scheduler, steps_per_epoch=10**6, total_steps=10**7)
     step = TrainStep(engine, optimizer, scheduler, precision.scaler(), precision, context, config)
     v = model.variant
     frames = args.frames or v.num_frames
@@ -135,8 +137,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--arch", choices=VARIANTS, default="TVTSv2_B_16", help="default: %(default)s")
-    add("--engine", choices=ENGINES, default="ddp", help="default: %(default)s")
-    add("--gather", choices=GATHERS, default="official", help="default: %(default)s")
+    add("--engine", choices=("ddp", "fsdp"), default="ddp", help="default: %(default)s")
+    add("--gather", choices=get_args(Gather), default="official", help="default: %(default)s")
     add("--batch-size", type=int, default=64, help="clips a GPU and step (default: %(default)s)")
     add("--accumulate", type=int, default=1, help="micro-batches of a step (default: %(default)s)")
     add("--gpus", type=numbers, default=[], metavar="N,N", help="numbers of processes to compare")

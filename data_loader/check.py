@@ -2,7 +2,6 @@
 read."""
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,12 +15,12 @@ from data_loader.base import VideoDataset
 from data_loader.cores import usable_cores
 from data_loader.failures import Failure
 from data_loader.loader import worker_options
-from utils.config import PRETRAINING_DEFAULTS, REPOSITORY, ConfigError, load_config, read_json, resolve_path
+from utils.config import load_config, read_json, resolve_path
 from utils.errors import MISTAKES
 from utils.files import WriteError, check_folder, write_text
+from utils.schema import EvaluationConfig, PretrainingConfig
 from utils.text import counted, one_line
 
-EVALUATION_DEFAULTS = REPOSITORY / "downstream" / "configs" / "base.json"
 TIMEOUT_S = 60.0  # for a video, where the config gives none
 
 
@@ -73,17 +72,16 @@ def config_entries(path: Path) -> Iterator[dict[str, Any]]:
     """
     written = read_json(resolve_path(path))
     is_evaluation = isinstance(written, Mapping) and ("task" in written or "type" in written.get("data", {}))
-    config = load_config(path, defaults=EVALUATION_DEFAULTS if is_evaluation else PRETRAINING_DEFAULTS)
-    data = config["data"]
     if is_evaluation:
-        common = {"meta": config["meta"], "reader": config["reader"], "timeout": config["read_timeout"]}
-        entries = [{"split": "test", **data}]
+        config = load_config(EvaluationConfig, path)
+        common = {"meta": config.meta, "reader": config.reader, "timeout": config.read_timeout}
+        entries = [{"split": "test", **config.data.options()}]
     else:
-        common = {"meta": data["meta"], "reader": data["reader"], "timeout": data["read_timeout"]}
-        entries = [{"split": split, **entry} for split in ("train", "val") for entry in data[split]]
+        data = load_config(PretrainingConfig, path).data
+        common = {"meta": data.meta, "reader": data.reader, "timeout": data.read_timeout}
+        sets = [("train", entry) for entry in data.train] + [("val", entry) for entry in data.val]
+        entries = [{"split": split, **entry.options()} for split, entry in sets]
     for entry in entries:
-        if not {"type", "root"} <= entry.keys():
-            raise ConfigError(f'{path}: the data set {json.dumps(entry)} needs "type" and "root"')
         entry = {**common, **entry}
         located = {key: resolve_path(entry[key]) for key in ("root", "meta")}
         yield {**entry, **located, "timeout": entry["timeout"] or TIMEOUT_S}

@@ -30,11 +30,11 @@ from downstream.report import (
 )
 from downstream.trained import TrainedModel, load_trained
 from downstream.windows import SlidingWindows
-from utils.config import REPOSITORY, ConfigError, resolve_path
+from utils.config import REPOSITORY, ConfigError, as_dict, resolve_path
 from utils.errors import run_errors, user_errors
-from utils.evaluation_config import EvaluationConfig
 from utils.files import WriteError, check_folder, or_warn
 from utils.processes import DistContext, leaving_group
+from utils.schema import EvaluationConfig
 from utils.text import counted
 
 
@@ -175,7 +175,8 @@ class Evaluator:
         """All videos of a split, over sliding windows if the config asks for them."""
         stride = -1 if split == "train" else job.config.sliding_window_stride
         clips = SlidingWindows(dataset, stride) if stride > 0 else dataset
-        settings = {name: getattr(job.config, name) for name in ("num_frames", "reader", "data")}
+        config = as_dict(job.config)
+        settings = {name: config[name] for name in ("num_frames", "reader", "data")}
         embedder = self._embedder(job, job.folder / (split or ""))
         videos = embedder.videos(clips, dataset.video_paths, **settings, sliding_window_stride=stride)
         indices = videos.readable()
@@ -200,7 +201,7 @@ def open_dataset(config: EvaluationConfig, image_size: int, split: str | None = 
 
     `split` other than the config's own ("test" if it has none): the videos of that one, with test clips.
     """
-    data = dict(config.data)
+    data = config.data.options()
     name, own_split, root = data.pop("type"), data.pop("split", "test"), resolve_path(data.pop("root"))
     try:
         return build_dataset(

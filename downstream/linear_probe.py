@@ -25,7 +25,7 @@ from downstream.options import evaluation_parser
 from downstream.recognition import classification
 from downstream.report import Measurement, draw_table
 from utils.errors import RunError
-from utils.evaluation_config import EvaluationConfig
+from utils.schema import EvaluationConfig
 
 PENALTIES = tuple(10.0**-k for k in (0, 1, 2, 3, 4, 5, 6))
 HELD_OUT = 0.1

@@ -17,7 +17,7 @@ from downstream.evaluation import EmbeddedVideos, Protocol, run_command
 from downstream.options import evaluation_parser
 from downstream.report import Measurement, first_ranked
 from model.metric import accuracy, label_ranks, sim_matrix
-from utils.evaluation_config import EvaluationConfig
+from utils.schema import EvaluationConfig
 
 
 def all_options(dataset: VideoDataset, config: EvaluationConfig) -> list[str]:

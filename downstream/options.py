@@ -10,8 +10,8 @@ from data_loader.cores import usable_cores
 from downstream.embedder import PRECISIONS
 from model import VARIANTS
 from utils.config import ConfigError, load_config
-from utils.evaluation_config import EvaluationConfig
 from utils.processes import DistContext, setup
+from utils.schema import EvaluationConfig
 
 CONFIGS = Path(__file__).resolve().parent / "configs"
 
@@ -137,7 +137,7 @@ def positive_seconds(text: str) -> float:
 
 
 def known_datasets() -> str:
-    return ", ".join(sorted(path.stem for path in CONFIGS.glob("*.json") if path.stem != "base"))
+    return ", ".join(sorted(path.stem for path in CONFIGS.glob("*.json")))
 
 
 def config_path(config: str | None, dataset: str | None) -> Path:
@@ -162,38 +162,12 @@ def read_config(path: Path, args: argparse.Namespace) -> EvaluationConfig:
     """An evaluation's config, with what was given by --set and by options of their own put over it.
 
     Raises:
-        FileNotFoundError, ConfigError: as load_config, and values that cannot be.
+        FileNotFoundError, ConfigError: as load_config.
     """
-    values = load_config(path, args.overrides, defaults=CONFIGS / "base.json")
-    for key in ("task", "name", "data"):
-        if not values[key]:
-            raise ConfigError(f"{path}: {key!r} is missing; downstream/configs/ shows what a config holds")
-    config = EvaluationConfig(**values)
-    options = ("batch_size", "num_workers", "reader", "precision", "sliding_window_stride")
-    given = {name: value for name in options if (value := getattr(args, name)) is not None}
-    if config.num_workers is None:
-        given.setdefault("num_workers", default_workers())
-    config = replace(config, **given)
-    check_values(config)
-    return config
-
-
-def check_values(config: EvaluationConfig) -> None:
-    """Raises ConfigError for values that would only fail, or mislead, after all videos were embedded."""
-    data, stride, prompts = config.data, config.sliding_window_stride, config.prompts
-    if not {"type", "root"} <= data.keys():
-        raise ConfigError(f"the data of {config.name} needs a type and a root; it has {', '.join(data)}")
-    general = {"meta", "num_frames", "image_size", "reader", "timeout", "allow_missing"}
-    if misplaced := sorted(general & data.keys()):
-        raise ConfigError(f"{', '.join(misplaced)} cannot be set in data, only at the top of the config")
-    if stride == 0 or stride < -1:
-        raise ConfigError(f"sliding_window_stride is {stride}; it must be at least 1, or -1 for no windows")
-    if not config.dsl_temperature > 0:
-        raise ConfigError(f"dsl_temperature is {config.dsl_temperature}; it must be above 0")
-    if not isinstance(prompts, list) or not prompts or not all("{}" in str(prompt) for prompt in prompts):
-        raise ConfigError(f"prompts is {prompts}; it must be a list of texts with {{}} where the class goes")
-    if config.precision not in PRECISIONS:
-        raise ConfigError(f"precision is {config.precision!r}; it must be one of {', '.join(PRECISIONS)}")
+    names = ("batch_size", "num_workers", "reader", "precision", "sliding_window_stride")
+    options = [f"{name}={value}" for name in names if (value := getattr(args, name)) is not None]
+    config = load_config(EvaluationConfig, path, [*args.overrides, *options])
+    return config if config.num_workers is not None else replace(config, num_workers=default_workers())
 
 
 def default_workers() -> int:

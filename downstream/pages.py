@@ -19,8 +19,8 @@ from data_loader.base import VideoDataset
 from data_loader.video import VideoReadError, read_frames
 from downstream.report import Evaluation
 from model.metric import accuracy
-from utils.evaluation_config import EvaluationConfig
 from utils.files import write_text
+from utils.schema import EvaluationConfig
 
 TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).parent / "templates"),

@@ -18,7 +18,7 @@ from downstream.evaluation import EmbeddedVideos, Protocol, run_command
 from downstream.options import evaluation_parser
 from downstream.report import Measurement
 from model.metric import accuracy, label_ranks, sim_matrix
-from utils.evaluation_config import EvaluationConfig
+from utils.schema import EvaluationConfig
 
 
 def class_texts(dataset: VideoDataset, config: EvaluationConfig) -> list[str]:

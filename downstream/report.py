@@ -14,8 +14,8 @@ from safetensors.torch import save
 
 from data_loader.failures import Failure
 from utils.config import REPOSITORY
-from utils.evaluation_config import EvaluationConfig
 from utils.files import whole_file, write_text
+from utils.schema import EvaluationConfig
 from utils.text import counted
 
 PACKAGES = ("torch", "numpy", "decord", "av", "open_clip_torch", "safetensors")
@@ -78,7 +78,8 @@ class Evaluation:
         """
         numbers = json.loads((Path(__file__).parent / "published.json").read_text())
         dataset = numbers.get(self.protocol, {}).get(self.config.name, {})
-        if any(self.config.data.get(key) != value for key, value in dataset.get("protocol", {}).items()):
+        data = self.config.data.options()
+        if any(data.get(key) != value for key, value in dataset.get("protocol", {}).items()):
             return {}
         return dataset.get(self.arch, {})
 

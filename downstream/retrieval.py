@@ -18,7 +18,7 @@ from downstream.evaluation import EmbeddedVideos, Protocol, run_command
 from downstream.options import evaluation_parser
 from downstream.report import Measurement, first_ranked
 from model.metric import retrieval_ranks, sim_matrix, t2v_metrics, v2t_metrics
-from utils.evaluation_config import EvaluationConfig
+from utils.schema import EvaluationConfig
 
 
 def captions(dataset: VideoDataset, config: EvaluationConfig) -> list[str]:

@@ -28,10 +28,11 @@ from downstream.report import draw_table, failed_files, write_json
 from model import TVTSv2, load_checkpoint
 from model.build import build_model
 from model.metric import all_alike, check_finite, in_order
-from utils.config import Config, ConfigError, load_config, resolve_path
+from utils.config import ConfigError, load_config, resolve_path
 from utils.errors import run_errors, user_errors
 from utils.files import check_folder
 from utils.processes import DistContext, leaving_group
+from utils.schema import PretrainingConfig
 from utils.text import counted
 
 
@@ -97,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
     args = parser.parse_args(argv)
     with run_errors(), user_errors(), leaving_group():
-        config = load_config(args.config, args.overrides)
+        config = load_config(PretrainingConfig, args.config, args.overrides)
         context = join_processes(args.device)
         if context.is_main:
             check_folder(args.output.parent)
@@ -115,19 +116,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def evaluate_checkpoint(config: Config, checkpoint: str, context: DistContext) -> dict[str, Any]:
+def evaluate_checkpoint(config: PretrainingConfig, checkpoint: str, context: DistContext) -> dict[str, Any]:
     """Sorting accuracy of a checkpoint on the first validation set that has transcripts.
 
     Raises:
         ConfigError: there is no such set, or the checkpoint has no sort head.
     """
-    model = build_model(config["arch"], starting_weights=False)
+    model = build_model(config.arch, starting_weights=False)
     if load_checkpoint(model, resolve_path(checkpoint)).fresh:  # it would sort at random
         raise ConfigError(
             f"{checkpoint} holds no sort head, as released files do: take a training checkpoint"
         )
     model.to(context.device).eval()
-    entries = [entry for entry in config["data"]["val"] if entry["type"] == "yttemporal"]
+    entries = [entry for entry in config.data.val if entry.type == "yttemporal"]
     if not entries:
         raise ConfigError("data.val holds no set of type yttemporal, the one with transcripts to sort")
     loader = build_val_loader(entries[0], config, model, context)

@@ -1,13 +1,12 @@
 """The model that the `arch` section of a config asks for, with its starting weights."""
 
 import logging
-from collections.abc import Mapping
-from typing import Any
 
 from model.checkpoint import load_checkpoint
 from model.clip_weights import load_clip_weights
 from model.tvtsv2 import TVTSv2, create_model
 from utils.config import resolve_path
+from utils.schema import ArchConfig
 
 logger = logging.getLogger(__name__)
 
@@ -22,26 +21,26 @@ SWITCHES = (
 )
 
 
-def build_model(arch: Mapping[str, Any], starting_weights: bool = True) -> TVTSv2:
+def build_model(arch: ArchConfig, starting_weights: bool = True) -> TVTSv2:
     """The variant with the section's switches and, unless they are to be loaded later, its starting weights.
 
     Raises:
         ValueError, FileNotFoundError: an unknown variant or switch, or weights that cannot be loaded.
     """
-    switches = {key: arch[key] for key in SWITCHES if arch[key] is not None}
-    model = create_model(arch["type"], **switches)
+    switches = {key: value for key in SWITCHES if (value := getattr(arch, key)) is not None}
+    model = create_model(arch.type, **switches)
     if starting_weights:
         load_starting_weights(model, arch)
     return model
 
 
-def load_starting_weights(model: TVTSv2, arch: Mapping[str, Any]) -> None:
+def load_starting_weights(model: TVTSv2, arch: ArchConfig) -> None:
     """Load what `arch.start_from` names: "clip", "random" (as they are), or a checkpoint's path."""
-    source = arch["start_from"]
+    source = arch.start_from
     if source == "random":
         return
     if source == "clip":
-        report = load_clip_weights(model, arch["clip_weights"])
+        report = load_clip_weights(model, arch.clip_weights)
     else:
         report = load_checkpoint(model, resolve_path(source))
     logger.info("%s", report)

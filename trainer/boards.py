@@ -7,6 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
+from utils.config import as_dict
+from utils.schema import PretrainingConfig
+
 logger = logging.getLogger(__name__)
 
 
@@ -24,12 +27,12 @@ class Boards:
     One that fails, when it is opened or later, is given up with a warning: no reason to end a training.
     """
 
-    def __init__(self, run_dir: Path, config: Mapping[str, Any], global_step: int):
+    def __init__(self, run_dir: Path, config: PretrainingConfig, global_step: int):
         self.open: dict[str, Board] = {}
-        if config["trainer"]["tensorboard"]:
+        if config.trainer.tensorboard:
             with self._giving_up("tensorboard"):
                 self.open["tensorboard"] = TensorBoard(run_dir, global_step)
-        if config["trainer"]["wandb"]:
+        if config.trainer.wandb:
             with self._giving_up("wandb"):
                 self.open["wandb"] = Wandb(run_dir, config)
 
@@ -75,18 +78,18 @@ class Wandb:
     wandb's own environment variables (WANDB_ENTITY, WANDB_MODE=offline …) say the rest.
     """
 
-    def __init__(self, run_dir: Path, config: Mapping[str, Any]):
+    def __init__(self, run_dir: Path, config: PretrainingConfig):
         wandb = import_wandb()
         known = run_dir / "wandb-id.txt"
         if not known.is_file():
             known.write_text(uuid.uuid4().hex[:8])
         self.run = wandb.init(
-            project=config["trainer"]["wandb"],
-            name=config["name"],
+            project=config.trainer.wandb,
+            name=config.name,
             id=known.read_text(),
             resume="allow",
             dir=str(run_dir),
-            config=dict(config),
+            config=as_dict(config),
         )
         # wandb's own count of steps cannot go back, as a run does that goes on from its last checkpoint
         self.run.define_metric("*", step_metric="step")

@@ -2,17 +2,18 @@
 
 import torch
 
-from data_loader.build import build_loaders, check_data
+from data_loader.build import build_loaders
 from model.build import build_model, load_starting_weights
 from trainer.boards import import_wandb
 from trainer.checkpoints import list_checkpoints, prepare_folder
 from trainer.run_log import setup_logging
 from trainer.trainer import Trainer
-from utils.config import Config, resolve_path
+from utils.config import output_path
 from utils.processes import DistContext
+from utils.schema import PretrainingConfig
 
 
-def build_trainer(config: Config, context: DistContext, resume: str | None = None) -> Trainer:
+def build_trainer(config: PretrainingConfig, context: DistContext, resume: str | None = None) -> Trainer:
     """Build everything that a run needs.
 
     Args:
@@ -25,11 +26,10 @@ def build_trainer(config: Config, context: DistContext, resume: str | None = Non
         FileNotFoundError: starting weights or data are missing; the message says where they go.
         RunWriteError: the run's folder cannot be written.
     """
-    check_data(config["data"])
-    run_dir = resolve_path(config["trainer"]["save_dir"]) / config["name"]
+    run_dir = output_path(config.trainer.save_dir) / config.name
     if context.is_main:
         prepare_folder(run_dir)
-        if config["trainer"]["wandb"]:
+        if config.trainer.wandb:
             import_wandb()  # said before the training if it is missing
     setup_logging(run_dir, context.is_main)
     if resume is None and list_checkpoints(run_dir):
@@ -37,14 +37,14 @@ def build_trainer(config: Config, context: DistContext, resume: str | None = Non
             f"{run_dir} holds the checkpoints of an earlier run: go on with --resume auto, or give this run "
             "another name (--set name=…)"
         )
-    if config["trainer"]["threads"]:
-        torch.set_num_threads(config["trainer"]["threads"])
-    torch.manual_seed(config["seed"])
-    model = build_model(config["arch"], starting_weights=resume is None)
+    if config.trainer.threads:
+        torch.set_num_threads(config.trainer.threads)
+    torch.manual_seed(config.seed)
+    model = build_model(config.arch, starting_weights=resume is None)
     train_loader, val_loaders = build_loaders(config, model, context)
     trainer = Trainer(config, model, train_loader, val_loaders, run_dir, context)
     if resume is not None:
         resumed = trainer.resume(resume)
         if resumed is None:
-            load_starting_weights(trainer.model, config["arch"])
+            load_starting_weights(trainer.model, config.arch)
     return trainer

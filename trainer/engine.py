@@ -4,7 +4,7 @@ import contextlib
 import inspect
 import warnings
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
@@ -15,18 +15,15 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from model import ModelOutput, TVTSv2
 from trainer.precision import Precision
-from utils.config import ConfigError, check_counts
 from utils.processes import DistContext
 
 # Whether DDP sends the buffers around before each forward; PyTorch 2.14 has renamed it.
 _ARGUMENTS = inspect.signature(nn.parallel.DistributedDataParallel).parameters
 BUFFERS = "forward_sync_buffers" if "forward_sync_buffers" in _ARGUMENTS else "broadcast_buffers"
 
-ENGINES = ("ddp", "fsdp")
-
 
 def build_engine(
-    name: str,
+    name: Literal["ddp", "fsdp"],
     model: TVTSv2,
     context: DistContext,
     precision: Precision,
@@ -45,17 +42,7 @@ def build_engine(
         blocks_per_unit: of FSDP, how many blocks gather their weights in one message.
         reshard_after_forward: of FSDP, whether a block drops the gathered weights between its forward and its
             backward, and gathers them anew: less memory, more messages.
-
-    Raises:
-        ValueError: an unknown name, or a setting of FSDP that is none.
     """
-    if name not in ENGINES:
-        raise ValueError(f"trainer.engine is {name!r}; it must be one of {', '.join(ENGINES)}")
-    check_counts({"blocks_per_unit": blocks_per_unit}, "trainer.fsdp", ["blocks_per_unit"])
-    if not isinstance(reshard_after_forward, bool):
-        raise ConfigError(
-            f"trainer.fsdp.reshard_after_forward is {reshard_after_forward!r}; it must be true or false"
-        )
     engine: DataParallel | FullyShardedDataParallel
     if name == "fsdp":
         engine = FullyShardedDataParallel(model, context, precision, blocks_per_unit, reshard_after_forward)

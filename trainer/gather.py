@@ -1,7 +1,7 @@
 """The contrastive loss over all ranks: which gradient a rank's embeddings get, and what it costs."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
@@ -15,16 +15,10 @@ from model.metric import sim_matrix
 all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
 reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
 
-GATHERS = ("official", "exact", "lean")
+Gather = Literal["official", "exact", "lean"]
 
 
-def check_gather(mode: str) -> None:
-    """ValueError unless `mode` is one of GATHERS."""
-    if mode not in GATHERS:
-        raise ValueError(f"loss.gather is {mode!r}; it must be one of {', '.join(GATHERS)}")
-
-
-def contrastive_loss(video: Tensor, text: Tensor, temperature: float, mode: str) -> Tensor:
+def contrastive_loss(video: Tensor, text: Tensor, temperature: float, mode: Gather) -> Tensor:
     """The contrastive loss of the W ranks' samples together (SPEC: the sum of both directions).
 
     Args:
@@ -39,7 +33,6 @@ def contrastive_loss(video: Tensor, text: Tensor, temperature: float, mode: str)
     Returns:
         A scalar in float32. Of "lean" it is this rank's part, and the mean over the ranks is the loss.
     """
-    check_gather(mode)
     video, text = video.float(), text.float()
     if mode == "lean" and _world_size() > 1:
         return _own_rows_and_columns(video, text, temperature)
@@ -47,13 +40,12 @@ def contrastive_loss(video: Tensor, text: Tensor, temperature: float, mode: str)
     return NormSoftmaxLoss(temperature)(sim_matrix(video, text))
 
 
-def gather_batch(tensors: Sequence[Tensor], mode: str) -> list[Tensor]:
+def gather_batch(tensors: Sequence[Tensor], mode: Gather) -> list[Tensor]:
     """Concatenate each [B, D] tensor over the W ranks to [W·B, D], with gradients. Ranks need equal B.
 
     A rank's slice gets the gradient of that rank's own loss alone when `mode` is "official", and the sum of
     the gradients of all ranks' losses otherwise.
     """
-    check_gather(mode)
     if _world_size() == 1:
         return list(tensors)
     widths = [x.shape[1] for x in tensors]

@@ -1,10 +1,12 @@
 """The optimiser's four groups of parameters, and learning rates over time."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
+
+from utils.schema import OptimizerConfig, SchedulerConfig
 
 # Transformers' schedules that follow a metric, not the steps.
 NOT_BY_STEPS = ("reduce_lr_on_plateau", "greedy")
@@ -12,7 +14,7 @@ NO_DECAY = ("bias", "ln_", "norm", "LayerNorm")
 
 
 def parameter_groups(
-    model: nn.Module, is_new: Callable[[str], bool], settings: Mapping[str, Any]
+    model: nn.Module, is_new: Callable[[str], bool], settings: OptimizerConfig
 ) -> list[dict[str, Any]]:
     """Split the trained parameters by learning rate (new or from CLIP) and weight decay, as the release does.
 
@@ -34,8 +36,8 @@ def parameter_groups(
             key,
             {
                 "name": key,
-                "lr": settings[f"{origin}_lr"],
-                "weight_decay": settings["weight_decay"] if decays else 0.0,
+                "lr": settings.new_lr if origin == "new" else settings.clip_lr,
+                "weight_decay": settings.weight_decay if decays else 0.0,
                 "params": [],
             },
         )
@@ -60,7 +62,7 @@ def describe_groups(groups: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def build_optimizer(groups: list[dict[str, Any]], settings: Mapping[str, Any]) -> torch.optim.AdamW:
+def build_optimizer(groups: list[dict[str, Any]], settings: OptimizerConfig) -> torch.optim.AdamW:
     """AdamW over the groups, in one fused launch.
 
     The release uses transformers 4.10's AdamW, which adds eps before the bias correction and decays after
@@ -68,15 +70,15 @@ def build_optimizer(groups: list[dict[str, Any]], settings: Mapping[str, Any]) -
     """
     return torch.optim.AdamW(
         groups,
-        lr=settings["new_lr"],  # every group has its own; schedules with a lowest rate compare it with this
-        betas=tuple(settings["betas"]),
-        eps=settings["eps"],
+        lr=settings.new_lr,  # every group has its own; schedules with a lowest rate compare it with this
+        betas=settings.betas,
+        eps=settings.eps,
         fused=True,
     )
 
 
 def build_scheduler(
-    optimizer: torch.optim.Optimizer, settings: Mapping[str, Any], steps_per_epoch: int, total_steps: int
+    optimizer: torch.optim.Optimizer, settings: SchedulerConfig, steps_per_epoch: int, total_steps: int
 ) -> torch.optim.lr_scheduler.LRScheduler:
     """A learning rate schedule that steps once an optimiser step.
 
@@ -89,24 +91,24 @@ def build_scheduler(
     Raises:
         ValueError: transformers knows no schedule of that name, or it does not take or lacks an option.
     """
-    warmup = settings["warmup_steps"]
-    if settings["type"] == "milestones":
+    warmup = settings.warmup_steps
+    if settings.type == "milestones":
 
         def factor(step: int) -> float:
-            passed = sum(step >= m * steps_per_epoch for m in settings["milestones"])
-            return settings["gamma"] ** passed * min(1.0, (step + 1) / (warmup + 1))
+            passed = sum(step >= m * steps_per_epoch for m in settings.milestones)
+            return settings.gamma**passed * min(1.0, (step + 1) / (warmup + 1))
 
         return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
     from transformers import SchedulerType, get_scheduler  # slow to import, and only some runs need it
 
     names = [kind.value for kind in SchedulerType if kind.value not in NOT_BY_STEPS]
-    if settings["type"] not in names:
-        raise ValueError(f"lr_scheduler.type is {settings['type']!r}; known: milestones, {', '.join(names)}")
+    if settings.type not in names:
+        raise ValueError(f"lr_scheduler.type is {settings.type!r}; known: milestones, {', '.join(names)}")
     try:
         return get_scheduler(
-            settings["type"], optimizer, warmup, total_steps, scheduler_specific_kwargs=settings["options"]
+            settings.type, optimizer, warmup, total_steps, scheduler_specific_kwargs=settings.options
         )
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"lr_scheduler.type {settings['type']!r} does not go with options {settings['options']}: {error}"
+            f"lr_scheduler.type {settings.type!r} does not go with options {settings.options}: {error}"
         ) from error

@@ -11,7 +11,7 @@ import torch
 
 from trainer.checkpoints import list_checkpoints, read_checkpoint, read_newest
 from trainer.sharded import restore
-from utils.config import resolve_path
+from utils.config import as_dict, resolve_path
 
 if TYPE_CHECKING:
     from trainer.trainer import Trainer
@@ -25,7 +25,7 @@ SETTINGS_OF_A_GROUP = ("lr", "initial_lr", "weight_decay", "betas", "eps")
 def collect_state(trainer: "Trainer") -> dict[str, Any]:
     """Everything that a later process needs to go on as if never interrupted. Every rank has to take part."""
     return {
-        "arch": trainer.config["arch"]["type"],
+        "arch": trainer.config.arch.type,
         "epoch": trainer.epoch,
         "loader": trainer.train_loader.state_dict(),
         "global_step": trainer.global_step,
@@ -36,7 +36,7 @@ def collect_state(trainer: "Trainer") -> dict[str, Any]:
         "scaler": trainer.scaler.state_dict(),
         "random_states": trainer.context.gather_objects(random_state(trainer.context.device)),
         "world_size": trainer.context.world_size,
-        "config": dict(trainer.config),
+        "config": as_dict(trainer.config),
     }
 
 
@@ -64,7 +64,7 @@ def resume(trainer: "Trainer", source: str) -> Path | None:
     _position_schedule(trainer)
     where = f"epoch {trainer.epoch}, joint step {trainer.train_loader.step}; step {trainer.global_step}"
     logger.info("resumed from %s: %s", path, where)
-    for line in changes(state["config"], trainer.config):
+    for line in changes(state["config"], as_dict(trainer.config)):
         logger.info("set differently from the checkpoint: %s", line)
     return path
 

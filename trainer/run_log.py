@@ -15,8 +15,9 @@ from typing import Any
 import torch
 
 from trainer.boards import Boards
-from utils.config import REPOSITORY
+from utils.config import REPOSITORY, as_dict
 from utils.files import RunWriteError, write_text
+from utils.schema import PretrainingConfig
 
 
 def setup_logging(run_dir: Path | None, is_main: bool) -> None:
@@ -45,7 +46,7 @@ class RunLog:
     What an interrupted run wrote after `global_step`, where this one goes on, is forgotten.
     """
 
-    def __init__(self, run_dir: Path, config: Mapping[str, Any], global_step: int):
+    def __init__(self, run_dir: Path, config: PretrainingConfig, global_step: int):
         self.path = run_dir / "metrics.jsonl"
         self._drop_after(global_step)
         self.boards = Boards(run_dir, config, global_step)
@@ -76,9 +77,9 @@ class RunLog:
         self.boards.close()
 
 
-def write_settings(run_dir: Path, config: Mapping[str, Any]) -> None:
+def write_settings(run_dir: Path, config: PretrainingConfig) -> None:
     """Save the resolved config, and the command, commit, versions and machine that it runs with."""
-    write_text(json.dumps(config, indent=2) + "\n", run_dir / "config.json", RunWriteError)
+    write_text(json.dumps(as_dict(config), indent=2) + "\n", run_dir / "config.json", RunWriteError)
     write_text(json.dumps(environment(), indent=2) + "\n", run_dir / "environment.json", RunWriteError)
 
 

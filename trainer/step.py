@@ -12,9 +12,10 @@ from model import ModelOutput
 from model.loss import sort_loss
 from model.text_encoder import cut_to_longest
 from trainer.engine import DataParallel, FullyShardedDataParallel
-from trainer.gather import check_gather, contrastive_loss
+from trainer.gather import contrastive_loss
 from trainer.precision import Precision
 from utils.processes import DistContext
+from utils.schema import PretrainingConfig
 
 # What the model reads of a batch, beside the texts.
 VIDEO_INPUTS = ("video", "keep_ind", "valid_frames")
@@ -46,15 +47,12 @@ class TrainStep:
         scaler: torch.amp.GradScaler,
         precision: Precision,
         context: DistContext,
-        config: Mapping[str, Any],
+        config: PretrainingConfig,
     ):
         self.engine, self.context, self.precision = engine, context, precision
         self.optimizer, self.scheduler, self.scaler = optimizer, scheduler, scaler
-        self.loss, self.max_grad_norm = config["loss"], config["optimizer"]["max_grad_norm"]
-        check_gather(self.loss["gather"])
-        self.parts = config["trainer"]["accumulate"]
-        if not isinstance(self.parts, int) or self.parts < 1:
-            raise ValueError(f"trainer.accumulate is {self.parts!r}; it must be a whole number from 1 on")
+        self.loss, self.max_grad_norm = config.loss, config.optimizer.max_grad_norm
+        self.parts = config.trainer.accumulate
 
     def __call__(self, batch: Mapping[str, Any]) -> tuple[dict[str, Tensor], Tensor]:
         """Train on this rank's batch, which is on the device.
@@ -107,10 +105,10 @@ class TrainStep:
         return losses
 
     def _contrastive(self, video: Tensor, text: Tensor) -> Tensor:
-        return contrastive_loss(video, text, self.loss["temperature"], self.loss["gather"])
+        return contrastive_loss(video, text, self.loss.temperature, self.loss.gather)
 
     def _sorting(self, output: ModelOutput) -> Tensor:
-        return sort_loss(output.order_logits.float(), self.loss["sort_weight"])
+        return sort_loss(output.order_logits.float(), self.loss.sort_weight)
 
 
 def to_device(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:

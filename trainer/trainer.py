@@ -33,12 +33,10 @@ from trainer.sharded import save_sharded
 from trainer.signals import LateSum, Stopped, StopSignal
 from trainer.step import TrainStep, to_device
 from trainer.validation import validate
-from utils.config import check_counts
 from utils.processes import DistContext
+from utils.schema import PretrainingConfig
 
 logger = logging.getLogger(__name__)
-
-COUNTS, COUNTS_OR_NULL = ("epochs", "validate_every"), ("max_steps", "save_every_steps", "keep_last")
 
 
 class Trainer:
@@ -58,42 +56,42 @@ class Trainer:
 
     def __init__(
         self,
-        config: Mapping[str, Any],
+        config: PretrainingConfig,
         model: nn.Module,
         train_loader: JointLoader,
         val_loaders: Mapping[str, Any],
         run_dir: Path,
         context: DistContext,
     ):
-        check_counts(config["trainer"], "trainer", COUNTS, COUNTS_OR_NULL)
         self.config, self.context, self.run_dir = config, context, run_dir
         self.train_loader, self.val_loaders = train_loader, val_loaders
-        self.precision = choose_precision(config["trainer"]["precision"], context.device)
+        self.precision = choose_precision(config.trainer.precision, context.device)
         self.engine = build_engine(
-            config["trainer"]["engine"],
+            config.trainer.engine,
             model,
             context,
             self.precision,
-            config["arch"]["compile"],
-            **config["trainer"]["fsdp"],
+            config.arch.compile,
+            blocks_per_unit=config.trainer.fsdp.blocks_per_unit,
+            reshard_after_forward=config.trainer.fsdp.reshard_after_forward,
         )
         self.model = self.engine.model
-        self.epochs = config["trainer"]["epochs"]
+        self.epochs = config.trainer.epochs
         self.steps_per_epoch = train_loader.steps * len(train_loader.loaders)
         self.epoch = self.global_step = 0
         self.total_steps = self.steps_with(self.epochs * self.steps_per_epoch)
-        groups = parameter_groups(self.model, is_new_parameter, config["optimizer"])
+        groups = parameter_groups(self.model, is_new_parameter, config.optimizer)
         logger.info("trained parameters, by group:\n%s", describe_groups(groups))
-        self.optimizer = build_optimizer(groups, config["optimizer"])
+        self.optimizer = build_optimizer(groups, config.optimizer)
         self.scheduler = build_scheduler(
-            self.optimizer, config["lr_scheduler"], self.steps_per_epoch, self.total_steps
+            self.optimizer, config.lr_scheduler, self.steps_per_epoch, self.total_steps
         )
         self.scaler = self.precision.scaler()
         self.train_step = TrainStep(
             self.engine, self.optimizer, self.scheduler, self.scaler, self.precision, context, config
         )
-        self.unreadable = UnreadableCounter(config["data"]["max_unreadable"])
-        self.monitor = Monitor(config["trainer"]["monitor"], run_dir)
+        self.unreadable = UnreadableCounter(config.data.max_unreadable)
+        self.monitor = Monitor(config.trainer.monitor, run_dir)
         self.stop, self.late_sum = StopSignal(), LateSum(context)
         self.run_log: RunLog | None = None
         self.lasting_set_aside = False  # whether `_set_lasting_aside` has been at work
@@ -135,7 +133,7 @@ class Trainer:
 
         A run ends between two joint steps, as checkpoints are: `max_steps` is rounded up to that.
         """
-        most = self.config["trainer"]["max_steps"]
+        most = self.config.trainer.max_steps
         if most is not None:
             sets = len(self.train_loader.loaders)
             left = min(left, math.ceil(max(0, most - self.global_step) / sets) * sets)
@@ -143,7 +141,7 @@ class Trainer:
 
     def _log_plan(self) -> None:
         """Say what a person may not expect of the run's length."""
-        most, done = self.config["trainer"]["max_steps"], None
+        most, done = self.config.trainer.max_steps, None
         if self.epoch >= self.epochs:
             done = f"{self.epoch} epochs are done and trainer.epochs is {self.epochs}"
         elif self.global_step >= self.total_steps:
@@ -173,7 +171,7 @@ class Trainer:
                 self.global_step += 1
                 meter.add(self.global_step, self.train_loader.names[i], batch, losses, grad_norm, rates)
                 bar.update()
-                if time.monotonic() - last_log >= self.config["trainer"]["log_every_s"]:
+                if time.monotonic() - last_log >= self.config.trainer.log_every_s:
                     last_log = time.monotonic()
                     self._log(meter, bar)
                 if i == len(self.train_loader.loaders) - 1:
@@ -199,7 +197,7 @@ class Trainer:
         counter = self.unreadable
         stop, *pooled = self.late_sum([self.stop.received, counter.read, counter.failed])
         counter.judge(*pooled)
-        every = self.config["trainer"]["save_every_steps"]
+        every = self.config.trainer.save_every_steps
         passed = every and self.global_step % every < len(self.train_loader.loaders)
         if stop or (passed and len(self.train_loader) > 0):
             self._log(meter, bar)  # looks at the losses first: a checkpoint after a NaN would be worthless
@@ -229,12 +227,12 @@ class Trainer:
     def _validation_is_due(self) -> bool:
         if self.global_step >= self.total_steps:
             return True
-        return self.train_loader.step == 0 and self.epoch % self.config["trainer"]["validate_every"] == 0
+        return self.train_loader.step == 0 and self.epoch % self.config.trainer.validate_every == 0
 
     def _validation_is_missing(self) -> bool:
         """Whether to validate before training: at the start, or where the run ended in its validation."""
         if self.global_step == 0:
-            return self.config["trainer"]["validate_at_start"]
+            return self.config.trainer.validate_at_start
         done = self.run_log.has("validation", self.global_step) if self.context.is_main else None
         return self._validation_is_due() and not self.context.broadcast_object(done)
 
@@ -284,7 +282,7 @@ class Trainer:
         elif self.context.is_main:
             save_atomically(state, self._checkpoint)
         if self.context.is_main:
-            remove_old(self.run_dir, self.config["trainer"]["keep_last"])
+            remove_old(self.run_dir, self.config.trainer.keep_last)
         self.context.barrier()
 
     @property

@@ -1,46 +1,101 @@
-"""Configs: defaults, then a JSON file, then the command line. Unknown keys are errors."""
+"""Typed configs: a dataclass says the keys, a JSON file and `--set key=value` fill them.
 
+The dataclasses are in utils/schema.py. What does not fit them is a ConfigError that names the key.
+"""
+
+import contextlib
 import difflib
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from copy import deepcopy
+import sys
+import types
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-PRETRAINING_DEFAULTS = REPOSITORY / "configs" / "base.json"
+PYTHON_WORDS = {"None": None, "True": True, "False": False}  # as people write them on the command line
+TYPE_NAMES = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    types.NoneType: "null",
+    dict: "an object of keys and values",
+}
 
-Config = dict[str, Any]
+UNFIT = object()  # no value at all
+
+T = TypeVar("T")
 
 
 class ConfigError(ValueError):
     """A config file or an override that cannot be used; the message names the key and what to do."""
 
 
-def load_config(
-    path: str | Path, overrides: Iterable[str] = (), defaults: str | Path = PRETRAINING_DEFAULTS
-) -> Config:
-    """Read a config: `defaults`, with the values of `path` put over them, then each "key.path=value".
+@dataclass(frozen=True)
+class Limit:
+    """Narrows a type: Annotated[int, Limit("a whole number from 1 on", lambda n: n >= 1)]."""
+
+    words: str
+    holds: Callable[[Any], bool]
+
+
+def key(default: Any, meaning: str) -> Any:
+    """A key of a config's dataclass; MISSING as the default makes it one that a config must give."""
+    about = {"meaning": meaning}
+    if isinstance(default, list | dict):
+        return field(default_factory=default.copy, metadata=about)
+    return field(default=default, metadata=about)
+
+
+def load_config(kind: type[T], path: str | Path, overrides: Iterable[str] = ()) -> T:
+    """Read a config: the defaults of `kind`, with the values of a file put over them, then each override.
 
     Args:
+        kind: a dataclass of utils/schema.py.
         path: a JSON file. Objects merge key by key with the defaults; lists and plain values replace theirs.
-        overrides: "trainer.epochs=3", "data.train.0.root=/disk/yt"; the value is JSON, or else a string.
-        defaults: the JSON file that holds every known key.
+        overrides: "trainer.epochs=3", "data.train.0.root=/disk/yt". The value is JSON; Python's None, True,
+            False and .5 are understood, too, and texts need no quotes.
 
     Raises:
         FileNotFoundError: no such file.
-        ConfigError: not valid JSON, or an unknown key (the nearest known one is named).
+        ConfigError: not valid JSON, an unknown key (the nearest known one is named), a missing one, or a
+            value of another type than the key's.
     """
-    known = read_json(defaults)
-    config = deepcopy(known)
-    _merge(config, read_json(resolve_path(path)), known, where=str(path))
+    try:
+        config: Any = _convert(read_json(resolve_path(path)), kind, "")
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
     for override in overrides:
-        _override(config, override, known)
+        name, equals, text = override.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {override!r} has no '='; write --set key.path=value")
+        try:
+            config = _set(config, kind, name.split("."), text, "")
+        except ConfigError as error:
+            raise ConfigError(f"--set {override}: {error}") from error
+    check = getattr(config, "check", None)
+    if check is not None:
+        check()
     return config
 
 
+def as_dict(node: Any) -> Any:
+    """A config as plain containers, as JSON has them; null options of data sets are left out."""
+    if is_dataclass(node):
+        sparse = getattr(node, "sparse", False)
+        values = {each.name: as_dict(getattr(node, each.name)) for each in fields(node)}
+        return {name: value for name, value in values.items() if not (sparse and value is None)}
+    if isinstance(node, Mapping):
+        return {name: as_dict(value) for name, value in node.items()}
+    if isinstance(node, list | tuple):
+        return [as_dict(value) for value in node]
+    return node
+
+
 def resolve_path(path: str | Path) -> Path:
-    """A path as given when it exists from the current directory, else relative to the repository's root.
+    """Where to read: a path as given if it exists from the current directory, else from the repository.
 
     So every command works from any directory, with the same config.
     """
@@ -48,6 +103,11 @@ def resolve_path(path: str | Path) -> Path:
     if path.is_absolute() or path.exists():
         return path
     return REPOSITORY / path
+
+
+def output_path(path: str | Path) -> Path:
+    """Where to write: a relative path is one from the current directory, whatever exists elsewhere."""
+    return Path(path).expanduser().absolute()
 
 
 def read_json(path: str | Path) -> Any:
@@ -58,91 +118,172 @@ def read_json(path: str | Path) -> Any:
             f"no config file {path}; those of the repository are in {REPOSITORY / 'configs'}"
         )
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_without_repetitions)
     except json.JSONDecodeError as error:
-        raise ConfigError(f"{path} is not valid JSON: line {error.lineno}: {error.msg}") from error
+        raise ConfigError(f"not valid JSON: line {error.lineno}: {error.msg}") from error
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise ConfigError(f"not valid JSON: {error}") from error
 
 
-def check_counts(
-    section: Mapping[str, Any], name: str, keys: Iterable[str], or_null: Iterable[str] = ()
-) -> None:
-    """ConfigError unless these keys of a section hold whole numbers from 1 on; `or_null` may be null."""
-    for key in (*keys, *or_null):
-        value = section[key]
-        if value is None and key in or_null:
-            continue
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            null = " or null" if key in or_null else ""
-            raise ConfigError(f"{name}.{key} is {value!r}; it must be a whole number from 1 on{null}")
-
-
-def nearest_key(key: str, known: Iterable[str]) -> str:
-    """Words for an error message: the known key most like `key`, or all of them when none is alike."""
+def nearest_key(name: str, known: Iterable[str]) -> str:
+    """Words for an error message: the known key most like `name`, or all of them when none is alike."""
     known = list(known)
-    close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(known)}"
 
 
-def _merge(config: Config, values: Any, known: Mapping[str, Any], where: str, prefix: str = "") -> None:
+def annotations(kind: type) -> dict[str, Any]:
+    """The keys of a config's dataclass and their types."""
+    hints = get_type_hints(kind, include_extras=True)
+    return {each.name: hints[each.name] for each in fields(kind)}
+
+
+def type_words(kind: Any) -> str:
+    """A type for people: "a whole number from 1 on or null"."""
+    origin, members = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return members[1].words
+    if origin in (Union, types.UnionType):
+        return ", or ".join(map(type_words, members))
+    if origin is Literal:
+        return f"one of {', '.join(members)}" if len(members) > 1 else members[0]
+    if origin is list:
+        return f"a list, each item {type_words(members[0])}"
+    if origin is tuple:
+        return f"a list of {len(members)}, each {type_words(members[0])}"
+    return TYPE_NAMES[dict if is_dataclass(kind) else origin or kind]
+
+
+def _convert(value: Any, kind: Any, name: str, base: Any = None) -> Any:
+    """`value`, as JSON has it, as an instance of the type `kind`; `name` is the key's, for errors.
+
+    base: where `kind` is a dataclass, an instance whose values stand for the keys that are not given.
+    """
+    plain, limit = get_args(kind) if get_origin(kind) is Annotated else (kind, None)
+    converted = _fit(value, plain, name, base)
+    if converted is UNFIT or (limit is not None and not limit.holds(converted)):
+        raise ConfigError(f"{name} is {_shown(value)}; it must be {type_words(kind)}")
+    return converted
+
+
+def _fit(value: Any, kind: Any, name: str, base: Any) -> Any:
+    """As `_convert`, without a limit; UNFIT where the value as a whole is of another type."""
+    origin, members = get_origin(kind), get_args(kind)
+    if is_dataclass(kind):
+        return _fill(value, kind, name, base)
+    if origin in (Union, types.UnionType):
+        for member in members:
+            with contextlib.suppress(ConfigError):
+                return _convert(value, member, name)
+        return UNFIT
+    if origin is Literal:
+        return value if isinstance(value, str) and value in members else UNFIT
+    if origin is list and isinstance(value, list):
+        return [_convert(item, members[0], f"{name}.{i}") for i, item in enumerate(value)]
+    if origin is tuple and isinstance(value, list) and len(value) == len(members):
+        return tuple(_convert(item, members[i], f"{name}.{i}") for i, item in enumerate(value))
+    if origin is dict and isinstance(value, Mapping):
+        return {k: _convert(item, members[1], f"{name}.{k}") for k, item in value.items()}
+    if kind is Any:
+        return value
+    if isinstance(value, bool):  # which Python counts among the numbers
+        return value if kind is bool else UNFIT
+    if kind is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if kind is float and isinstance(value, int | float):
+        return float(value) if abs(value) <= sys.float_info.max else UNFIT  # also refuses NaN
+    return value if origin is None and isinstance(value, kind) else UNFIT
+
+
+def _fill(values: Any, kind: Any, name: str, base: Any) -> Any:
+    """An instance of a dataclass from the keys given, and for the others the values of `base` or defaults."""
     if not isinstance(values, Mapping):
-        raise ConfigError(
-            f"{where}: {prefix.rstrip('.') or 'the whole file'} must be an object of keys and values"
-        )
-    for key, value in values.items():
-        if key not in known:
-            raise ConfigError(f"{where}: unknown key {prefix + key!r}; {nearest_key(key, known)}")
-        if isinstance(known[key], Mapping) and known[key]:
-            _merge(config[key], value, known[key], where, f"{prefix}{key}.")
-        else:
-            config[key] = value
+        raise ConfigError(f"{name or 'the whole file'} must be an object of keys and values")
+    known, prefix = annotations(kind), f"{name}." if name else ""
+    given = {}
+    for each, value in values.items():
+        if each not in known:
+            raise ConfigError(_unknown(kind, each, prefix))
+        before = _default(kind, each) if base is None else getattr(base, each)
+        given[each] = _convert(value, known[each], prefix + each, None if before is MISSING else before)
+    if base is not None:
+        return replace(base, **given)
+    for each in known:
+        if each not in given and _default(kind, each) is MISSING:
+            raise ConfigError(f"{prefix + each!r} is missing: {_meaning(kind, each)}")
+    return kind(**given)
 
 
-def _override(config: Config, override: str, known: Mapping[str, Any]) -> None:
-    name, equals, text = override.partition("=")
-    if not equals:
-        raise ConfigError(f"--set {override!r} has no '='; write --set key.path=value")
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError:
-        value = text
-    *parents, last = name.split(".")
-    node: Any = config
-    for depth, key in enumerate(parents):
-        node = _step_into(node, key, ".".join(parents[:depth]))
-    if isinstance(node, Sequence) and not isinstance(node, str):
-        node[_list_index(node, last, name)] = value
-    elif isinstance(node, dict):
-        _merge_one(node, last, value, known, parents, name)
-    else:
-        raise ConfigError(f"--set {name}: {'.'.join(parents)} is a plain value and has no keys")
-
-
-def _merge_one(
-    node: Config, last: str, value: Any, known: Mapping[str, Any], parents: list[str], name: str
-) -> None:
-    """Set one key of `node`. Keys inside lists (the data sets) are checked by whoever reads them."""
-    schema: Any = known
-    for key in parents:
-        schema = schema.get(key) if isinstance(schema, Mapping) else None
-    if isinstance(schema, Mapping) and schema:
-        prefix = "".join(f"{key}." for key in parents)
-        _merge(node, {last: value}, schema, f"--set {name}", prefix)
-    else:
-        node[last] = value
-
-
-def _step_into(node: Any, key: str, where: str) -> Any:
+def _set(node: Any, kind: Any, path: list[str], text: str, name: str) -> Any:
+    """`node`, of the type `kind`, with what `path` leads to in it replaced by the text of a command line."""
+    if not path:
+        return _from_text(text, kind, name, node)
+    if get_origin(kind) is Annotated:
+        kind, limit = get_args(kind)
+        changed = _set(node, kind, path, text, name)
+        if not limit.holds(changed):
+            raise ConfigError(f"{name} is {_shown(as_dict(changed))}; it must be {limit.words}")
+        return changed
+    first, *rest = path
+    inner = f"{name}.{first}" if name else first
+    if is_dataclass(kind):
+        known = annotations(kind)  # type: ignore[arg-type]
+        if first not in known:
+            raise ConfigError(_unknown(kind, first, f"{name}." if name else ""))
+        return replace(node, **{first: _set(getattr(node, first), known[first], rest, text, inner)})
     if isinstance(node, list):
-        return node[_list_index(node, key, where)]
-    if not isinstance(node, Mapping):
-        raise ConfigError(f"--set: {where} is a plain value and has no key {key!r}")
-    if key not in node:
-        prefix = f"{where}." if where else ""
-        raise ConfigError(f"--set: unknown key {prefix + key!r}; {nearest_key(key, node)}")
-    return node[key]
+        if not first.isdecimal() or int(first) >= len(node):
+            raise ConfigError(f"{name} is a list of {len(node)}; write a number below that, not {first!r}")
+        items, place = list(node), int(first)
+        items[place] = _set(items[place], get_args(kind)[0], rest, text, inner)
+        return items
+    if isinstance(node, Mapping):
+        item_kind = get_args(kind)[1] if get_origin(kind) is dict else Any
+        return {**node, first: _set(node.get(first, {}), item_kind, rest, text, inner)}
+    raise ConfigError(f"{name} is a plain value and has no key {first!r}")
 
 
-def _list_index(items: Sequence[Any], key: str, where: str) -> int:
-    if not key.isdigit() or int(key) >= len(items):
-        raise ConfigError(f"--set: {where} is a list of {len(items)}; write a number below that, not {key!r}")
-    return int(key)
+def _from_text(text: str, kind: Any, name: str, before: Any) -> Any:
+    """The value of an override; a number stands for the text that it is where a text is wanted."""
+    try:
+        value: Any = json.loads(text, object_pairs_hook=_without_repetitions)
+    except (json.JSONDecodeError, RecursionError):
+        value = PYTHON_WORDS.get(text, text)
+        with contextlib.suppress(ValueError):
+            value = float(text)  # such as .0001, which is no JSON
+    try:
+        return _convert(value, kind, name, before)
+    except ConfigError:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            with contextlib.suppress(ConfigError):
+                return _convert(text, kind, name)
+        raise
+
+
+def _default(kind: Any, name: str) -> Any:
+    """The default of a key; MISSING where there is none."""
+    found = next(each for each in fields(kind) if each.name == name)
+    return found.default_factory() if found.default_factory is not MISSING else found.default
+
+
+def _meaning(kind: Any, name: str) -> str:
+    return next(each.metadata.get("meaning", "") for each in fields(kind) if each.name == name)
+
+
+def _unknown(kind: Any, name: str, prefix: str) -> str:
+    hint = getattr(kind, "elsewhere", {}).get(name) or nearest_key(name, annotations(kind))
+    return f"unknown key {prefix + name!r}; {hint}"
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 100 else f"{text[:99]}…"
+
+
+def _without_repetitions(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ConfigError(f"the key {name!r} is given twice")
+        found[name] = value
+    return found

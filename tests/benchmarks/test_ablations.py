@@ -6,12 +6,13 @@ import pytest
 
 from benchmarks import ablations
 from utils.config import REPOSITORY, load_config
+from utils.schema import PretrainingConfig
 
 
 @pytest.mark.parametrize("name", ablations.ABLATIONS)
 def test_each_ablation_changes_what_it_says(name):
-    demo = load_config(REPOSITORY / "configs/demo.json")
-    changed = load_config(REPOSITORY / "configs/demo.json", ablations.ABLATIONS[name])
+    demo = load_config(PretrainingConfig, REPOSITORY / "configs/demo.json")
+    changed = load_config(PretrainingConfig, REPOSITORY / "configs/demo.json", ablations.ABLATIONS[name])
     assert (changed == demo) == (name == "as the demo is")
 
 

@@ -100,7 +100,7 @@ def test_end_to_end(run):
 def test_end_to_end_says_that_the_training_failed(tmp_path):
     run = end_to_end.Run("340x256", ["trainer.device=cpu", "data.reader=none"], tmp_path)
     with pytest.raises(RuntimeError, match="the training ended with status 1; its messages"):
-        next(end_to_end.results("configs/base.json", [run]))
+        next(end_to_end.results("configs/demo.json", [run]))
 
 
 def test_rates_leave_the_warm_up_out(tmp_path):

@@ -207,7 +207,7 @@ def test_missing_data_say_where_they_come_from(tmp_path, checkpoint, capsys):
         (["--set", "prompt=x"], "did you mean 'prompts'?"),
         (["--set", "data.cut=jsfuson"], "jsfuson"),
         (["--set", "data.cutt=x"], "cutt"),
-        (["--set", "data.reader=pyav"], "reader cannot be set in data"),
+        (["--set", "data.reader=pyav"], "unknown key 'data.reader'; it is a key of the config itself"),
         (["--set", "data.type=msrvt"], "did you mean 'msrvtt'?"),
         (["-s", "0"], "at least 1"),
         (["--set", 'prompts=["a person"]'], "where the class goes"),

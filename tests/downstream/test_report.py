@@ -7,13 +7,11 @@ from data_loader.failures import Failure
 from downstream.options import CONFIGS
 from downstream.report import Evaluation, Measurement, evaluation_table, paper_tables
 from utils.config import load_config
-from utils.evaluation_config import EvaluationConfig
+from utils.schema import EvaluationConfig
 
 
 def config(name: str, *overrides: str) -> EvaluationConfig:
-    return EvaluationConfig(
-        **load_config(CONFIGS / f"{name}.json", overrides, defaults=CONFIGS / "base.json")
-    )
+    return load_config(EvaluationConfig, CONFIGS / f"{name}.json", overrides)
 
 
 def published(found: EvaluationConfig, arch: str) -> dict:
@@ -33,7 +31,7 @@ def retrieval(r1: float, arch: str, missing: Sequence[Failure] = ()) -> Evaluati
 def test_every_config_is_complete_and_names_no_unknown_key():
     names = sorted(path.stem for path in CONFIGS.glob("*.json"))
     assert {"msrvtt", "didemo", "lsmdc", "hmdb51", "ucf101", "k400", "ssv2_mc"} <= set(names)
-    for name in set(names) - {"base"}:
+    for name in names:
         found = config(name)
         assert found.name == name and found.source
 

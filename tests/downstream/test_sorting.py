@@ -12,6 +12,7 @@ from data_loader.demo import generate
 from downstream import sorting
 from model.build import build_model
 from utils.config import REPOSITORY, load_config
+from utils.schema import PretrainingConfig
 
 from .launch import torchrun
 
@@ -38,10 +39,10 @@ def arguments(settings, checkpoint, *more: object) -> list[str]:
 @torch.no_grad()
 def plain_share(settings, checkpoint) -> tuple[float, int]:
     """Transcripts put in order with their own video, in percent, and how many there are."""
-    config = load_config("configs/demo.json", settings)
-    model = build_model(config["arch"], starting_weights=False).eval()
+    config = load_config(PretrainingConfig, "configs/demo.json", settings)
+    model = build_model(config.arch, starting_weights=False).eval()
     model.load_state_dict(torch.load(checkpoint, weights_only=True)["state_dict"])
-    loader = build_val_loader(config["data"]["val"][0], config, model, sorting.join_processes("cpu"))
+    loader = build_val_loader(config.data.val[0], config, model, sorting.join_processes("cpu"))
     logits = torch.cat([model(batch).order_logits for batch in loader if len(batch["index"]) > 1])
     right = (logits.argmax(-1) == torch.arange(logits.shape[1])).all(1)
     return 100 * right.double().mean().item(), len(right)

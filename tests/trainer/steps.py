@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,11 @@ from trainer.precision import Precision
 from trainer.sharded import restore, save_sharded
 from trainer.step import TrainStep
 from utils.processes import DistContext, leaving_group, setup
+from utils.schema import LossConfig, OptimizerConfig, PretrainingConfig, SchedulerConfig, TrainerConfig
 
 BATCH = 8
-OPTIMIZER = {"new_lr": 1e-3, "clip_lr": 1e-3, "weight_decay": 0.05, "betas": [0.9, 0.999], "eps": 1e-6}
-SCHEDULE = {"type": "milestones", "milestones": [], "gamma": 0.1, "warmup_steps": 1, "options": {}}
+OPTIMIZER = OptimizerConfig(new_lr=1e-3, clip_lr=1e-3)
+SCHEDULE = SchedulerConfig(milestones=[], warmup_steps=1)
 
 
 def batch_of(context: DistContext, seed: int, texts: int) -> dict[str, torch.Tensor]:
@@ -83,11 +85,11 @@ def run_case(
     optimizer = build_optimizer(parameter_groups(spread.model, is_new_parameter, OPTIMIZER), OPTIMIZER)
     scheduler = build_scheduler(optimizer, SCHEDULE, steps_per_epoch=4, total_steps=4)
     scaler = torch.amp.GradScaler(context.device.type, enabled=scaled)
-    config = {
-        "loss": {"gather": gather, "temperature": 0.05, "sort_weight": 2.0},
-        "optimizer": {"max_grad_norm": max_norm},
-        "trainer": {"accumulate": accumulate},
-    }
+    config = PretrainingConfig(
+        loss=LossConfig(gather=gather),
+        optimizer=replace(OPTIMIZER, max_grad_norm=max_norm),
+        trainer=TrainerConfig(accumulate=accumulate),
+    )
     step = TrainStep(spread, optimizer, scheduler, scaler, precision, context, config)
     if validate:  # ranks need not call the model equally often; the training that follows must not notice
         with spread.whole(), torch.inference_mode():

@@ -6,8 +6,9 @@ from transformers import SchedulerType
 
 from model import create_model, is_new_parameter
 from trainer.optim import NOT_BY_STEPS, build_optimizer, build_scheduler, describe_groups, parameter_groups
+from utils.schema import OptimizerConfig, SchedulerConfig
 
-SETTINGS = {"new_lr": 1e-4, "clip_lr": 1e-7, "weight_decay": 0.05, "betas": [0.9, 0.999], "eps": 1e-6}
+SETTINGS = OptimizerConfig()
 
 
 def test_each_trained_parameter_is_in_the_group_of_the_official_rule():
@@ -40,9 +41,8 @@ def test_description_counts_every_trained_parameter():
 
 def frozen_run(settings: dict, steps: int) -> list[float]:
     """The learning rate at each of `steps` steps, 10 steps an epoch."""
-    settings = {"options": {}, **settings}
     optimizer = build_optimizer([{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": 1.0}], SETTINGS)
-    scheduler = build_scheduler(optimizer, settings, steps_per_epoch=10, total_steps=steps)
+    scheduler = build_scheduler(optimizer, SchedulerConfig(**settings), steps_per_epoch=10, total_steps=steps)
     rates = []
     for _ in range(steps):
         rates.append(scheduler.get_last_lr()[0])

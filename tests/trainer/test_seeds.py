@@ -7,6 +7,7 @@ from data_loader.build import build_loaders
 from model import create_model
 from utils.config import load_config
 from utils.processes import DistContext
+from utils.schema import PretrainingConfig
 
 
 @pytest.fixture
@@ -16,7 +17,7 @@ def draws(arguments):
 
     def draw(seed: int = 0, workers: int = 0, ranks: int = 2, epochs: int = 2) -> dict:
         _, path, *sets = arguments(seed=seed, data__num_workers=workers)
-        config = load_config(path, sets[1::2])
+        config = load_config(PretrainingConfig, path, sets[1::2])
         drawn = {}
         for rank in range(ranks):
             context = DistContext(rank, ranks, rank, torch.device("cpu"))

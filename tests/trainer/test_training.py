@@ -41,22 +41,26 @@ def test_a_new_run_does_not_overwrite_an_old_one(undisturbed, arguments, capsys)
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("trainer__precision", "fp8", "bf16, fp16 or fp32"),
+        ("trainer__precision", "fp8", "one of bf16, fp16, fp32"),
         ("trainer__precision", "fp16", "needs a GPU"),
         ("arch__start_from", "/nowhere.pth", "nowhere"),
         ("loss__gather", "some", "gather"),
         ("trainer__engine", "deepspeed", "ddp, fsdp"),
-        ("trainer__fsdp__blocks_per_unit", 0, "trainer.fsdp.blocks_per_unit is 0"),
+        (
+            "trainer__fsdp__blocks_per_unit",
+            0,
+            "trainer.fsdp.blocks_per_unit is 0; it must be a whole number from 1 on",
+        ),
         ("trainer__fsdp__reshard_after_forward", "no", "must be true or false"),
         ("trainer__accumulate", 0, "from 1 on"),
         ("trainer__monitor", "val_loss", "monitor"),
         ("trainer__keep_last", 0, "trainer.keep_last is 0"),
         ("trainer__validate_every", 0, "trainer.validate_every is 0"),
-        ("trainer__epochs", None, "trainer.epochs is None; it must be a whole number from 1 on"),
-        ("trainer__timeout_s", "10 min", "trainer.timeout_s is '10 min'; it must be a number of seconds"),
+        ("trainer__epochs", None, "trainer.epochs is null; it must be a whole number from 1 on"),
+        ("trainer__timeout_s", "10 min", 'trainer.timeout_s is "10 min"; it must be a number above 0'),
         ("trainer__device", "tpu9", "none of cpu, cuda"),
-        ("data__train", [], "data.train needs sets"),
-        ("data__val", [{"root": "x"}], "data.val needs sets that each name a type"),
+        ("data__train", [], "data.train is []; it must be a list of one set or more"),
+        ("data__val", [{"root": "x"}], "'data.val.0.type' is missing"),
         (
             "data__val",
             [{"type": "webvid", "root": "/nowhere"}],
@@ -65,7 +69,7 @@ def test_a_new_run_does_not_overwrite_an_old_one(undisturbed, arguments, capsys)
         (
             "data__train.1.format",
             "tar",
-            "data.train.1, of type webvid: data set 'webvid' has no format",
+            'data.train.1.format is "tar"; it must be one of files, webdataset, or null',
         ),
     ],
 )
@@ -82,7 +86,7 @@ def test_values_that_cannot_be_used_are_named_before_training(
 def test_a_reader_that_does_not_exist_is_named_before_anything_is_built(arguments, tmp_path, capsys, key):
     with pytest.raises(SystemExit):
         train.main(arguments(name="wrong", **{key: "opencv"}))
-    assert f"{key}: unknown video reader 'opencv'; choose one of pyav, decord" in capsys.readouterr().err
+    assert f'{key} is "opencv"; it must be one of pyav, decord' in capsys.readouterr().err
     assert not (tmp_path / "wrong").exists()
 
 

@@ -1,0 +1,313 @@
+"""All keys of the configs: their types, defaults and what they mean.
+
+`python -m utils.schema > docs/config.md` writes the table of them.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
+
+from utils.config import Limit, annotations, as_dict, key, type_words
+
+Count = Annotated[int, Limit("a whole number from 1 on", lambda n: n >= 1)]
+Natural = Annotated[int, Limit("a whole number from 0 on", lambda n: n >= 0)]
+Seed = Annotated[int, Limit("a whole number from 0 to 2^63 - 1", lambda n: 0 <= n < 2**63)]
+Positive = Annotated[float, Limit("a number above 0", lambda x: x > 0)]
+NotNegative = Annotated[float, Limit("a number from 0 on", lambda x: x >= 0)]
+Share = Annotated[float, Limit("a number from 0 to 1", lambda x: 0 <= x <= 1)]
+BelowOne = Annotated[float, Limit("a number from 0 to below 1", lambda x: 0 <= x < 1)]
+Text = Annotated[str, Limit("a text", lambda text: bool(text.strip()))]
+Prompt = Annotated[str, Limit("a text with {} where the class goes", lambda text: "{}" in text)]
+Reader = Literal["pyav", "decord", "torchcodec", "cv2"]
+Attention = Literal["auto", "sdpa", "flash", "efficient", "cudnn", "math"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArchConfig:
+    type: Text = key("TVTSv2_B_16", "the model: TVTSv2_B_32, TVTSv2_B_16, TVTSv2_H_14 or TVTSv2_Demo")
+    start_from: Text = key("clip", "starting weights: clip, random, or the path of a TVTSv2 checkpoint")
+    clip_weights: Text | None = key(
+        None, "CLIP's weights, where they are not in CLIP/models or OpenCLIP/models"
+    )
+    num_frames: Count = key(12, "frames of a clip, and the most that the model takes")
+    mask_ratio: BelowOne | None = key(
+        None, "share of the patches that training leaves out; null: the model's"
+    )
+    trained_text_blocks: Natural | None = key(
+        None, "the text tower's last blocks that train; null: the model's"
+    )
+    temporal_attention_init: Literal["zero", "random"] | None = key(
+        None, "whether temporal attention starts as adding nothing; null: the model's"
+    )
+    attention: Attention = key(
+        "auto",
+        "auto: our Triton kernels on a GPU in half precision, else PyTorch's; the others are PyTorch's alone",
+    )
+    activation_checkpointing: Natural | Literal["mlp"] = key(
+        0,
+        "recomputed in backward, for memory: 0 nothing, mlp the activations of the MLPs, k every k-th block",
+    )
+    freeze_text_embeddings: bool = key(
+        False,
+        "false: trained at clip_lr, as in the release; true saves the gradients of frozen text blocks",
+    )
+    compile: bool | None = key(None, "torch.compile; null: on a GPU")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSetConfig:
+    """A data set; what is null is as the data set has it."""
+
+    sparse: ClassVar[bool] = True
+
+    type: Text = key(
+        MISSING, "yttemporal, webvid, msrvtt, didemo, lsmdc, csv, hmdb51, ucf101, k400 or ssv2_mc"
+    )
+    root: Text = key(MISSING, "the folder of the videos or shards")
+    format: Literal["files", "webdataset"] | None = key(None, "files (default), or webdataset for shards")
+    files: Text | dict[str, str] | None = key(None, "of csv: the list, or one for each split")
+    path_column: str | Natural | None = key(None, "of csv: name or number of the column of paths (path)")
+    caption_column: str | Natural | None = key(
+        None, "of csv: name or number of the column of captions (caption)"
+    )
+    suffix: str | None = key(None, "of csv: what the paths lack, such as .mp4")
+    sep: str | None = key(None, "of csv: what separates the columns; null: tab in .tsv, comma in other files")
+    num_clips: Count | None = key(None, "of yttemporal: clips, and texts, of a sample (4)")
+    transcript_cache: Text | None = key(
+        None, "of yttemporal: folder that keeps aligned transcripts; null: none"
+    )
+    cut: Text | None = key(None, "of msrvtt: which test videos (jsfusion)")
+    fold: Count | None = key(None, "of hmdb51 and ucf101: which of the three splits (1)")
+
+    def options(self) -> dict[str, Any]:
+        """The options that were given, for `build_dataset`."""
+        return as_dict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSetConfig(DataSetConfig):
+    meta: Text | None = key(None, "folder of the lists, where it is not data.meta")
+    reader: Reader | None = key(None, "as data.reader, for this set")
+    timeout: Positive | None = key(None, "as data.read_timeout, for this set")
+    cache_mb: NotNegative | None = key(None, "as data.cache_mb, for this set")
+    mask_ratio: BelowOne | None = key(None, "as arch.mask_ratio, for this set")
+    seed: Seed | None = key(None, "as seed, for this set")
+
+
+DEFAULT_SETS = [
+    TrainingSetConfig(type="yttemporal", root="data/YTTemporal", transcript_cache="results/transcripts"),
+    TrainingSetConfig(type="webvid", root="data/WebVid"),
+]
+
+
+def _distinct(sets: list[TrainingSetConfig]) -> bool:
+    return len({each.type for each in sets}) == len(sets)
+
+
+TrainingSets = Annotated[
+    list[TrainingSetConfig],
+    Limit(
+        "a list of one set or more, each with a type of its own", lambda sets: bool(sets) and _distinct(sets)
+    ),
+]
+ValidationSets = Annotated[
+    list[TrainingSetConfig], Limit("a list of sets, each with a type of its own", _distinct)
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    train: TrainingSets = key(DEFAULT_SETS, "the training sets; the first gives an epoch its length")
+    val: ValidationSets = key(DEFAULT_SETS, "the validation sets")
+    meta: Text = key("meta_data", "folder of the lists")
+    batch_size: Count = key(12, "samples a process and step, also with trainer.accumulate")
+    num_workers: Natural = key(8, "loading processes of each data set and GPU")
+    reader: Reader = key(
+        "pyav", "what decodes; decord as it is, and cv2, the release's for YT-Temporal, stands for pyav"
+    )
+    read_timeout: Positive | None = key(300, "seconds that a file may take; null: no limit")
+    cache_mb: NotNegative = key(0, "memory of each loading process for decoded small videos, in MB")
+    max_unreadable: Share = key(0.01, "share of unreadable videos that stops a run")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    temperature: Positive = key(0.05, "what similarities are divided by")
+    sort_weight: NotNegative = key(2.0, "weight of the sorting loss")
+    gather: Literal["official", "exact", "lean"] = key(
+        "official",
+        "the contrastive loss over processes; lean: as exact, without all similarities on each GPU",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    new_lr: NotNegative = key(1e-4, "learning rate of the parameters that CLIP does not have")
+    clip_lr: NotNegative = key(1e-7, "learning rate of the parameters from CLIP")
+    weight_decay: NotNegative = key(0.05, "of AdamW; biases and norms have none")
+    betas: tuple[BelowOne, BelowOne] = key((0.9, 0.999), "of AdamW")
+    eps: Positive = key(1e-6, "of AdamW")
+    max_grad_norm: Positive | None = key(None, "gradients are scaled down to this norm; null: never")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SchedulerConfig:
+    type: Text = key(
+        "milestones", "milestones, or one of transformers' schedules: cosine, cosine_with_min_lr …"
+    )
+    milestones: list[Natural] = key([6, 8], "epochs after which the rates are multiplied by gamma")
+    gamma: Positive = key(0.1, "see milestones")
+    warmup_steps: Natural = key(0, "optimiser steps in which the rates rise from the start")
+    options: dict[str, Any] = key({}, 'of a schedule of transformers, such as {"min_lr": 1e-6}')
+
+
+@dataclass(frozen=True, kw_only=True)
+class FSDPConfig:
+    blocks_per_unit: Count = key(
+        4, "blocks that gather their weights in one message; 1 keeps a fast GPU waiting"
+    )
+    reshard_after_forward: bool = key(False, "gather them once more for the backward, in less memory")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainerConfig:
+    device: Text | Natural | None = key(
+        None, "cpu, cuda, cuda:1, or numbers of GPUs: 0,1; null: a GPU if there is one"
+    )
+    engine: Literal["ddp", "fsdp"] = key("ddp", "a copy of the model on each GPU, or a slice")
+    fsdp: FSDPConfig = key(FSDPConfig(), "")
+    precision: Literal["bf16", "fp16", "fp32"] = key(
+        "bf16", "bf16 (fp32 where the device has no fast bf16), fp16 with loss scaling, fp32"
+    )
+    accumulate: Count = key(1, "parts in which a batch goes through the model")
+    epochs: Count = key(10, "how long to train")
+    max_steps: Count | None = key(None, "optimiser steps after which to stop, if that is earlier")
+    validate_at_start: bool = key(True, "whether to validate before the first step")
+    validate_every: Count = key(1, "epochs from one validation to the next")
+    save_dir: Text = key("results/TVTSv2", "the run's folder is save_dir/name; from the current directory")
+    save_every_steps: Count | None = key(
+        None, "optimiser steps between checkpoints within an epoch; null: none"
+    )
+    keep_last: Count | None = key(3, "checkpoints to keep, the newest; null: all")
+    monitor: (
+        Annotated[
+            str, Limit("'max' or 'min' and a metric, such as 'max webvid_t2v_R1'", lambda t: _is_monitor(t))
+        ]
+        | None
+    ) = key("max yttemporal_order_accuracy", "what makes model_best.pth the best; null: there is none")
+    log_every_s: NotNegative = key(5, "seconds between lines of the log")
+    tensorboard: bool = key(True, "whether to write for TensorBoard")
+    wandb: Text | None = key(None, "a project of Weights & Biases (pip install wandb)")
+    threads: Count | None = key(None, "PyTorch's threads on the CPU; null: as PyTorch has it")
+    timeout_s: Positive = key(
+        600,
+        "seconds after which a process that the others wait for ends the run; more than writing a checkpoint",
+    )
+
+
+def _is_monitor(text: str) -> bool:
+    mode, _, metric = text.partition(" ")
+    return mode in ("max", "min") and bool(metric.strip())
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainingConfig:
+    """What train.py takes."""
+
+    name: Text = key("TVTSv2", "of the run, and of its folder below trainer.save_dir")
+    seed: Seed = key(0, "of all that is random")
+    arch: ArchConfig = key(ArchConfig(), "")
+    data: DataConfig = key(DataConfig(), "")
+    loss: LossConfig = key(LossConfig(), "")
+    optimizer: OptimizerConfig = key(OptimizerConfig(), "")
+    lr_scheduler: SchedulerConfig = key(SchedulerConfig(), "")
+    trainer: TrainerConfig = key(TrainerConfig(), "")
+
+
+TOP_ONLY = dict.fromkeys(
+    ("meta", "num_frames", "reader", "read_timeout"), "it is a key of the config itself, not of data"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationSetConfig(DataSetConfig):
+    elsewhere: ClassVar[dict[str, str]] = TOP_ONLY
+
+    split: Literal["train", "val", "test"] | None = key(None, "whose videos to evaluate (test)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    """What test.py and the commands of downstream/ take."""
+
+    task: Literal["retrieval", "recognition", "multiple_choice"] = key(MISSING, "the protocol")
+    name: Text = key(MISSING, "of the data set, in tables and folders")
+    data: EvaluationSetConfig = key(MISSING, "the data set")
+    meta: Text = key("meta_data", "folder of the lists")
+    source: str = key("", "where to get the data set, for messages")
+    num_frames: Count = key(12, "frames of a clip")
+    sliding_window_stride: Annotated[
+        int, Limit("at least 1, or -1 for no windows", lambda n: n == -1 or n >= 1)
+    ] = key(-1, "average each video over windows shifted by 0, S, 2S … frames")
+    dsl_temperature: Positive = key(0.01, "of the dual softmax")
+    prompts: Annotated[list[Prompt], Limit("a list of texts with {} where the class goes", bool)] = key(
+        ["a person {}"], "texts of a class, whose embeddings are averaged"
+    )
+    batch_size: Count = key(48, "clips at once, on each GPU")
+    num_workers: Natural | None = key(None, "processes that read videos, for each GPU; null: by the cores")
+    reader: Reader = key(
+        "pyav", "what decodes; decord as it is, and cv2, the release's for YT-Temporal, stands for pyav"
+    )
+    read_timeout: Positive | None = key(300, "seconds that a file may take; null: no limit")
+    precision: Literal["fp32", "bf16"] = key("fp32", "fp32, without TF32, or the faster bf16")
+
+
+def rows(kind: type, prefix: str = "") -> Iterator[tuple[str, str, str, str]]:
+    """Key, type, default and meaning of all keys of a config, those of its sections among them."""
+    for name, annotation in annotations(kind).items():
+        plain = get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+        if is_dataclass(plain):
+            yield from rows(plain, f"{prefix}{name}.")  # type: ignore[arg-type]
+            continue
+        one = next(each for each in fields(kind) if each.name == name)
+        default = one.default_factory() if one.default_factory is not MISSING else one.default
+        shown = "none: must be given" if default is MISSING else f"`{json.dumps(as_dict(default))}`"
+        yield f"{prefix}{name}", type_words(annotation), shown, one.metadata["meaning"]
+
+
+def table(kind: type, prefix: str = "") -> str:
+    """The keys of a config as a table in Markdown."""
+    lines = ["| key | type | default | meaning |", "|---|---|---|---|"]
+    lines += [
+        f"| `{name}` | {words} | {default} | {meaning} |"
+        for name, words, default, meaning in rows(kind, prefix)
+    ]
+    return "\n".join(lines)
+
+
+def page() -> str:
+    """docs/config.md."""
+    return f"""# Config keys
+
+A config is a JSON file that says what differs from the defaults below; `--set key=value` on the command line
+comes last, as often as needed: `--set trainer.epochs=3 --set data.train.1.root=/disk/webvid`. An unknown key,
+or a value of another type, is an error that names it. `python -m utils.schema > docs/config.md` writes this
+page.
+
+## Pre-training: `train.py`, configs/
+
+{table(PretrainingConfig)}
+
+Each item of `data.train` and `data.val`; what is null is as the data set has it:
+
+{table(TrainingSetConfig)}
+
+## Evaluation: `test.py`, downstream/configs/
+
+{table(EvaluationConfig)}
+"""
+
+
+if __name__ == "__main__":
+    print(page(), end="")
