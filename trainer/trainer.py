@@ -32,7 +32,8 @@ from trainer.run_log import RunLog, write_settings
 from trainer.sharded import save_sharded
 from trainer.signals import LateSum, Stopped, StopSignal
 from trainer.step import TrainStep, to_device
-from trainer.validation import validate
+from trainer.validation import metric_names, validate
+from utils.config import ConfigError, nearest_key
 from utils.processes import DistContext
 from utils.schema import PretrainingConfig
 
@@ -91,10 +92,23 @@ class Trainer:
             self.engine, self.optimizer, self.scheduler, self.scaler, self.precision, context, config
         )
         self.unreadable = UnreadableCounter(config.data.max_unreadable)
-        self.monitor = Monitor(config.trainer.monitor, run_dir)
+        self.monitor = self._monitor()
         self.stop, self.late_sum = StopSignal(), LateSum(context)
         self.run_log: RunLog | None = None
         self.lasting_set_aside = False  # whether `_set_lasting_aside` has been at work
+
+    def _monitor(self) -> Monitor | None:
+        """What chooses the best checkpoint. Raises ConfigError if validation will have no such metric."""
+        text, known = self.config.trainer.monitor, metric_names(self.val_loaders)
+        if text is None or not known:
+            return None
+        monitor = Monitor(text, self.run_dir)
+        if monitor.name not in known:
+            raise ConfigError(
+                f"trainer.monitor is {text!r}, but validation has no metric {monitor.name!r}; "
+                f"{nearest_key(monitor.name, known)} (null: no best checkpoint)"
+            )
+        return monitor
 
     # ------------------------------------------------------------------ the run
 
@@ -243,7 +257,7 @@ class Trainer:
             self._end_by_signal()
         if self.context.is_main and metrics:
             logger.info("validation: %s", "  ".join(f"{k} {v:.2f}" for k, v in metrics.items()))
-            if self._checkpoint.exists():
+            if self.monitor is not None and self._checkpoint.exists():
                 self.monitor.judge(metrics, self._checkpoint)
             self.run_log.write("validation", [{"step": self.global_step, "epoch": self.epoch, **metrics}])
         return metrics

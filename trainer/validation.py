@@ -34,6 +34,16 @@ class Sample(NamedTuple):
     ordered: bool | None
 
 
+def metric_names(loaders: Mapping[str, Any]) -> list[str]:
+    """The metrics that `validate` has for these loaders."""
+    names = []
+    for name, loader in loaders.items():
+        names += [f"{name}_{way}_{metric}" for way in ("t2v", "v2t") for metric in REPORTED]
+        if getattr(loader.dataset, "num_clips", 1) > 1:
+            names.append(f"{name}_order_accuracy")
+    return names
+
+
 @torch.inference_mode()
 def validate(
     model: nn.Module,

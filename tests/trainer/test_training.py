@@ -54,6 +54,8 @@ def test_a_new_run_does_not_overwrite_an_old_one(undisturbed, arguments, capsys)
         ("trainer__fsdp__reshard_after_forward", "no", "must be true or false"),
         ("trainer__accumulate", 0, "from 1 on"),
         ("trainer__monitor", "val_loss", "monitor"),
+        ("trainer__monitor", "max webvid_order_accuracy", "did you mean 'yttemporal_order_accuracy'"),
+        ("trainer__monitor", "max val_loss", "validation has no metric 'val_loss'"),
         ("trainer__keep_last", 0, "trainer.keep_last is 0"),
         ("trainer__validate_every", 0, "trainer.validate_every is 0"),
         ("trainer__epochs", None, "trainer.epochs is null; it must be a whole number from 1 on"),

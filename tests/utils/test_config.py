@@ -129,6 +129,8 @@ def test_mistakes_in_a_file_are_named(tmp_path, content, message):
         ("loss.temperature=nan", "it must be a number above 0"),
         ("loss.gather=leen", "one of official, exact, lean"),
         ("trainer.monitor=val_loss", "'max' or 'min' and a metric"),
+        ("trainer.monitor=max ", "'max' or 'min' and a metric"),
+        ("trainer.monitor=best webvid_t2v_R1", "'max' or 'min' and a metric"),
         ("trainer.wandb=true", "a text, or null"),
         ("optimizer.betas=[0.9, 1]", r"optimizer.betas.1 is 1; it must be a number from 0 to below 1"),
         ("optimizer.betas=[0.9]", "a list of 2"),
