@@ -28,9 +28,9 @@ import CLIP
 from benchmarks.common import report
 from benchmarks.videos import add_arguments, choose_videos, link_videos
 from data_loader import build_dataset, build_loader
-from data_loader.base import VideoDataset
 from data_loader.collate import Collate
 from data_loader.cores import usable_cores
+from data_loader.dataset import VideoDataset
 from data_loader.readers.memory import keep_freed_memory
 from data_loader.video import READERS, read_frames
 from utils.errors import user_errors
@@ -65,14 +65,14 @@ def stage_times(videos: Sequence[Path], reader: str, clips: int, folder: str) ->
         marks = [time.process_time()]
         start = time.perf_counter()
         frames, _, _ = read_frames(
-            dataset.video_path(index), lambda vlen, rng=rng: dataset.choose_frames(vlen, rng), reader
+            dataset.records.path(index), lambda vlen, rng=rng: dataset.choose_frames(vlen, rng), reader
         )
         wall.append(time.perf_counter() - start)
         marks.append(time.process_time())
         video = dataset.transform(frames, rng)
         marks.append(time.process_time())
         items.append({"video": video, "valid_frames": NUM_FRAMES, "index": index, "id": str(index),
-                      "text": dataset.texts(index, rng), "failures": []})  # fmt: skip
+                      "text": [*dataset.records[index].captions], "failures": []})  # fmt: skip
         for name, (a, b) in zip(times, itertools.pairwise(marks), strict=False):
             times[name].append(b - a)
     collate = Collate(CLIP.tokenize)

@@ -11,8 +11,8 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from data_loader import build_dataset
-from data_loader.base import VideoDataset
 from data_loader.cores import usable_cores
+from data_loader.dataset import VideoDataset
 from data_loader.failures import Failure
 from data_loader.loader import worker_options
 from utils.config import load_config, read_json, resolve_path

@@ -1,15 +1,14 @@
 """Action recognition: HMDB-51, UCF-101 and Kinetics-400, classes as texts."""
 
 import logging
+from collections.abc import Callable, Sequence
 from itertools import count
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 
-from data_loader.base import VideoDataset
-from data_loader.lists import Table, need_text, prepare_hint, read_json, read_table
-from data_loader.strings import Strings
+from data_loader.lists import need_text, prepare_hint, read_json, read_table
+from data_loader.records import Record, Records
 
 logger = logging.getLogger(__name__)
 
@@ -53,122 +52,103 @@ def plain_name(name: str) -> str:
     return name.replace(" ", "").replace("_", "").lower()
 
 
-class LabelDataset(VideoDataset):
-    """Videos of one class each. `class_names` in label order, `class_texts`, `labels` int64 [videos], from 0.
+class LabelRecords(Records):
+    """Videos of one class each: labels, int64 [videos] from 0, and the class_names that they number."""
 
-    The list has two columns, path and label, with or without a header (a header has no number in its second
-    cell). An item carries "label", and as "text" the text of its class.
+    def __init__(
+        self,
+        root: Path,
+        ids: Sequence[str],
+        labels: np.ndarray,
+        class_names: list[str],
+        file_of: Callable[[str], str] = str,
+    ):
+        super().__init__(root, ids, file_of)
+        self.labels, self.class_names = labels, class_names
+
+    def __getitem__(self, index: int) -> Record:
+        label = int(self.labels[index])
+        text = CLASS_TEXT.format(self.class_names[label])
+        return Record(self.id(index), self.path(index), [text], label=label)
+
+
+def hmdb51(split: str, root: Path, meta: Path, *, fold: int = 1) -> LabelRecords:
+    """`meta`/hmdb51/prompt/split_{1,2,3}_{train,test}_list.tsv, paths below `root`, labels from 1.
+
+    `fold`: which of the three splits into training and test videos.
     """
-
-    name = "labels"
-    folder = ""  # of the metadata, below `meta`
-    first_label = 0  # what the list calls the first class
-    lists: ClassVar[dict[str, str]] = {}
-
-    def __init__(self, split: str, *, fold: int = 1, **common):
-        """`fold`: which of the data set's splits into training and test videos, where it has several."""
-        super().__init__(split, **common)
-        self.fold = fold
-        self.class_names = self.read_classes()
-        self.files, self.labels = self.read_list()
-
-    @property
-    def class_texts(self) -> list[str]:
-        return [CLASS_TEXT.format(name) for name in self.class_names]
-
-    def list_path(self) -> Path:
-        return (
-            self.meta
-            / self.folder
-            / self.lists["train" if self.split == "train" else "test"].format(self.fold)
-        )
-
-    def read_classes(self) -> list[str]:
-        path = self.meta / self.folder / "label2id.json"
-        return read_classes(path, f"the classes of {self.name}, {{name: number}}", prepare_hint(self.name))
-
-    def read_list(self) -> tuple[Strings, np.ndarray]:
-        path = self.list_path()
-        table = read_table(
-            path,
-            f"videos and labels of {self.name}",
-            prepare_hint(self.name),
-            header=lambda first: not (len(first) > 1 and first[1].strip().isdecimal()),
-        )
-        videos, numbers = table.column(0), table.column(1)
-        if not len(table):
-            raise ValueError(f"{path} lists no videos")
-        for row, number in enumerate(numbers):
-            if not number.strip().isdecimal():
-                raise ValueError(f"{table.where(row)}: the label {number!r} in column 2 is no number")
-        listed = [int(number) for number in numbers]
-        first, end = self.first_label, self.first_label + len(self.class_names)
-        if min(listed) < first or max(listed) >= end:
-            raise ValueError(
-                f"{path} has labels {min(listed)} to {max(listed)}; expected {first} to {end - 1}, "
-                f"for the {len(self.class_names)} classes of label2id.json"
-            )
-        if min(listed) > 0 and max(listed) < len(self.class_names):
-            logger.warning(
-                "%s: its labels, %d to %d, are taken to count from %d, so that %d is %r",
-                *(path, min(listed), max(listed), first, listed[0], self.class_names[listed[0] - first]),
-            )
-        labels = np.array(listed, dtype=np.int64) - first
-        self.check_folders(table, videos, labels)
-        return Strings(videos), labels
-
-    def check_folders(self, table: Table, videos: list[str], labels: np.ndarray) -> None:
-        """ValueError where a video lies in another class's folder: list and label2id.json do not match."""
-        classes = {plain_name(name): label for label, name in enumerate(self.class_names)}
-        for row, (video, label) in enumerate(zip(videos, labels.tolist(), strict=True)):
-            folder = video.rpartition("/")[0].rpartition("/")[2]
-            if classes.get(plain_name(folder), label) != label:
-                raise ValueError(
-                    f"{table.where(row)}: {video} has the label {label + self.first_label}, "
-                    f"{self.class_names[label]!r} in label2id.json: do the list and label2id.json belong "
-                    f"together?\n{prepare_hint(self.name)}"
-                )
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def video_path(self, index: int) -> Path:
-        return self.root / self.files[index]
-
-    def texts(self, index: int, rng: np.random.Generator) -> list[str]:
-        return [CLASS_TEXT.format(self.class_names[self.labels[index]])]
-
-    def sample(self, index: int, rng: np.random.Generator) -> dict:
-        return {**super().sample(index, rng), "label": int(self.labels[index])}
+    name = f"split_{fold}_{'train' if split == 'train' else 'test'}_list.tsv"
+    return LabelRecords(root, *read_labels("hmdb51", meta / "hmdb51/prompt", name, first_label=1))
 
 
-class HMDB51(LabelDataset):
-    """`meta`/hmdb51/prompt/split_{1,2,3}_{train,test}_list.tsv, paths below `root`, labels from 1."""
+def ucf101(split: str, root: Path, meta: Path, *, fold: int = 1) -> LabelRecords:
+    """`meta`/ucf101/prompt/{train,test}list0{1,2,3}_new.tsv, paths below `root`, labels from 1.
 
-    name, folder, first_label = "hmdb51", "hmdb51/prompt", 1
-    lists: ClassVar = {"train": "split_{}_train_list.tsv", "test": "split_{}_test_list.tsv"}
-
-
-class UCF101(LabelDataset):
-    """`meta`/ucf101/prompt/{train,test}list0{1,2,3}_new.tsv, paths below `root`, labels from 1."""
-
-    name, folder, first_label = "ucf101", "ucf101/prompt", 1
-    lists: ClassVar = {"train": "trainlist0{}_new.tsv", "test": "testlist0{}_new.tsv"}
+    `fold`: which of the three splits into training and test videos.
+    """
+    name = f"{'train' if split == 'train' else 'test'}list0{fold}_new.tsv"
+    return LabelRecords(root, *read_labels("ucf101", meta / "ucf101/prompt", name, first_label=1))
 
 
-class Kinetics400(LabelDataset):
+def k400(split: str, root: Path, meta: Path) -> LabelRecords:
     """`meta`/k400/prompt/kinetics400_{train,val}_list_videos.tsv, <class>/<video>, labels from 0.
 
     The file is `root`/videos_{train,val}/<video>, .mkv read as .mp4.
     """
+    use = "train" if split == "train" else "val"
+    name = f"kinetics400_{use}_list_videos.tsv"
+    videos, labels, class_names = read_labels("k400", meta / "k400/prompt", name, first_label=0)
+    files = [f"videos_{use}/{mkv_as_mp4(video.rpartition('/')[2])}" for video in videos]
+    return LabelRecords(root, files, labels, class_names)
 
-    name, folder = "k400", "k400/prompt"
-    lists: ClassVar = {
-        "train": "kinetics400_train_list_videos.tsv",
-        "test": "kinetics400_val_list_videos.tsv",
+
+def mkv_as_mp4(file: str) -> str:
+    return file.removesuffix(".mkv") + ".mp4" if file.endswith(".mkv") else file
+
+
+def read_labels(
+    name: str, folder: Path, list_name: str, first_label: int
+) -> tuple[list[str], np.ndarray, list[str]]:
+    """Videos, labels from 0, and class names of a data set's list and of the label2id.json beside it.
+
+    The list has two columns, path and label, with or without a header (a header has no number in its second
+    cell). first_label: what the list calls the first class.
+    """
+    hint = prepare_hint(name)
+    what = f"the classes of {name}, {{name: number}}"
+    class_names = read_classes(folder / "label2id.json", what, hint)
+    path = folder / list_name
+    table = read_table(
+        path,
+        f"videos and labels of {name}",
+        hint,
+        header=lambda first: not (len(first) > 1 and first[1].strip().isdecimal()),
+    )
+    videos, numbers = table.column(0), table.column(1)
+    for row, number in enumerate(numbers):
+        if not number.strip().isdecimal():
+            raise ValueError(f"{table.where(row)}: the label {number!r} in column 2 is no number")
+    listed = [int(number) for number in numbers]
+    last_label = first_label + len(class_names) - 1
+    if min(listed) < first_label or max(listed) > last_label:
+        raise ValueError(
+            f"{path} has labels {min(listed)} to {max(listed)}; expected {first_label} to {last_label}, "
+            f"for the {len(class_names)} classes of label2id.json"
+        )
+    if min(listed) > 0 and max(listed) < len(class_names):
+        logger.warning(
+            "%s: its labels, %d to %d, are taken to count from %d, so that %d is %r",
+            *(path, min(listed), max(listed)),
+            *(first_label, listed[0], class_names[listed[0] - first_label]),
+        )
+    numbers_of = {
+        plain_name(class_name): number for number, class_name in enumerate(class_names, first_label)
     }
-
-    def video_path(self, index: int) -> Path:
-        video = Path(self.files[index].rpartition("/")[2])
-        folder = "videos_train" if self.split == "train" else "videos_val"
-        return self.root / folder / (video.with_suffix(".mp4") if video.suffix == ".mkv" else video)
+    for row, (video, label) in enumerate(zip(videos, listed, strict=True)):
+        folder_name = plain_name(video.rpartition("/")[0].rpartition("/")[2])
+        if numbers_of.get(folder_name, label) != label:
+            raise ValueError(
+                f"{table.where(row)}: {video} has the label {label}, {class_names[label - first_label]!r} in "
+                f"label2id.json: do the list and label2id.json belong together?\n{hint}"
+            )
+    return videos, np.array(listed, dtype=np.int64) - first_label, class_names

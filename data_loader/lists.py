@@ -97,7 +97,7 @@ def read_table(
         for column, cell in zip(columns, row, strict=True):
             column.append(cell)
         lines.append(number)
-    if not columns:
+    if not lines:
         raise ValueError(f"{path} is empty: expected {what}")
     return Table(path, names, columns, lines)
 
@@ -218,7 +218,7 @@ def need_text(value: Any, what: str) -> str:
 
 
 def read_lines(path: Path, what: str, hint: str = "") -> list[str]:
-    """The lines of a list without header, stripped, empty ones dropped."""
+    """The lines of a list without header, stripped, empty ones dropped. ValueError where there is none."""
     return [line for _, line in numbered_lines(path, what, hint)]
 
 
@@ -226,7 +226,10 @@ def numbered_lines(path: Path, what: str, hint: str = "") -> list[tuple[int, str
     """`read_lines` with the number of each line."""
     # not splitlines(), which also cuts at characters that a text or name may hold, such as U+2028
     lines = read_text(need_file(path, what, hint)).replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    return [(number, line.strip()) for number, line in enumerate(lines, start=1) if line.strip()]
+    numbered = [(number, line.strip()) for number, line in enumerate(lines, start=1) if line.strip()]
+    if not numbered:
+        raise ValueError(f"{path} is empty: expected {what}")
+    return numbered
 
 
 def first_repeated(values: Sequence[str]) -> tuple[int, int] | None:

@@ -4,65 +4,53 @@ from pathlib import Path
 
 import numpy as np
 
-from data_loader.base import VideoDataset
 from data_loader.lists import need_folder, need_text, numbered_lines, parse_json, prepare_hint
+from data_loader.records import Record, Records
 from data_loader.strings import Strings
 
 
-class SSV2MultipleChoice(VideoDataset):
-    """`meta`/ssv2/mc/val.jsonl, a line {"clip_name", "options", "answer"} a video; `root`/videos/<clip_name>.
+class QuestionRecords(Records):
+    """Videos with as many options each, one of which is right.
 
-    `options[i]` are the sentences of video i (as many for every video), `answers` int64 [videos] the place
-    of the right one. An item carries "answer", and as "text" the right sentence.
+    sentences: all that are options of a video. answers: int64 [videos], the place of the right option.
     """
 
-    name = "ssv2"
-
-    def __init__(self, split: str = "test", **common):
-        super().__init__(split, **common)
-        path = self.meta / "ssv2/mc/val.jsonl"
-        what = "the questions of SSV2-MC"
-        need_folder(self.root / "videos", "the videos of Something-Something V2")
-        names, sentences, answers, counts = [], {}, [], []
-        places = []
-        for number, line in numbered_lines(path, what, prepare_hint(self.name)):
-            name, options, answer = parse_question(line, f"{path}, line {number}")
-            names.append(name)
-            answers.append(answer)
-            counts.append(len(options))
-            places.append([sentences.setdefault(option, len(sentences)) for option in options])
-        for sentence in sentences:
-            need_text(sentence, f"{path}: an option")
-        if not names:
-            raise ValueError(f"{path} is empty: expected {what}")
-        if len(set(counts)) > 1:
-            raise ValueError(f"{path}: the numbers of options differ, {min(counts)} to {max(counts)}")
-        self.names, self.answers = Strings(names), np.array(answers, dtype=np.int64)
+    def __init__(self, root: Path, names: list[str], options: list[list[int]], sentences: list[str], answers):
+        super().__init__(root, names, "videos/{}".format)
         self.sentences = Strings(sentences)
-        self.option_places = np.array(
-            places, dtype=np.int32
-        )  # [videos, options], into the distinct sentences
+        self.option_places = np.array(options, dtype=np.int32)  # [videos, options], into the sentences
+        self.answers = np.array(answers, dtype=np.int64)
 
-    def __len__(self) -> int:
-        return len(self.names)
+    def options(self, index: int) -> list[str]:
+        """The sentences that a video has to choose among."""
+        return [self.sentences[place] for place in self.option_places[index]]
 
-    @property
-    def options(self) -> list[list[str]]:
-        """The sentences of every video, [videos][options]."""
-        sentences = list(self.sentences)
-        return [[sentences[i] for i in row] for row in self.option_places]
+    def __getitem__(self, index: int) -> Record:
+        answer = int(self.answers[index])
+        right = self.sentences[self.option_places[index, answer]]
+        return Record(self.id(index), self.path(index), [right], answer=answer)
 
-    def video_path(self, index: int) -> Path:
-        return self.root / "videos" / self.names[index]
 
-    def video_id(self, index: int) -> str:
-        return self.names[index]
+def ssv2(split: str, root: Path, meta: Path) -> QuestionRecords:
+    """`meta`/ssv2/mc/val.jsonl, a line {"clip_name", "options", "answer"} a video; `root`/videos/<clip_name>.
 
-    def texts(self, index: int, rng: np.random.Generator) -> list[str]:
-        return [self.sentences[self.option_places[index, self.answers[index]]]]
-
-    def sample(self, index: int, rng: np.random.Generator) -> dict:
-        return {**super().sample(index, rng), "answer": int(self.answers[index])}
+    There is one list for all splits.
+    """
+    path = meta / "ssv2/mc/val.jsonl"
+    need_folder(root / "videos", "the videos of Something-Something V2")
+    names, options, answers = [], [], []
+    sentences: dict[str, int] = {}
+    for number, line in numbered_lines(path, "the questions of SSV2-MC", prepare_hint("ssv2")):
+        name, choices, answer = parse_question(line, f"{path}, line {number}")
+        names.append(name)
+        answers.append(answer)
+        options.append([sentences.setdefault(choice, len(sentences)) for choice in choices])
+    for sentence in sentences:
+        need_text(sentence, f"{path}: an option")
+    counts = {len(places) for places in options}
+    if len(counts) > 1:
+        raise ValueError(f"{path}: the numbers of options differ, {min(counts)} to {max(counts)}")
+    return QuestionRecords(root, names, options, list(sentences), answers)
 
 
 def parse_question(line: str, where: str) -> tuple[str, list[str], int]:
@@ -77,7 +65,7 @@ def parse_question(line: str, where: str) -> tuple[str, list[str], int]:
         raise ValueError(f"{where}: the options are {str(options)[:60]}, not a list of sentences")
     if isinstance(answer, str) and answer in options:
         answer = options.index(answer)
-    if isinstance(answer, str) and answer.isdigit():
+    if isinstance(answer, str) and answer.isdecimal():
         answer = int(answer)
     if not isinstance(answer, int) or isinstance(answer, bool) or not 0 <= answer < len(options):
         raise ValueError(f"{where}: the answer {answer!r} is none of the {len(options)} options")

@@ -3,6 +3,8 @@
 import numpy as np
 
 SAMPLES = ("uniform", "rand")
+GAP = 1  # seconds between two clips of a narrated video
+CLIP_SECONDS = (3, 5)  # the shortest and the longest of them
 
 
 def part_bounds(num_parts: int, length: int) -> np.ndarray:
@@ -92,3 +94,25 @@ def span_frames(
     first = min(int(start * rate), vlen - 1)
     length = min(length, vlen - first)
     return [first + offset for offset in sample_frames(num_frames, length, sample, rng)]
+
+
+def draw_segment(duration: float, num_clips: int, rng: np.random.Generator) -> tuple[float, float]:
+    """Start and end, in seconds, of a random segment of a narrated video: clips of 3, 4 or 5 s and their
+    gaps (TVTSv2, section 3).
+
+    A video too short for it is taken whole, but for its last second.
+    """
+    duration = int(duration)
+    length = int(rng.integers(CLIP_SECONDS[0], CLIP_SECONDS[1] + 1)) * num_clips + GAP * (num_clips - 1)
+    if duration < length + 1:
+        return 0.0, float(max(duration - 1, 1))
+    start = int(rng.integers(0, duration - length)) + float(rng.random())
+    return start, min(duration - 1, start + length)
+
+
+def clip_times(start: float, end: float, num_clips: int) -> list[tuple[float, float]]:
+    """Equal clips of a segment with gaps of a second between them (none where there is no time for them)."""
+    gap = GAP if end - start > GAP * (num_clips - 1) else 0
+    length = (end - start - gap * (num_clips - 1)) / num_clips
+    starts = [start + k * (length + gap) for k in range(num_clips)]
+    return [(s, s + length) for s in starts]

@@ -79,18 +79,35 @@ def load_transcript(path: str | Path, cache_dir: str | Path | None = None) -> Tr
         return read_transcript(path)
     cached = _cache_file(path, Path(cache_dir))
     try:
-        content = json.loads(zlib.decompress(cached.read_bytes()))
-        return Transcript(**{**content, "problems": tuple(content["problems"])})
-    except (OSError, ValueError, zlib.error, TypeError, KeyError):  # not there, or damaged: made anew
+        return transcript_from_json(json.loads(zlib.decompress(cached.read_bytes())))
+    except (OSError, ValueError, zlib.error):  # not there, or damaged: made anew
         transcript = read_transcript(path)
     temporary = cached.with_name(f"{cached.name}.{os.getpid()}")
     try:
         cached.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(zlib.compress(json.dumps(asdict(transcript)).encode()))
+        temporary.write_bytes(zlib.compress(json.dumps(transcript_to_json(transcript)).encode()))
         temporary.replace(cached)
     except OSError as error:  # a full disk costs time, not the training
         warnings.warn(f"aligned transcripts cannot be kept in {cache_dir}: {error}", stacklevel=2)
     return transcript
+
+
+def transcript_to_json(transcript: Transcript) -> dict:
+    """An aligned transcript as JSON, null for a time unknown."""
+    times = [None if math.isnan(t) else t for t in transcript.times]
+    return {**asdict(transcript), "times": times}
+
+
+def transcript_from_json(metadata: dict) -> Transcript:
+    """The other way round. Raises TranscriptError for a file of another form."""
+    try:
+        times = [math.nan if t is None else float(t) for t in metadata["times"]]
+        words, problems = metadata["words"], tuple(metadata["problems"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise TranscriptError(repr(error)) from error
+    if not isinstance(words, list) or len(words) != len(times) or not all(isinstance(w, str) for w in words):
+        raise TranscriptError("its words and times do not match")
+    return Transcript(words, times, check_duration(metadata.get("duration")), problems)
 
 
 def _cache_file(path: str | Path, cache_dir: Path) -> Path:

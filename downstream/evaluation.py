@@ -14,7 +14,7 @@ import torch
 
 from CLIP import tokenize
 from data_loader import build_dataset
-from data_loader.base import VideoDataset
+from data_loader.dataset import VideoDataset
 from data_loader.failures import Failure
 from downstream.embedder import Embedder
 from downstream.options import config_path, join_processes, read_config
@@ -58,12 +58,12 @@ class EmbeddedVideos:
 
     @property
     def ids(self) -> list[str]:
-        return [self.dataset.video_id(i) for i in self.indices]
+        return [self.dataset.records.id(i) for i in self.indices]
 
     @property
     def labels(self) -> list[int]:
         """The class numbers of a data set that has them."""
-        return [int(self.dataset.labels[i]) for i in self.indices]
+        return [int(self.dataset.records.labels[i]) for i in self.indices]
 
 
 @dataclass(frozen=True)

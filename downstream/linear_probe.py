@@ -128,7 +128,10 @@ def measure(
     labels = torch.tensor(train.labels, device=device)
     held_out = choose_held_out(train.ids, train.labels).to(device)
     logits, weights, details = probe(
-        (train.embeds.to(device), labels), test.embeds.to(device), len(test.dataset.class_names), held_out
+        (train.embeds.to(device), labels),
+        test.embeds.to(device),
+        len(test.dataset.records.class_names),
+        held_out,
     )
     measured = classification(test, logits)
     measured.counts = {

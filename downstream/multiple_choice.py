@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # to run as a file
 import torch
 from torch import Tensor
 
-from data_loader.base import VideoDataset
+from data_loader.dataset import VideoDataset
 from downstream.evaluation import EmbeddedVideos, Protocol, run_command
 from downstream.options import evaluation_parser
 from downstream.report import Measurement, first_ranked
@@ -21,15 +21,15 @@ from utils.schema import EvaluationConfig
 
 
 def all_options(dataset: VideoDataset, config: EvaluationConfig) -> list[str]:
-    return [option for options in dataset.options for option in options]
+    return list(dataset.records.sentences)
 
 
 def measure(videos: EmbeddedVideos, texts: Mapping[str, Tensor], config: EvaluationConfig) -> Measurement:
     """Each video chooses among its own options, the nearest by cosine."""
-    dataset = videos.dataset
+    records = videos.dataset.records
     queries = []
     for i, name, embed in zip(videos.indices, videos.ids, videos.embeds, strict=True):
-        options, answer = dataset.options[i], int(dataset.answers[i])
+        options, answer = records.options(i), int(records.answers[i])
         embeds = torch.stack([texts[option] for option in options])
         sims = sim_matrix(embed[None].double(), embeds.double())  # [1, options]
         queries.append(
@@ -42,7 +42,7 @@ def measure(videos: EmbeddedVideos, texts: Mapping[str, Tensor], config: Evaluat
                 "top": first_ranked(sims[0], options),
             }
         )
-    counts = {"videos": len(queries), "options": max(len(dataset.options[i]) for i in videos.indices)}
+    counts = {"videos": len(queries), "options": max(len(records.options(i)) for i in videos.indices)}
     return Measurement({"accuracy": {"plain": accuracy([q["rank"] for q in queries])}}, queries, counts)
 
 

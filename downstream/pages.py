@@ -15,7 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 from tqdm import tqdm
 
-from data_loader.base import VideoDataset
+from data_loader.dataset import VideoDataset
 from data_loader.video import VideoReadError, read_frames
 from downstream.report import Evaluation
 from model.metric import accuracy
@@ -137,7 +137,7 @@ def write_report(folder: Path, evaluation: Evaluation, dataset: VideoDataset, ab
         shown = video_pictures(pictures_of(items), dataset, evaluation.config)
         write_page(path, "ranking.html", **common, heading=heading, items=items, shown=shown)
     else:
-        values = confusion(queries, dataset.class_names)
+        values = confusion(queries, dataset.records.class_names)
         write_page(path, "confusion.html", **common, **values, shown=Thumbnails({}, {}))
     return path
 
@@ -179,8 +179,8 @@ def pictures_of(items: Iterable[dict[str, Any]]) -> list[str]:
 
 def video_pictures(names: Sequence[str], dataset: VideoDataset, config: EvaluationConfig) -> Thumbnails:
     """Three frames of each of these videos of a data set, in their order."""
-    index = {dataset.video_id(i): i for i in range(len(dataset))}
-    pictures = {name: Picture(partial(dataset.video_file, index[name])) for name in names}
+    index = {dataset.records.id(i): i for i in range(len(dataset))}
+    pictures = {name: Picture(partial(dataset.records.video_file, index[name])) for name in names}
     return thumbnails(pictures, config.reader, config.read_timeout)
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from data_loader.base import VideoDataset
+from data_loader.dataset import VideoDataset
 from downstream.evaluation import EmbeddedVideos, Protocol, run_command
 from downstream.options import evaluation_parser
 from downstream.report import Measurement
@@ -22,7 +22,8 @@ from utils.schema import EvaluationConfig
 
 
 def class_texts(dataset: VideoDataset, config: EvaluationConfig) -> list[str]:
-    return [prompt.replace("{}", name) for prompt in config.prompts for name in dataset.class_names]
+    names = dataset.records.class_names
+    return [prompt.replace("{}", name) for prompt in config.prompts for name in names]
 
 
 def measure(videos: EmbeddedVideos, texts: Mapping[str, Tensor], config: EvaluationConfig) -> Measurement:
@@ -30,7 +31,7 @@ def measure(videos: EmbeddedVideos, texts: Mapping[str, Tensor], config: Evaluat
 
     A class is the mean of its prompts' normalised embeddings.
     """
-    names = videos.dataset.class_names
+    names = videos.dataset.records.class_names
     prompts = torch.stack([texts[text] for text in class_texts(videos.dataset, config)])
     prompts = prompts.view(-1, len(names), prompts.shape[-1])  # [prompts, classes, D]
     classes = normalize(prompts, dim=-1).mean(dim=0)
@@ -40,7 +41,7 @@ def measure(videos: EmbeddedVideos, texts: Mapping[str, Tensor], config: Evaluat
 
 def classification(videos: EmbeddedVideos, logits: Tensor) -> Measurement:
     """What logits [videos, classes], on the CPU, say of labelled videos: accuracy, and each one's class."""
-    names, labels = videos.dataset.class_names, videos.labels
+    names, labels = videos.dataset.records.class_names, videos.labels
     ranks = label_ranks(logits, labels)
     guesses = logits.argmax(dim=1).tolist()
     queries = [

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data_loader.base import VideoDataset
+from data_loader.dataset import VideoDataset
 from downstream.evaluation import EmbeddedVideos, Protocol, run_command
 from downstream.options import evaluation_parser
 from downstream.report import Measurement, first_ranked
@@ -22,7 +22,7 @@ from utils.schema import EvaluationConfig
 
 
 def captions(dataset: VideoDataset, config: EvaluationConfig) -> list[str]:
-    return list(dataset.captions)
+    return list(dataset.records.captions)
 
 
 def measure(videos: EmbeddedVideos, texts: Mapping[str, Tensor], config: EvaluationConfig) -> Measurement:
@@ -30,11 +30,11 @@ def measure(videos: EmbeddedVideos, texts: Mapping[str, Tensor], config: Evaluat
 
     Videos that could not be read are left out with their captions.
     """
-    dataset, ids = videos.dataset, videos.ids
+    records, ids = videos.dataset.records, videos.ids
     column = {video: i for i, video in enumerate(videos.indices)}
     pairs = [
-        (dataset.captions[i], column[int(video)])
-        for i, video in enumerate(dataset.caption_video)
+        (records.captions[i], column[int(video)])
+        for i, video in enumerate(records.caption_video)
         if int(video) in column
     ]
     captions, owner = [caption for caption, _ in pairs], [video for _, video in pairs]

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset
 
-from data_loader.base import VideoDataset
+from data_loader.dataset import VideoDataset
 from data_loader.failures import Failure
 from data_loader.sampling import sample_frames, window_shifts
 from data_loader.transforms import pad_clip
@@ -45,7 +45,7 @@ class SlidingWindows(Dataset):
             return [frame for window in windows for frame in window]
 
         try:
-            with data.video_file(index) as path:
+            with data.records.video_file(index) as path:
                 frames, _, _ = read_frames(path, choose, reader=data.reader, timeout=data.timeout)
         except VideoReadError as error:
             return {"index": index, "missing": Failure.of(error)}

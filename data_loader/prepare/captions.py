@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from data_loader.captions import LSMDC, lsmdc_file, read_lsmdc
+from data_loader.captions import LSMDC_LIST, lsmdc_file, read_lsmdc
 from data_loader.lists import need_text, read_json, read_table
 from data_loader.prepare.common import (
     add_command,
@@ -106,7 +106,7 @@ def build_didemo(args: argparse.Namespace) -> None:
 def build_lsmdc(args: argparse.Namespace) -> None:
     table = read_lsmdc(args.list)
     names = ["clip", *(f"column{i}" for i in range(1, len(table.names) - 1)), "caption"]
-    path = args.meta / LSMDC.LIST
+    path = args.meta / LSMDC_LIST
     table.column(-1)  # every clip has a caption
     there = report_missing(path, [lsmdc_file(clip) for clip in table.column(0)], args.root)
     columns = keep(there, *table.columns) if args.drop_missing else table.columns

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from data_loader.lists import first_repeated, need_text, read_json, read_table
-from data_loader.msrvtt import MSRVTT
+from data_loader.msrvtt import LISTS
 from data_loader.prepare.common import (
     add_command,
     infer,
@@ -43,7 +43,7 @@ def build(args: argparse.Namespace) -> None:
     for path in args.json:
         read_challenge(path, captions, splits)
     lists = {name: splits[split] for name, split in FULL.items() if splits.get(split)}
-    folder = args.root / MSRVTT.LISTS
+    folder = args.root / LISTS
     numbers = None
     if args.test_csv:
         queries = read_queries(args.test_csv)

@@ -16,12 +16,14 @@ from typing import Any
 from tqdm import tqdm
 
 from data_loader import build_dataset
-from data_loader.base import VideoDataset
 from data_loader.failures import Failure
 from data_loader.prepare.common import add_command
-from data_loader.shards import Shards, key_of, transcript_to_json
+from data_loader.records import Record, Records
+from data_loader.shard_index import index_path, load_index
+from data_loader.shards import key_of
+from data_loader.transcripts import transcript_to_json
 from data_loader.video import VideoReadError
-from data_loader.yttemporal import YTTemporal
+from data_loader.yttemporal import NarratedRecords
 from utils.files import whole_file
 from utils.text import counted
 
@@ -49,21 +51,22 @@ def build(args: argparse.Namespace) -> None:
     for option in ("videos_per_shard", "workers"):
         if getattr(args, option) < 1:
             raise ValueError(f"--{option.replace('_', '-')} must be at least 1")
-    dataset = build_dataset(args.type, args.split, root=args.root, meta=args.meta)
+    records = build_dataset(args.type, args.split, root=args.root, meta=args.meta).records
     args.out.mkdir(parents=True, exist_ok=True)
-    jobs = list(plan(dataset, args.out, args.split, args.videos_per_shard))
+    jobs = list(plan(records, args.out, args.split, args.videos_per_shard))
     remove_others(args.out, args.split, {job.path for job in jobs})
     kept, left_out = 0, []
-    with ProcessPoolExecutor(args.workers, initializer=use_dataset, initargs=(dataset,)) as pool:
+    with ProcessPoolExecutor(args.workers, initializer=keep_records, initargs=(records,)) as pool:
         for failures in tqdm(pool.map(write_shard, jobs), total=len(jobs), unit="shard"):
             kept += failures is None
             left_out += failures or []
     if left_out:
         print("left out of the shards written now:" + "".join(summary(left_out)))
-    shards = Shards(args.out, args.split)  # makes the index
-    packed = f"{counted(len(shards), 'videos')} in {counted(len(jobs), 'shards')}"
+    index = load_index([job.path for job in jobs], index_path(args.out, args.split))
+    number = len(index["shard"])
+    packed = f"{counted(number, 'videos')} in {counted(len(jobs), 'shards')}"
     already = f" ({kept} there already)" if kept else ""
-    print(f"{args.out}: {packed}{already}, {len(dataset) - len(shards)} left out")
+    print(f"{args.out}: {packed}{already}, {len(records) - number} left out")
 
 
 def summary(failures: list[Failure]) -> Iterator[str]:
@@ -83,12 +86,12 @@ class Job:
     keys: list[str]
 
 
-def plan(dataset: VideoDataset, out: Path, split: str, size: int) -> Iterator[Job]:
+def plan(records: Records, out: Path, split: str, size: int) -> Iterator[Job]:
     occurrences: Counter[str] = Counter()
-    for number, first in enumerate(range(0, len(dataset), size)):
-        indices, keys = range(first, min(first + size, len(dataset))), []
+    for number, first in enumerate(range(0, len(records), size)):
+        indices, keys = range(first, min(first + size, len(records))), []
         for index in indices:
-            name = dataset.video_id(index).removesuffix(dataset.video_path(index).suffix)
+            name = records.id(index).removesuffix(records.path(index).suffix)
             occurrences[name] += 1
             keys.append(key_of(name, occurrences[name]))
         yield Job(out / f"{split}-{number:06d}.tar", indices, keys)
@@ -122,15 +125,15 @@ def made_of(path: Path) -> str | None:
     return found and found[1]
 
 
-def use_dataset(dataset: VideoDataset) -> None:
-    """Hand a worker the data set once, not with every shard."""
-    global _dataset
-    _dataset = dataset
+def keep_records(records: Records) -> None:
+    """Hand a worker the records once, not with every shard."""
+    global _records
+    _records = records
 
 
 def write_shard(job: Job) -> list[Failure] | None:
     """Write a shard; None where it is there and made of the same sources. Returns the videos left out."""
-    dataset, digest = _dataset, sources(_dataset, job)
+    digest = sources(_records, job)
     if job.path.exists() and made_of(job.path) == digest:
         return None
     failures = []
@@ -140,9 +143,9 @@ def write_shard(job: Job) -> list[Failure] | None:
         tarfile.open(unfinished, "w", format=tarfile.PAX_FORMAT, pax_headers=comment) as tar,
     ):
         for index, key in zip(job.indices, job.keys, strict=True):
-            video = dataset.video_path(index)
+            video = _records.path(index)
             try:
-                metadata = metadata_of(dataset, index)
+                metadata = metadata_of(_records[index])
                 content = video.read_bytes()
             except VideoReadError as error:
                 failures.append(Failure.of(error))
@@ -154,15 +157,15 @@ def write_shard(job: Job) -> list[Failure] | None:
     return failures
 
 
-def sources(dataset: VideoDataset, job: Job) -> str:
+def sources(records: Records, job: Job) -> str:
     """A digest of all that goes into a shard: names, captions, and the state of its files."""
     digest = hashlib.sha256()
     for index, key in zip(job.indices, job.keys, strict=True):
-        if isinstance(dataset, YTTemporal):
-            text = file_state(dataset.transcript_path(index))
+        if isinstance(records, NarratedRecords):
+            text = file_state(records.transcript_path(index))
         else:
-            text = dataset.captions[index]
-        digest.update(repr((key, text, file_state(dataset.video_path(index)))).encode())
+            text = records[index].captions
+        digest.update(repr((key, text, file_state(records.path(index)))).encode())
     return digest.hexdigest()
 
 
@@ -174,10 +177,10 @@ def file_state(path: Path) -> tuple[int, int] | None:
     return state.st_size, state.st_mtime_ns
 
 
-def metadata_of(dataset: VideoDataset, index: int) -> dict:
-    if isinstance(dataset, YTTemporal):
-        return transcript_to_json(dataset.transcript(index))
-    return {"caption": dataset.captions[index]}
+def metadata_of(record: Record) -> dict:
+    if record.transcript is not None:
+        return transcript_to_json(record.transcript)
+    return {"caption": record.captions[0]}
 
 
 def add_file(tar: tarfile.TarFile, name: str, content: bytes) -> None:

@@ -17,16 +17,16 @@ def webvid(tmp_path_factory):
 def test_webvid_layout(webvid):
     dataset = build_dataset("WebVid", "train", **options(webvid))
     assert len(dataset) == 8
-    assert dataset.video_path(3) == webvid / "data/train/001/3.mp4"
+    assert dataset.records.path(3) == webvid / "data/train/001/3.mp4"
     assert dataset.video_ids[3] == "001/3"
-    assert dataset.captions[3] == 'train caption 3, "quoted"'
+    assert dataset.records.captions[3] == 'train caption 3, "quoted"'
     item = dataset[3]
     assert item["video"].shape == (12, 3, SIZE, SIZE)
     assert item["text"] == ['train caption 3, "quoted"']
     assert (item["index"], item["id"], item["valid_frames"], item["failures"]) == (3, "001/3", 12, [])
     assert "keep_ind" not in item
     val = build_dataset("webvid", "val", **options(webvid))
-    assert val.video_path(0) == webvid / "data/val/000/0.mp4"
+    assert val.records.path(0) == webvid / "data/val/000/0.mp4"
 
 
 def test_webvid_validates_on_the_same_thousand_rows(tmp_path):
@@ -34,17 +34,17 @@ def test_webvid_validates_on_the_same_thousand_rows(tmp_path):
     rows = [[f"caption {i}", f"{i}"] for i in range(1500)]
     worlds.put_table(tmp_path / "meta_data/webvid_val.tsv", rows, ["caption", "path"])
     first, again = (build_dataset("webvid", "val", **options(tmp_path)) for _ in range(2))
-    assert len(first) == len(set(first.names)) == 1000
-    assert list(first.names) == list(again.names) != sorted(first.names)
+    assert len(first) == len(set(first.records.ids)) == 1000
+    assert list(first.records.ids) == list(again.records.ids) != sorted(first.records.ids)
     # pandas' rows for random_state 0, as in the official release
     expected = np.random.RandomState(0).choice(1500, 1000, replace=False)
-    assert [int(name) for name in first.names] == expected.tolist()
+    assert [int(name) for name in first.records.ids] == expected.tolist()
 
 
 def test_the_clip_of_an_evaluation_is_uniform_and_centred(webvid):
     dataset = build_dataset("webvid", "test", mask_ratio=0.5, num_patches=4, **options(webvid))
     item = dataset[1]
-    path = dataset.video_path(1)
+    path = dataset.records.path(1)
     frames, _, vlen = read_frames(path, lambda vlen: sample_frames(12, vlen))
     assert vlen == 21
     assert (item["video"] == clip_transform("test", SIZE)(frames)).all()
@@ -55,8 +55,8 @@ def test_didemo_layout(tmp_path):
     worlds.didemo(tmp_path)
     dataset = build_dataset("DiDeMo", "test", **options(tmp_path))
     assert dataset.video_paths == [tmp_path / f"data/test/{i}.mp4" for i in range(3)]
-    assert list(dataset.captions) == [f"test {i}. Then more." for i in range(3)]
-    assert dataset.caption_video.tolist() == [0, 1, 2]
+    assert list(dataset.records.captions) == [f"test {i}. Then more." for i in range(3)]
+    assert dataset.records.caption_video.tolist() == [0, 1, 2]
     assert dataset[2]["video"].shape[0] == 12
     assert build_dataset("didemo", "train", **options(tmp_path))[0]["text"] == ["train 0. Then more."]
 
@@ -65,10 +65,10 @@ def test_didemo_layout(tmp_path):
 def test_lsmdc_loses_no_row_with_or_without_a_header(tmp_path, header):
     worlds.lsmdc(tmp_path, header)
     dataset = build_dataset("lsmdc", "test", **options(tmp_path))
-    assert list(dataset.names) == worlds.CLIPS
-    assert list(dataset.captions) == ["SOMEONE does 0.", "SOMEONE does 1."]
-    assert dataset.video_path(0) == tmp_path / "data/1001_Flight" / f"{worlds.CLIPS[0]}.avi"
-    assert dataset.video_path(1).parent.name == "3009_BATTLE_LA"
+    assert list(dataset.records.ids) == worlds.CLIPS
+    assert list(dataset.records.captions) == ["SOMEONE does 0.", "SOMEONE does 1."]
+    assert dataset.records.path(0) == tmp_path / "data/1001_Flight" / f"{worlds.CLIPS[0]}.avi"
+    assert dataset.records.path(1).parent.name == "3009_BATTLE_LA"
     assert dataset[1]["valid_frames"] == 12
 
 
@@ -91,9 +91,9 @@ def csv_world(tmp_path_factory):
 def test_a_csv_needs_only_column_names(csv_world):
     columns = {"files": "list.csv", "path_column": "file", "caption_column": "words", "suffix": ".mp4"}
     dataset = build_dataset("csv", "test", **columns, **options(csv_world))
-    assert list(dataset.names) == ["b", "a"]
-    assert list(dataset.captions) == ["b, first", "b second", "a only"]
-    assert dataset.caption_video.tolist() == [0, 0, 1]
+    assert list(dataset.records.ids) == ["b", "a"]
+    assert list(dataset.records.captions) == ["b, first", "b second", "a only"]
+    assert dataset.records.caption_video.tolist() == [0, 0, 1]
     assert dataset[0]["text"] == ["b, first"]
     train = build_dataset("csv", "train", **columns, **options(csv_world))
     seen = {train[(epoch, 0)]["text"][0] for epoch in range(8)}
@@ -112,7 +112,7 @@ def test_a_csv_with_a_wrong_column_or_no_list_for_the_split(csv_world):
 def test_an_empty_list_is_named(webvid, tmp_path):
     world = worlds.copy_world(webvid, tmp_path)
     worlds.put_table(world / "meta_data/webvid_train.tsv", [], ["caption", "path"])
-    with pytest.raises(ValueError, match=r"webvid .train.: its list.*is empty"):
+    with pytest.raises(ValueError, match=r"webvid_train\.tsv is empty: expected captions"):
         build_dataset("webvid", "train", **options(world))
 
 
@@ -173,7 +173,7 @@ def test_commas_in_captions_must_be_quoted(csv_world, tmp_path):
     path = world / "meta_data/list.csv"
     path.write_text('caption,path\n"a ring, then a ball",a.mp4\na cross,b.mp4\n')
     dataset = build_dataset("csv", "test", files="list.csv", **options(world))
-    assert list(dataset.captions) == ["a ring, then a ball", "a cross"]
+    assert list(dataset.records.captions) == ["a ring, then a ball", "a cross"]
     path.write_text("caption,path\na ring, then a ball,a.mp4\n")
     with pytest.raises(ValueError, match=r"list\.csv, line 2: 3 cells.*a comma too many.*must be quoted"):
         build_dataset("csv", "test", files="list.csv", **options(world))

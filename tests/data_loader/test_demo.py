@@ -21,7 +21,7 @@ from data_loader.demo_world import (
     draw_frames,
 )
 from data_loader.lists import read_table
-from data_loader.msrvtt import MSRVTT
+from data_loader.msrvtt import msrvtt
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def test_queries_and_classes(lists):
     root, videos = lists
     meta = root / "meta_data"
     (root / "msrvtt/videos/all").mkdir(parents=True)
-    queries = MSRVTT("test", root=root / "msrvtt", meta=meta).captions
+    queries = msrvtt("test", root / "msrvtt", meta).captions
     assert len(set(queries)) == len(queries) == SIZES["msrvtt"] == 100
     for split in ("clip", "train"):
         seen = {}

@@ -11,10 +11,9 @@ NAMES = ["brush hair", "cartwheel", "wave"]
 def test_paths_below_the_root_and_labels_from_1(tmp_path, name):
     getattr(worlds, name)(tmp_path)
     dataset = build_dataset(name, "test", **options(tmp_path))
-    assert dataset.class_names == NAMES
-    assert dataset.class_texts == [f"a person {name}" for name in NAMES]
-    assert dataset.labels.tolist() == [0, 1, 2]
-    assert dataset.video_path(2).is_relative_to(tmp_path / "data/class2")
+    assert dataset.records.class_names == NAMES
+    assert dataset.records.labels.tolist() == [0, 1, 2]
+    assert dataset.records.path(2).is_relative_to(tmp_path / "data/class2")
     item = dataset[2]
     assert (item["label"], item["text"]) == (2, ["a person wave"])
     assert len(build_dataset(name, "train", **options(tmp_path))) == 2
@@ -30,7 +29,7 @@ def test_training_lists_with_the_clips_of_an_evaluation(tmp_path):
 def test_kinetics_counts_from_0_and_reads_mkv_as_mp4(tmp_path):
     worlds.k400(tmp_path)
     dataset = build_dataset("Kinetics-400", "test", **options(tmp_path))
-    assert dataset.labels.tolist() == [0, 2]
+    assert dataset.records.labels.tolist() == [0, 2]
     assert dataset.video_paths == [tmp_path / f"data/videos_val/{name}.mp4" for name in "ab"]
     assert dataset[1]["label"] == 2
 
@@ -39,7 +38,7 @@ def test_a_list_without_header_loses_no_row(tmp_path):
     worlds.hmdb51(tmp_path)
     rows = [["class0/spl0.mp4", 1], ["class1/spl1.mp4", 2]]
     worlds.put_table(tmp_path / "meta_data/hmdb51/prompt/split_1_test_list.tsv", rows, None)
-    assert build_dataset("hmdb51", "test", **options(tmp_path)).labels.tolist() == [0, 1]
+    assert build_dataset("hmdb51", "test", **options(tmp_path)).records.labels.tolist() == [0, 1]
 
 
 def test_other_folds_are_other_lists(tmp_path):
@@ -54,7 +53,7 @@ def test_other_folds_are_other_lists(tmp_path):
         ([["a.mp4", 0]], r"split_1_test_list\.tsv has labels 0 to 0; expected 1 to 3"),
         ([["a.mp4", 1], ["a.mp4", 4]], r"has labels 1 to 4; expected 1 to 3, for the 3 classes"),
         ([["a.mp4", "wave"]], r"line 2: the label 'wave' in column 2 is no number"),
-        ([], "lists no videos"),
+        ([], "is empty: expected videos and labels"),
     ],
 )
 def test_labels_that_cannot_be_are_named(tmp_path, rows, message):
@@ -108,7 +107,7 @@ def test_classes_counted_from_1_are_taken_for_the_first_on(tmp_path, caplog):
     classes = {"brush hair": "1", "wave": 3, "cartwheel": 2}
     worlds.put_json(tmp_path / "meta_data/hmdb51/prompt/label2id.json", classes)
     dataset = build_dataset("hmdb51", "test", **options(tmp_path))
-    assert (dataset.class_names, dataset.labels.tolist()) == (NAMES, [0, 1, 2])
+    assert (dataset.records.class_names, dataset.records.labels.tolist()) == (NAMES, [0, 1, 2])
     assert "label2id.json counts from 1: 1, 'brush hair', is taken for the first class" in caplog.text
 
 
@@ -118,7 +117,7 @@ def test_labels_that_could_be_counted_otherwise_are_said_to_be_taken_as_they_are
     build_dataset("hmdb51", "test", **options(tmp_path))
     assert not caplog.text
     worlds.put_table(path, [["x/a.mp4", 2], ["x/b.mp4", 1]], ["path", "label"])
-    assert build_dataset("hmdb51", "test", **options(tmp_path)).labels.tolist() == [1, 0]
+    assert build_dataset("hmdb51", "test", **options(tmp_path)).records.labels.tolist() == [1, 0]
     assert "its labels, 1 to 2, are taken to count from 1, so that 2 is 'cartwheel'" in caplog.text
 
 

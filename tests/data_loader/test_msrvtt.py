@@ -14,9 +14,9 @@ def world(tmp_path_factory):
 
 def test_the_1k_a_test_takes_the_indexed_caption_and_sorts_by_image_id(world):
     dataset = build_dataset("MSR-VTT", "test", **options(world))
-    assert list(dataset.names) == ["video0", "video11", "video7"]
-    assert list(dataset.captions) == ["video0 caption 1", "video11 caption 0", "video7 caption 2"]
-    assert dataset.video_path(2) == world / "data/videos/all/video7.mp4"
+    assert list(dataset.records.ids) == ["video0", "video11", "video7"]
+    assert list(dataset.records.captions) == ["video0 caption 1", "video11 caption 0", "video7 caption 2"]
+    assert dataset.records.path(2) == world / "data/videos/all/video7.mp4"
     assert dataset[2]["text"] == ["video7 caption 2"]
 
 
@@ -33,15 +33,15 @@ def test_the_1k_a_test_takes_the_indexed_caption_and_sorts_by_image_id(world):
 )
 def test_other_cuts_take_the_first_caption(world, cut, test, train):
     dataset = build_dataset("msrvtt", "test", cut=cut, **options(world))
-    assert list(dataset.names) == test
-    assert list(dataset.captions) == [f"{name} caption 0" for name in test]
-    assert list(build_dataset("msrvtt", "train", cut=cut, **options(world)).names) == train
+    assert list(dataset.records.ids) == test
+    assert list(dataset.records.captions) == [f"{name} caption 0" for name in test]
+    assert list(build_dataset("msrvtt", "train", cut=cut, **options(world)).records.ids) == train
 
 
 def test_training_draws_one_of_all_captions(world):
     dataset = build_dataset("msrvtt", "train", **options(world))
-    assert list(dataset.names) == ["video10", "video2"]
-    assert dataset.caption_video.tolist() == [0, 0, 0, 1, 1, 1]
+    assert list(dataset.records.ids) == ["video10", "video2"]
+    assert dataset.records.caption_video.tolist() == [0, 0, 0, 1, 1, 1]
     seen = {dataset[(epoch, 1)]["text"][0] for epoch in range(20)}
     assert seen == {f"video2 caption {k}" for k in range(3)}
 
@@ -55,7 +55,7 @@ def test_an_unknown_cut_names_those_there_are(world):
     ("missing", "message"),
     [
         ("data/videos/all", "the videos of MSR-VTT"),
-        (f"{LISTS}/val_list_jsfusion.txt", r"val_list_jsfusion\.txt is missing.*'jsfusion'\nMake it"),
+        (f"{LISTS}/val_list_jsfusion.txt", r"val_list_jsfusion\.txt is missing.*'jsfusion'\n.*make it"),
         (f"{LISTS}/jsfusion_val_caption_idx.pkl", "which caption of each video is its query"),
         ("meta_data/msrvtt/MSR_VTT.json", r"MSR_VTT\.json is missing: the annotations"),
     ],

@@ -8,9 +8,9 @@ from tests.data_loader.worlds import options
 def test_each_video_has_its_own_options(tmp_path):
     worlds.ssv2(tmp_path)
     dataset = build_dataset("SSV2-MC", "test", **options(tmp_path))
-    assert dataset.options == [["push it", "pull it"], ["pull it", "lift it"]]
-    assert dataset.answers.tolist() == [1, 0]
-    assert dataset.video_path(1) == tmp_path / "data/videos/2.mp4"
+    assert [dataset.records.options(i) for i in range(2)] == [["push it", "pull it"], ["pull it", "lift it"]]
+    assert dataset.records.answers.tolist() == [1, 0]
+    assert dataset.records.path(1) == tmp_path / "data/videos/2.mp4"
     item = dataset[1]
     assert (item["answer"], item["text"], item["id"]) == (0, ["pull it"], "2.mp4")
 

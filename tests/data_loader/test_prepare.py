@@ -43,10 +43,10 @@ def test_hmdb51(prepare, tmp_path):
     assert "e.g. wave/d.avi" in printed
     assert "our inference" in printed
     test = build_dataset("hmdb51", "test", **options(tmp_path))
-    assert test.class_names == ["brush hair", "wave"]
-    assert list(test.files) == ["brush_hair/b.avi", "wave/d.avi"]
-    assert test.labels.tolist() == [0, 1]
-    assert list(build_dataset("hmdb51", "train", **options(tmp_path)).files) == [
+    assert test.records.class_names == ["brush hair", "wave"]
+    assert list(test.records.ids) == ["brush_hair/b.avi", "wave/d.avi"]
+    assert test.records.labels.tolist() == [0, 1]
+    assert list(build_dataset("hmdb51", "train", **options(tmp_path)).records.ids) == [
         "brush_hair/a.avi",
         "wave/e.avi",
     ]
@@ -61,9 +61,9 @@ def test_ucf101(prepare, tmp_path):
     printed = prepare("ucf101", splits)
     assert "testlist01_new.tsv: 2 videos, 2 missing" in printed
     test = build_dataset("ucf101", "test", **options(tmp_path))
-    assert test.class_names == ["apply eye makeup", "yo yo"]
-    assert test.labels.tolist() == [1, 0]
-    assert test.files[0] == "YoYo/v_YoYo_g01_c01.avi"
+    assert test.records.class_names == ["apply eye makeup", "yo yo"]
+    assert test.records.labels.tolist() == [1, 0]
+    assert test.records.ids[0] == "YoYo/v_YoYo_g01_c01.avi"
     assert len(build_dataset("ucf101", "train", **options(tmp_path))) == 1
 
 
@@ -87,8 +87,8 @@ def test_k400(prepare, tmp_path):
     val = put_text(tmp_path / "val.csv", rows)
     assert "2 videos, 1 missing" in prepare("k400", "--val", val)
     test = build_dataset("k400", "test", **options(tmp_path))
-    assert test.class_names == ["abseiling", "washing feet"]
-    assert test.labels.tolist() == [1, 0]
+    assert test.records.class_names == ["abseiling", "washing feet"]
+    assert test.records.labels.tolist() == [1, 0]
     assert test[0]["text"] == ["a person washing feet"]
     prepare("k400", "--val", val, "--drop-missing")
     assert len(build_dataset("k400", "test", **options(tmp_path))) == 1
@@ -107,9 +107,11 @@ def test_ssv2(prepare, tmp_path):
     assert "2 videos, 0 missing" in printed
     assert "our inference" in printed
     dataset = build_dataset("ssv2", "test", **options(tmp_path))
-    assert dataset.options == [["Approaching something", "Pushing something"]] * 2
-    assert dataset.answers.tolist() == [1, 0]
-    assert list(dataset.names) == ["7.webm", "8.mp4"]
+    assert [dataset.records.options(i) for i in range(2)] == [
+        ["Approaching something", "Pushing something"]
+    ] * 2
+    assert dataset.records.answers.tolist() == [1, 0]
+    assert list(dataset.records.ids) == ["7.webm", "8.mp4"]
 
 
 CHALLENGE = {
@@ -134,19 +136,21 @@ def test_msrvtt_from_json_and_csv(prepare, tmp_path):
     printed = prepare("msrvtt", "--json", source, "--test-csv", test_csv)
     assert "val_list_jsfusion.txt: 2 videos, 1 missing" in printed
     test = build_dataset("msrvtt", "test", **options(tmp_path))
-    assert list(test.names) == ["video1", "video2"]
-    assert list(test.captions) == ["an own sentence", "video 2 text 1"]
-    assert list(build_dataset("msrvtt", "train", **options(tmp_path)).names) == ["video0"]
+    assert list(test.records.ids) == ["video1", "video2"]
+    assert list(test.records.captions) == ["an own sentence", "video 2 text 1"]
+    assert list(build_dataset("msrvtt", "train", **options(tmp_path)).records.ids) == ["video0"]
     full = build_dataset("msrvtt", "test", cut="full-test", **options(tmp_path))
-    assert list(full.captions) == ["video 2 text 0"]
-    assert list(build_dataset("msrvtt", "test", cut="full-val", **options(tmp_path)).names) == ["video1"]
+    assert list(full.records.captions) == ["video 2 text 0"]
+    assert list(build_dataset("msrvtt", "test", cut="full-val", **options(tmp_path)).records.ids) == [
+        "video1"
+    ]
 
 
 def test_msrvtt_from_the_csv_alone(prepare, tmp_path):
     put_video(tmp_path / "data/videos/all/video2.mp4")
     prepare("msrvtt", "--test-csv", put_text(tmp_path / "test.csv", TEST_CSV))
     test = build_dataset("msrvtt", "test", **options(tmp_path))
-    assert list(test.captions) == ["an own sentence", "video 2  text 1"]
+    assert list(test.records.captions) == ["an own sentence", "video 2  text 1"]
 
 
 def test_didemo_joins_the_descriptions_of_a_video(prepare, tmp_path):
@@ -159,8 +163,8 @@ def test_didemo_joins_the_descriptions_of_a_video(prepare, tmp_path):
     printed = prepare("didemo", "--test", put_json(tmp_path / "test_data.json", records))
     assert "2 videos, 1 missing" in printed
     test = build_dataset("didemo", "test", **options(tmp_path))
-    assert list(test.names) == ["videos/x@N00_1_2.mp4", "gone@N00.avi"]
-    assert list(test.captions) == ["first thing. second thing", "alone"]
+    assert list(test.records.ids) == ["videos/x@N00_1_2.mp4", "gone@N00.avi"]
+    assert list(test.records.captions) == ["first thing. second thing", "alone"]
     assert test[0]["valid_frames"] == 12
 
 
@@ -171,8 +175,8 @@ def test_lsmdc(prepare, tmp_path, header):
     put_video(tmp_path / f"data/1001_Flight/{CLIPS[0]}.avi")
     assert "2 videos, 1 missing" in prepare("lsmdc", source)
     test = build_dataset("lsmdc", "test", **options(tmp_path))
-    assert list(test.names) == CLIPS
-    assert list(test.captions) == ["SOMEONE does 0.", "SOMEONE does 1."]
+    assert list(test.records.ids) == CLIPS
+    assert list(test.records.captions) == ["SOMEONE does 0.", "SOMEONE does 1."]
 
 
 def test_webvid(prepare, tmp_path):
@@ -180,7 +184,10 @@ def test_webvid(prepare, tmp_path):
     put_video(tmp_path / "data/train/000001_000050/21.mp4")
     source = put_text(tmp_path / "results_2M_train.csv", rows)
     assert "2 videos, 1 missing" in prepare("webvid", "--train", source)
-    assert list(build_dataset("webvid", "train", **options(tmp_path)).names) == ["000001_000050/21", "p2/22"]
+    assert list(build_dataset("webvid", "train", **options(tmp_path)).records.ids) == [
+        "000001_000050/21",
+        "p2/22",
+    ]
     prepare("webvid", "--train", source, "--drop-missing")
     [item] = list(build_dataset("webvid", "train", **options(tmp_path)))
     assert item["text"] == ["A, b"]
@@ -201,7 +208,7 @@ def test_yttemporal(prepare, tmp_path, suffix):
     assert "left out: 1 line without a video id" in printed
     assert "yttemporal_train.csv: 3 videos, 1 missing" in printed
     train = build_dataset("yttemporal", "train", **options(tmp_path))
-    assert list(train.names) == [f"subset_87/data/id{i}.mp4" for i in range(3)]
+    assert list(train.records.ids) == [f"subset_87/data/id{i}.mp4" for i in range(3)]
     assert len(train[0]["text"]) == 4
     prepare("yttemporal", f"subset_87={source}", "--val-share", "1", "--drop-missing")
     assert len(build_dataset("yttemporal", "val", **options(tmp_path))) == 2
@@ -257,12 +264,12 @@ def test_k400_in_two_calls_never_leaves_a_list_with_the_numbers_of_other_classes
     assert "kinetics400_val_list_videos.tsv in" in message
     assert "name both, --train and --val, in one call" in message
     (tmp_path / "data/videos_val").mkdir()
-    assert build_dataset("k400", "test", **options(tmp_path)).class_names == ["abseiling", "zumba"]
+    assert build_dataset("k400", "test", **options(tmp_path)).records.class_names == ["abseiling", "zumba"]
     prepare("k400", "--val", val, "--train", train)
     prepare("k400", "--val", val)  # whose classes are among those numbered before
     test, train = (build_dataset("k400", split, **options(tmp_path)) for split in ("test", "train"))
-    assert test.class_names == train.class_names == ["abseiling", "bowling", "zumba"]
-    assert (test.labels.tolist(), train.labels.tolist()) == ([0, 2], [0, 1])
+    assert test.records.class_names == train.records.class_names == ["abseiling", "bowling", "zumba"]
+    assert (test.records.labels.tolist(), train.records.labels.tolist()) == ([0, 2], [0, 1])
 
 
 def test_hmdb51_numbers_of_other_lists_are_kept(prepare, tmp_path):
@@ -284,7 +291,7 @@ def test_names_of_classes_and_videos_may_hold_spaces(prepare, tmp_path):
     put_text(splits / "trainlist01.txt", "Apply Eye Makeup/v a.avi 1\nYoYo/b.avi 2\n")
     prepare("ucf101", splits)
     train = build_dataset("ucf101", "train", **options(tmp_path))
-    assert (train.class_names, list(train.files)) == (
+    assert (train.records.class_names, list(train.records.ids)) == (
         ["apply eye makeup", "yo yo"],
         ["Apply Eye Makeup/v a.avi", "YoYo/b.avi"],
     )
@@ -311,8 +318,8 @@ def test_msrvtt_in_two_calls_does_not_leave_queries_of_other_captions(prepare, t
     before = build_dataset("msrvtt", "test", **options(tmp_path))
     prepare("msrvtt", "--json", source, "--test-csv", test_csv)
     test = build_dataset("msrvtt", "test", **options(tmp_path))
-    assert list(test.names) == list(before.names)
-    assert [" ".join(text.split()) for text in before.captions] == list(test.captions)
+    assert list(test.records.ids) == list(before.records.ids)
+    assert [" ".join(text.split()) for text in before.records.captions] == list(test.records.captions)
 
 
 @pytest.mark.parametrize("caption", [None, 5, " "])
@@ -334,8 +341,8 @@ def test_didemo_finds_videos_behind_links_and_nothing_but_videos(prepare, tmp_pa
     records = [{"video": name, "description": "a\ttext\n of it"} for name in names]
     printed = prepare("didemo", "--test", put_json(tmp_path / "test_data.json", records))
     test = build_dataset("didemo", "test", **options(tmp_path))
-    assert list(test.names) == ["link/deep/x@N00.mp4", "b/y@N01.mov", "a/z@N02.mp4"]
-    assert set(test.captions) == {"a text of it"}
+    assert list(test.records.ids) == ["link/deep/x@N00.mp4", "b/y@N01.mov", "a/z@N02.mp4"]
+    assert set(test.records.captions) == {"a text of it"}
     assert "z@N02.avi: of a/z@N02.mp4, b/z@N02.mp4 the list takes a/z@N02.mp4" in printed
     assert "x@N00.mov" not in printed
 
@@ -353,8 +360,8 @@ def test_webvid_captions_become_one_line_each(prepare, tmp_path):
     assert "left out: 1 video without a caption, e.g. " in printed and "results.csv, line 8" in printed
     (tmp_path / "data/train").mkdir()
     train = build_dataset("webvid", "train", **options(tmp_path))
-    assert list(train.captions) == ["a b", "c d", "e f", 'say "hi"', '"quoted" start']
-    assert list(train.names) == ["P/1", "P/2", "P/3", "P/4", "P/6"]
+    assert list(train.records.captions) == ["a b", "c d", "e f", 'say "hi"', '"quoted" start']
+    assert list(train.records.ids) == ["P/1", "P/2", "P/3", "P/4", "P/6"]
 
 
 def test_a_quote_that_swallows_rows_of_a_csv(prepare, tmp_path):

@@ -8,7 +8,7 @@ import webdataset
 
 from data_loader import JointLoader, build_dataset, build_loader
 from data_loader.prepare.__main__ import main as prepare
-from data_loader.shards import Shards
+from data_loader.shards import webvid
 from tests.data_loader import worlds
 from tests.data_loader.worlds import options
 
@@ -92,13 +92,13 @@ def test_the_joint_loader_continues_in_shards(world):
 def test_the_index_is_kept_and_renewed(world, tmp_path):
     folder = worlds.copy_world(world[1], tmp_path) / "shards"
     stored = folder / "train-index.npz"
-    before, state = len(Shards(folder, "train")), stored.stat()
-    Shards(folder, "train")
+    before, state = len(webvid("train", folder, folder)), stored.stat()
+    webvid("train", folder, folder)
     assert stored.stat().st_mtime_ns == state.st_mtime_ns
     sorted(folder.glob("train-*.tar"))[-1].unlink()
-    assert len(Shards(folder, "train")) == (before - 1) // 3 * 3
+    assert len(webvid("train", folder, folder)) == (before - 1) // 3 * 3
     stored.write_bytes(b"broken")
-    assert len(Shards(folder, "train")) == (before - 1) // 3 * 3
+    assert len(webvid("train", folder, folder)) == (before - 1) // 3 * 3
 
 
 def test_making_them_again_keeps_finished_shards(world, tmp_path, capsys):
@@ -353,7 +353,7 @@ def test_names_that_cannot_be_told_apart_or_kept(tmp_path, files, message):
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))
     with pytest.raises(ValueError, match=message):
-        Shards(tmp_path, "train")
+        webvid("train", tmp_path, tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from data_loader import build_dataset
-from data_loader.yttemporal import clip_times, draw_segment
+from data_loader.sampling import clip_times, draw_segment
 from tests.data_loader import worlds
 from tests.data_loader.worlds import SIZE, options
 
@@ -28,7 +28,7 @@ def test_an_item_has_four_texts_in_time_order(world, split):
 
 
 def test_the_texts_are_the_words_inside_each_clip(world, monkeypatch):
-    monkeypatch.setattr("data_loader.yttemporal.draw_segment", lambda *_: (2.5, 17.5))
+    monkeypatch.setattr("data_loader.dataset.draw_segment", lambda *_: (2.5, 17.5))
     item = build_dataset("yttemporal", "train", **options(world))[0]
     # clips of 3 s from 2.5, 6.5, 10.5 and 14.5 s on; word k is said at 0.25 + k / 2 s
     for clip, text in enumerate(item["text"]):
@@ -108,5 +108,5 @@ def test_a_list_without_the_column_or_the_videos_is_named(world, tmp_path):
     with pytest.raises(ValueError, match=r"yttemporal_train\.csv has no column 'Name'"):
         build_dataset("yttemporal", "train", **options(world))
     worlds.put_table(world / "meta_data/yttemporal_train.csv", [], ["Name"])
-    with pytest.raises(ValueError, match="lists no videos"):
+    with pytest.raises(ValueError, match="is empty: expected"):
         build_dataset("yttemporal", "train", **options(world))

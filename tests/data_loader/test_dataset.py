@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from data_loader import build_dataset
-from data_loader.base import TRIES
+from data_loader.dataset import TRIES
 from tests.data_loader import worlds
 from tests.data_loader.worlds import options
 
@@ -61,8 +61,8 @@ def test_an_unreadable_file_is_replaced_and_reported(world, tmp_path):
     dataset = build_dataset("webvid", "train", **options(world))
     item = dataset[(0, 0)]
     assert item["index"] != 0
-    assert item["id"] == dataset.video_id(item["index"])
-    assert item["text"] == [dataset.captions[item["index"]]]
+    assert item["id"] == dataset.records.id(item["index"])
+    assert item["text"] == [dataset.records.captions[item["index"]]]
     [(path, reason)] = item["failures"]
     assert path == str(broken)
     assert reason

@@ -1,0 +1,185 @@
+"""From a record to frames, crop, mask and text; what becomes of a broken file."""
+
+import logging
+import zlib
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from data_loader.failures import Failure
+from data_loader.masking import tube_mask
+from data_loader.records import Records
+from data_loader.sampling import clip_times, draw_segment, sample_frames, span_frames
+from data_loader.transforms import clip_transform, pad_clip
+from data_loader.video import FrameCache, VideoReadError, read_frames
+
+logger = logging.getLogger(__name__)
+
+VIEWS = ("train", "val", "test")
+TRIES = 10  # samples tried in training before giving up: one broken file is chance, ten in a row are not
+
+FrameChoice = Callable[[int, np.random.Generator], list[int]]  # from the number of frames to those wanted
+
+
+def known_reader(reader: str) -> str:
+    """The reader to use for a config's: "cv2", the release's for YT-Temporal alone, becomes the default.
+
+    OpenCV's frames are short or repeated on damaged and cut files, without a word; its seeks are slow.
+    """
+    if reader == "cv2":
+        logger.warning("reader cv2 is read as pyav: OpenCV repeats or drops frames of some files silently")
+        return "pyav"
+    return reader
+
+
+class VideoDataset(Dataset):
+    """A clip, with texts, of each record.
+
+    Views: "train" draws random frames, one random crop and a tube mask; "val" (validation during training)
+    random frames, the centre crop and a tube mask; "test" uniform frames, the centre crop, all patches.
+
+    An item is a dict: "video" uint8 [num_frames, 3, image_size, image_size], zeros from frame
+    "valid_frames" (int) on; "text" list[str], K of them; "keep_ind" int64 [n], patches kept (only with a
+    mask); "label" and "answer" (int) of records that have them; "index" int; "id" str; "failures" list of
+    Failures, the files that this sample replaces. A narrated video gives a random segment of `num_clips`
+    clips: frames from the whole segment, the words said in each clip as "text" (maybe an empty one), and
+    "problems", what was mended in its transcript.
+
+    A key is an index, or (epoch, index). All that is random in a sample is drawn from a generator seeded by
+    (seed, data set, epoch, index), so a sample does not depend on the rank, the worker or what came before.
+
+    A file that cannot be read is replaced in "train" by another sample, drawn from the same generator. In
+    "val" it gives {"index", "id", "missing": Failure}, so that no sample counts twice; in "test" it raises
+    VideoReadError, or with `allow_missing` gives the same.
+    """
+
+    def __init__(
+        self,
+        records: Records,
+        view: str = "test",
+        *,
+        name: str = "videos",
+        num_frames: int = 12,
+        image_size: int = 224,
+        mask_ratio: float | None = None,
+        num_patches: int | None = None,
+        reader: str = "pyav",
+        timeout: float | None = None,
+        cache_mb: float = 0,
+        seed: int = 0,
+        allow_missing: bool = False,
+    ):
+        """
+        Args:
+            name: of the data set; samples of two sets differ by it.
+            mask_ratio: share of the patches of a frame that is hidden; needs `num_patches`, their number.
+            reader, timeout: as in `read_frames`.
+            cache_mb: memory for decoded small videos, in every worker.
+        """
+        if view not in VIEWS:
+            raise ValueError(f"unknown view {view!r}: choose one of {', '.join(VIEWS)}")
+        if mask_ratio and num_patches is None:
+            raise ValueError("a mask ratio needs num_patches, the number of patches of a frame")
+        self.records, self.view, self.name = records, view, name
+        self.num_frames, self.image_size = num_frames, image_size
+        self.mask_ratio = mask_ratio if view != "test" else None
+        self.num_patches = num_patches
+        self.reader, self.timeout = known_reader(reader), timeout
+        self.cache = FrameCache(int(cache_mb * 2**20)) if cache_mb else None
+        self.seed, self.salt = seed, zlib.crc32(name.encode())
+        self.allow_missing = allow_missing
+        self.transform = clip_transform(view, image_size)
+        self.how = "uniform" if view == "test" else "rand"  # frames are chosen
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
+        epoch, index = key if isinstance(key, tuple) else (0, int(key))
+        if not 0 <= index < len(self):
+            raise IndexError(f"sample {index} of {len(self)}")
+        rng = np.random.default_rng([self.seed, self.salt, epoch, index])
+        return self.training_item(index, rng) if self.view == "train" else self.evaluation_item(index, rng)
+
+    def evaluation_item(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
+        try:
+            return {**self.sample(index, rng), "failures": []}
+        except VideoReadError as error:
+            if self.view == "test" and not self.allow_missing:
+                raise
+            return {"index": index, "id": self.records.id(index), "missing": Failure.of(error)}
+
+    def training_item(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
+        failures: list[Failure] = []
+        for _ in range(TRIES):
+            try:
+                return {**self.sample(index, rng), "failures": failures}
+            except VideoReadError as error:
+                failures.append(Failure.of(error))
+                step = rng.integers(1, max(2, len(self)))  # to any other sample
+                index = int(index + step) % len(self)
+        listed = "\n".join(f"  {failure}" for failure in failures)
+        raise RuntimeError(
+            f"{TRIES} videos of {self.name} in a row cannot be read; is its root, "
+            f"{self.records.root}, right?\n"
+            f"{listed}\n"
+            "python -m data_loader.check CONFIG lists all unreadable files."
+        )
+
+    def sample(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
+        """An item without its failures. Raises VideoReadError."""
+        record = self.records[index]
+        item: dict[str, Any] = {"index": index, "id": record.id}
+        for key in ("label", "answer"):
+            if getattr(record, key) is not None:
+                item[key] = getattr(record, key)
+        if record.transcript is None:
+            item |= self.read(index, rng, self.choose_frames)
+            captions = record.captions
+            item["text"] = [captions[rng.integers(len(captions)) if self.view == "train" else 0]]
+            return item
+        duration = record.transcript.duration
+        start, end = draw_segment(duration, record.num_clips, rng)
+        item |= self.read(index, rng, partial(self.choose_in_segment, start, end, duration))
+        clips = clip_times(start, end, record.num_clips)
+        item["text"] = [record.transcript.text(*clip) for clip in clips]
+        item["problems"] = record.transcript.problems
+        return item
+
+    def read(self, index: int, rng: np.random.Generator, choose: FrameChoice) -> dict[str, Any]:
+        """The video part of an item."""
+        seed = int(rng.integers(2**63))  # a reader may ask twice and should get the same answer
+
+        def chosen(vlen: int) -> list[int]:
+            return choose(vlen, np.random.default_rng(seed))
+
+        with self.records.video_file(index) as path:
+            cache = self.cache if path == self.records.path(index) else None  # it knows videos by their files
+            frames, _, _ = read_frames(path, chosen, self.reader, self.timeout, cache)
+        video, valid = pad_clip(self.transform(frames, rng), self.num_frames)
+        item: dict[str, Any] = {"video": video, "valid_frames": valid}
+        if self.mask_ratio and self.num_patches:
+            item["keep_ind"] = tube_mask(self.num_patches, self.mask_ratio, rng)
+        return item
+
+    def choose_frames(self, vlen: int, rng: np.random.Generator) -> list[int]:
+        """The frames to take from a file of `vlen` frames."""
+        return sample_frames(self.num_frames, vlen, self.how, rng)
+
+    def choose_in_segment(
+        self, start: float, end: float, duration: float, vlen: int, rng: np.random.Generator
+    ) -> list[int]:
+        """The frames to take from a segment, in seconds."""
+        return span_frames(start, end, duration, self.num_frames, vlen, self.how, rng)
+
+    @property
+    def video_paths(self) -> list[Path]:
+        return [self.records.path(index) for index in range(len(self))]
+
+    @property
+    def video_ids(self) -> list[str]:
+        return [self.records.id(index) for index in range(len(self))]

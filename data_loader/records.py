@@ -1,0 +1,95 @@
+"""A data set is a function from its list files to records; `VideoDataset` turns a record into a clip."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from data_loader.strings import Strings
+from data_loader.transcripts import Transcript
+
+
+@dataclass(frozen=True)
+class Record:
+    """A sample of a data set: a video file and what belongs to it.
+
+    id: its name in the data set. path: the file, or what to call it in messages where it lies in a shard.
+    captions: texts of which training draws one; everything else takes the first.
+    label: the number of its class, from 0. answer: which of its options is right.
+    transcript: of a narrated video, a segment of which, `num_clips` clips with their words, is a sample.
+    """
+
+    id: str
+    path: Path
+    captions: Sequence[str] = ()
+    label: int | None = None
+    answer: int | None = None
+    transcript: Transcript | None = None
+    num_clips: int = 1
+
+
+class Records(Sequence[Record]):
+    """The records of a data set, in columns: millions of them are a few arrays, which workers share.
+
+    root: the folder of the videos. ids: the records' names. file_of: the file below `root` of an id.
+    Subclasses add what belongs to a video.
+    """
+
+    def __init__(self, root: Path, ids: Iterable[str], file_of: Callable[[str], str] = str):
+        self.root, self.ids, self.file_of = root, Strings(ids), file_of
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def id(self, index: int) -> str:
+        """The name of a record; nothing else is read."""
+        return self.ids[index]
+
+    def path(self, index: int) -> Path:
+        """The file of a record; nothing else is read."""
+        return self.root / self.file_of(self.ids[index])
+
+    def __getitem__(self, index: int) -> Record:
+        """Raises VideoReadError where something that belongs to the video cannot be read."""
+        return Record(self.id(index), self.path(index))
+
+    @contextmanager
+    def video_file(self, index: int) -> Iterator[Path]:
+        """A file to read while the context lasts: a video in a shard is unpacked for so long."""
+        yield self.path(index)
+
+
+class CaptionRecords(Records):
+    """Videos with one caption or more.
+
+    captions: all of them, those of a video one after another. caption_video: int64 [captions], the video of
+    each.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        ids: Sequence[str],
+        captions: Sequence[str],
+        file_of: Callable[[str], str] = str,
+        join: bool = True,
+    ):
+        """`ids` and `captions` are those of each row of a list; `join` makes one record of rows side by side
+        that have the same id."""
+        first = np.ones(len(ids), dtype=bool)  # of its record's captions
+        if join:
+            first[1:] = np.fromiter((a != b for a, b in pairwise(ids)), dtype=bool, count=len(ids) - 1)
+        super().__init__(root, (ids[row] for row in np.flatnonzero(first)), file_of)
+        self.captions = Strings(captions)
+        self.caption_start = np.append(np.flatnonzero(first), len(ids))
+
+    @property
+    def caption_video(self) -> np.ndarray:
+        return np.repeat(np.arange(len(self)), np.diff(self.caption_start))
+
+    def __getitem__(self, index: int) -> Record:
+        captions = self.captions[self.caption_start[index] : self.caption_start[index + 1]]
+        return Record(self.id(index), self.path(index), captions)
