@@ -63,9 +63,9 @@ def measure(vectors: int, arch: str, threads: int) -> dict[str, dict[str, float]
     index = VideoIndex(dim)
     for first in range(0, vectors, BLOCK):
         index.add(random_table(first, min(BLOCK, vectors - first), dim))
-    queries = [embedder.texts([query]).numpy() for query in QUERIES]
+    queries = [embedder.encode_texts([query]).numpy() for query in QUERIES]
     return {
-        "embedding the query": milliseconds(lambda query: embedder.texts([query]), QUERIES),
+        "embedding the query": milliseconds(lambda query: embedder.encode_texts([query]), QUERIES),
         "searching, top 10": milliseconds(lambda query: index.search(query, 10), queries),
         "searching, one per video": milliseconds(lambda query: index.search(query, 10, True), queries),
     }

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from data_loader.cores import usable_cores
 from data_loader.prepare.videos import Encoding, convert_tree
-from downstream.feature_files import find_videos
+from downstream.inputs import find_videos
 from utils.config import REPOSITORY
 
 SIZES = {"340x256": (340, 256), "720p": (1280, 720)}  # width, height
@@ -166,7 +166,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def choose_videos(args: argparse.Namespace) -> dict[str, list[Path]]:
     """The videos that the options ask for, by what the tables call them."""
     if args.data:
-        return {Path(args.data[0]).name: [Path(path) for path in find_videos(args.data)]}
+        return {Path(args.data[0]).name: [Path(path) for path in find_videos(args.data)[0]]}
     sets: dict[str, list[Path]] = {}
     for size in args.sizes:
         videos = make_videos(Path(args.cache), size, args.videos, tuple(args.seconds))

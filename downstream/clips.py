@@ -1,23 +1,24 @@
 """What one feature vector is of, a whole video or one window of its time, and how its frames are read."""
 
 import math
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
 from torch.utils.data import Dataset
 
-from data_loader.collate import stack
+from data_loader.failures import Failure
 from data_loader.readers.errors import VideoReadTimeout
 from data_loader.readers.pyav_reader import open_video
 from data_loader.sampling import linspace_frames
 from data_loader.transforms import feature_transform
 from data_loader.video import VideoReadError, file_state, read_frames
 
-NUM_FRAMES = 12
 READ_BYTES = 256 * 2**20  # of decoded frames that one read of a file may give
 
 
@@ -36,9 +37,21 @@ class Clip:
     end: float | None = None
     pixels: int = 0
 
+    @classmethod
+    def of_file(cls, path: str | Path) -> "Clip":
+        """All of a file, or of a member shard.tar/a.mp4, which has the size and time of its shard; those of
+        what is not there are -1."""
+        path = os.path.abspath(path)
+        file = os.path.dirname(path) if os.path.isfile(os.path.dirname(path)) else path
+        try:
+            status = os.stat(file)
+        except OSError:
+            return cls(path, -1, -1)
+        return cls(path, status.st_size, status.st_mtime_ns)
+
     @property
     def key(self) -> tuple[Any, ...]:
-        """As `feature_parts.row_keys` finds it in a table."""
+        """As `resumable_table.row_keys` finds it in a table."""
         key = (self.path, self.size_bytes, self.modified_ns)
         return key if self.start is None else (*key, self.start)
 
@@ -130,7 +143,7 @@ def cut(video: Clip, duration: float, window: float) -> list[Clip]:
     return [replace(video, duration=duration, start=start, end=end) for start, end in times]
 
 
-def read_together(clips: Sequence[Clip], most: int) -> list[range]:
+def read_together(clips: Sequence[Clip], most: int, num_frames: int) -> list[range]:
     """Clips of the same file that follow one another, by their places, `most` or READ_BYTES at once.
 
     Opening a file means to go through all of it, so that a long one should not be opened for each window;
@@ -138,7 +151,7 @@ def read_together(clips: Sequence[Clip], most: int) -> list[range]:
     """
     reads: list[range] = []
     for i, clip in enumerate(clips):
-        room = READ_BYTES // (3 * NUM_FRAMES * max(1, clip.pixels))
+        room = READ_BYTES // (3 * num_frames * max(1, clip.pixels))
         if reads and clips[reads[-1].start].path == clip.path and len(reads[-1]) < min(most, room):
             reads[-1] = range(reads[-1].start, i + 1)
         else:
@@ -147,18 +160,27 @@ def read_together(clips: Sequence[Clip], most: int) -> list[range]:
 
 
 class ClipDataset(Dataset):
-    """Clips with the official preprocessing: 12 frames evenly from first to last, squashed to a square.
+    """Clips with the official preprocessing: frames evenly from first to last, squashed to a square.
 
-    An item is what one read of a file gives, at most `most` windows of it. It is a list, for each clip
-    {"row": i, "video": uint8 [12, 3, S, S], "num_frames" and "duration" of the file}, or {"row", "failure":
-    reason}.
+    Of `clips` those at the places `rows` are read. An item is what one read of a file gives, a list of at
+    most `most` windows of it: for each clip {"index": its place, "video": uint8 [T, 3, S, S], "metadata":
+    "duration" and "num_frames" of the file}, or {"index", "missing": Failure}.
     """
 
     def __init__(
-        self, clips: Sequence[Clip], image_size: int, reader: str, timeout: float | None, most: int = 1
+        self,
+        clips: Sequence[Clip],
+        rows: Sequence[int],
+        num_frames: int,
+        image_size: int,
+        reader: str,
+        timeout: float | None,
+        most: int = 1,
     ):
         self.clips = clips
-        self.reads = read_together(clips, most)
+        pending = [clips[row] for row in rows]
+        self.reads = [rows[read.start : read.stop] for read in read_together(pending, most, num_frames)]
+        self.num_frames = num_frames
         self.transform = feature_transform(image_size)
         self.reader = reader
         self.timeout = timeout
@@ -169,15 +191,15 @@ class ClipDataset(Dataset):
     def __getitem__(self, number: int) -> list[dict[str, Any]]:
         return self.items(self.reads[number])
 
-    def items(self, rows: range) -> list[dict[str, Any]]:
+    def items(self, rows: Sequence[int]) -> list[dict[str, Any]]:
         """Items of clips of one file; what is damaged in it costs the windows there alone."""
         try:
             return self.read(rows)
         except VideoReadTimeout as error:  # each part of it would take as long again
-            return [{"row": row, "failure": error.reason} for row in rows]
+            return [{"index": row, "missing": Failure.of(error)} for row in rows]
         except VideoReadError as error:
             if len(rows) == 1:
-                return [{"row": rows[0], "failure": error.reason}]
+                return [{"index": rows[0], "missing": Failure.of(error)}]
         halves = rows[: len(rows) // 2], rows[len(rows) // 2 :]
         return [item for half in halves for item in self.items(half)]
 
@@ -187,29 +209,17 @@ class ClipDataset(Dataset):
 
         def choose(vlen: int) -> list[int]:
             spans = [clip.span(vlen) for clip in clips]
-            return [first + i for first, end in spans for i in linspace_frames(NUM_FRAMES, end - first)]
+            return [first + i for first, end in spans for i in linspace_frames(self.num_frames, end - first)]
 
         path, duration = clips[0].path, clips[0].duration
         frames, _, vlen = read_frames(path, choose, reader=self.reader, timeout=self.timeout)
         if duration is None:
             duration, _ = find_extent(path)
         return [
-            {"row": row, "video": self.transform(part), "num_frames": vlen, "duration": duration}
-            for row, part in zip(rows, frames.split(NUM_FRAMES), strict=True)
+            {
+                "index": row,
+                "video": self.transform(part),
+                "metadata": {"duration": duration, "num_frames": vlen},
+            }
+            for row, part in zip(rows, frames.split(self.num_frames), strict=True)
         ]
-
-
-def collate(reads: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
-    """Items of ClipDataset -> "rows", "num_frames", "duration", "video" [B, 12, 3, S, S] of the clips that
-    could be read (absent when there are none), and "failures": row -> reason."""
-    items = [item for read in reads for item in read]
-    readable = [item for item in items if "failure" not in item]
-    batch: dict[str, Any] = {
-        "rows": [item["row"] for item in readable],
-        "num_frames": [item["num_frames"] for item in readable],
-        "duration": [item["duration"] for item in readable],
-        "failures": {item["row"]: item["failure"] for item in items if "failure" in item},
-    }
-    if readable:
-        batch["video"] = stack([item["video"] for item in readable])
-    return batch

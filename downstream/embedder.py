@@ -3,8 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,16 +11,17 @@ import torch
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from data_loader.collate import stack
 from data_loader.failures import Failure
-from downstream.cache import EmbeddingCache, file_key
-from downstream.reading import read_batches
+from downstream.clips import Clip
+from downstream.feature_files import FeatureTable
+from downstream.reading import PIECE_CLIPS, collate_clips, read_batches
+from downstream.resumable_table import ResumableTable
 from model.metric import all_alike, check_finite
-from utils.files import or_warn
 from utils.processes import DistContext
 from utils.text import counted
 
 PRECISIONS = ("fp32", "bf16")
+CPU_CLIPS = 2  # a forward pass: more are not faster there, and progress shows, and is saved, after each
 
 
 @contextmanager
@@ -54,27 +54,14 @@ def warn_if_alike(embeds: np.ndarray | torch.Tensor, noun: str) -> None:
 
 
 @dataclass
-class VideoEmbeddings:
-    """Embeddings [V, D] float32 of videos; rows of `missing` ones (index -> Failure) are zeros."""
-
-    embeds: torch.Tensor
-    missing: dict[int, Failure] = field(default_factory=dict)
-
-    def readable(self) -> list[int]:
-        return [i for i in range(len(self.embeds)) if i not in self.missing]
-
-
-@dataclass
 class Embedder:
     """A model with its tokenizer, its device and its speed settings.
 
     Args:
         model: offers encode_video and encode_text; moved to `context.device`, put into evaluation mode.
         tokenize: list of M texts -> ids [M, 77].
-        batch_size: clips a forward pass and process; texts go eight times as many at once.
+        batch_size: clips a forward pass and process on a GPU; texts go eight times as many at once.
         precision: "fp32" (TF32 off) or "bf16" (autocast).
-        cache_dir: where embeddings are kept from call to call; None keeps none.
-        fingerprint: what the model's outputs depend on; see EmbeddingCache.
     """
 
     model: Any
@@ -83,13 +70,15 @@ class Embedder:
     batch_size: int = 48
     num_workers: int = 0
     precision: str = "fp32"
-    cache_dir: Path | None = None
-    fingerprint: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision is {self.precision!r}; it must be one of {', '.join(PRECISIONS)}")
         self.model.to(self.context.device).eval()
+
+    @property
+    def clips_a_pass(self) -> int:
+        return min(self.batch_size, CPU_CLIPS) if self.context.device.type == "cpu" else self.batch_size
 
     @contextmanager
     def inference(self) -> Iterator[None]:
@@ -99,140 +88,128 @@ class Embedder:
         with torch.inference_mode(), exact_float32(), autocast:
             yield
 
-    def encode_clips(self, video: torch.Tensor, valid_frames: torch.Tensor) -> torch.Tensor:
-        """Clips uint8 [B, T, 3, S, S] with valid_frames [B] (the others are padding) -> [B, D] on the CPU."""
-        embeds = []
-        with self.inference():
-            for clips, valid in zip(
-                video.split(self.batch_size), valid_frames.split(self.batch_size), strict=True
-            ):
-                clips = clips.to(self.context.device, non_blocking=True)
-                valid = valid.to(self.context.device, non_blocking=True)
-                embeds.append(self.model.encode_video(clips, valid_frames=valid)[0].float().cpu())
-        return torch.cat(embeds)
+    def encode_clips(
+        self, video: torch.Tensor, valid_frames: torch.Tensor | None = None
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Clips uint8 [B, T, 3, S, S], of which the first `valid_frames` [B] frames count (default: all), one
+        pass of the model after the other.
+
+        Yields:
+            embeddings float32 [b, D], on the CPU, and tokens [b, L, D], on the device, of the next b clips.
+        """
+        device = self.context.device
+        for start in range(0, len(video), self.clips_a_pass):
+            part = slice(start, start + self.clips_a_pass)
+            valid = None if valid_frames is None else valid_frames[part].to(device, non_blocking=True)
+            with self.inference():
+                embeds, tokens = self.model.encode_video(
+                    video[part].to(device, non_blocking=True), valid_frames=valid
+                )
+            yield embeds.float().cpu(), tokens
 
     def encode_texts(self, texts: Sequence[str]) -> torch.Tensor:
         """M texts -> [M, D] on the CPU, in this process alone."""
-        size = 8 * self.batch_size
+        size = 8 * self.clips_a_pass
         embeds = []
         with self.inference():
             for start in range(0, len(texts), size):
                 ids = self.tokenize(list(texts[start : start + size]))  # on the CPU, where they can be cut
                 embeds.append(self.model.encode_text(ids).float().cpu())
+        check_finite(torch.cat(embeds), [repr(text) for text in texts])
         return torch.cat(embeds)
 
-    def texts(self, texts: Sequence[str]) -> torch.Tensor:
-        """M texts -> [M, D]; shared among the processes, each distinct text embedded once."""
-        unique = list(dict.fromkeys(texts))
-        cache = self._cache("text", {})
-        rows = self._load(cache)
-        new = [text for text in unique if text not in rows]
-        mine = new[self.context.rank :: self.context.world_size]
-        embeds = self.encode_texts(mine) if mine else torch.empty(0)
-        for part in self.context.gather_objects(dict(zip(mine, embeds, strict=True))):
-            rows |= part
-        embeds = torch.stack([rows[text] for text in unique])
-        check_finite(embeds, [repr(text) for text in unique])
-        if self.context.is_main:
-            warn_if_alike(embeds, "texts")
-        self._save(cache, unique, rows, changed=bool(new))
-        return torch.stack([rows[text] for text in texts])
+    def texts(self, texts: Sequence[str], table: ResumableTable) -> FeatureTable | None:
+        """Embed texts into a table, with a column "text"; shared among the processes, each text once.
 
-    def videos(self, dataset: Dataset, paths: Sequence[Any], **facts: Any) -> VideoEmbeddings:
-        """Embed every item of `dataset`, item i being the video file `paths[i]`.
+        Returns:
+            on the first process the rows of all `texts`, in their order.
 
-        An item is {"video": uint8 [T, 3, S, S] or, several clips to be averaged, [W, T, 3, S, S],
-        "valid_frames": int or [W], "index": i} or, when unreadable, {"index": i, "missing": Failure}.
-        `facts` say what else the clips depend on (number of frames, reader …), for the cache.
+        Raises:
+            FloatingPointError: an embedding is not finite; names its text.
         """
-        assert len(dataset) == len(paths), f"{len(dataset)} items for {len(paths)} videos"
-        cache = self._cache("video", facts)
-        rows = self._load(cache)
-        keys = [file_key(path) for path in paths]
-        new = [i for i, key in enumerate(keys) if key not in rows]
-        fresh, missing = self._embed_new(dataset, new, paths)
-        rows |= {keys[i]: row for i, row in fresh.items()}
-        self._save(cache, keys, rows, changed=bool(fresh))
-        if not rows:
-            return VideoEmbeddings(torch.zeros(len(keys), 0), missing)
-        blank = torch.zeros_like(next(iter(rows.values())))
-        videos = VideoEmbeddings(torch.stack([rows.get(key, blank) for key in keys]), missing)
-        check_finite(videos.embeds, paths)
-        if self.context.is_main:
-            warn_if_alike(videos.embeds[videos.readable()], "videos")
-        return videos
+        pending = table.start([(text,) for text in texts])
+        mine = [texts[i] for i in pending[self.context.rank :: self.context.world_size]]
+        size = 8 * self.clips_a_pass
+        for start in range(0, len(mine), size):
+            part = mine[start : start + size]
+            table.add(FeatureTable(self.encode_texts(part).numpy(), {"text": part}, {}))
+        rows = table.finish()
+        if rows is not None:
+            check_finite(torch.from_numpy(rows.features), [repr(text) for text in texts])
+            warn_if_alike(rows.features, "texts")
+        return rows
 
-    def _embed_new(
-        self, dataset: Dataset, indices: Sequence[int], paths: Sequence[Any]
-    ) -> tuple[dict[int, torch.Tensor], dict[int, Failure]]:
-        """Embed items `indices`, each process its share; every process gets all results, in index order."""
-        mine = list(indices[self.context.rank :: self.context.world_size])
+    def videos(
+        self,
+        dataset: Dataset,
+        items: Mapping[int, int],
+        clips: Sequence[Clip],
+        table: ResumableTable,
+        tokens: bool = False,
+    ) -> tuple[FeatureTable | None, dict[int, Failure]]:
+        """Embed the clips with which `table` was started, on each process its share.
+
+        Args:
+            dataset: gives items as `collate_clips` takes them; "index" is a place in `clips`.
+            items: those of the dataset that are to be embedded, with the number of clips of each.
+            tokens: keep all tokens, too, as the column "tokens" [R, L, D].
+
+        Returns:
+            on the first process the rows of all clips that could be read, in their order; on all of them why
+            the others could not, by their places.
+
+        Raises:
+            FloatingPointError: an embedding is not finite; names its video.
+        """
+        mine = list(items)[self.context.rank :: self.context.world_size]
+        most = max(items.values(), default=1)
+        on_cpu = self.context.device.type == "cpu"  # there a large batch would only come late
         batches = read_batches(
             dataset,
             mine,
-            self.batch_size,
+            max(1, (min(self.batch_size, PIECE_CLIPS) if on_cpu else self.batch_size) // most),
             collate_clips,
             num_workers=self.num_workers,
             device=self.context.device,
+            clips_an_item=most,
         )
-        rows: dict[int, torch.Tensor] = {}
         missing: dict[int, Failure] = {}
-        with progress_bar(len(mine), "video", self.context) as bar:
+        with progress_bar(sum(items[i] for i in mine), "clip" if most > 1 else "video", self.context) as bar:
             for batch in batches:
                 missing |= batch["missing"]
-                if batch["index"]:
-                    embeds = self.encode_clips(batch["video"], batch["valid_frames"])
-                    means = torch.stack([clips.mean(0) for clips in embeds.split(batch["clips"])])
-                    check_finite(means, [paths[i] for i in batch["index"]])  # now, not hours later
-                    rows |= zip(batch["index"], means, strict=True)
-                bar.update(len(batch["index"]) + len(batch["missing"]))
-        gathered = self.context.gather_objects((rows, missing))
-        rows = {i: row for part, _ in gathered for i, row in part.items()}
-        missing = {i: failure for _, part in gathered for i, failure in part.items()}
-        return dict(sorted(rows.items())), dict(sorted(missing.items()))
+                bar.update(len(batch["missing"]))
+                for rows in self._rows(batch, clips, tokens):
+                    table.add(rows)
+                    bar.update(len(rows))
+        gathered = [item for part in self.context.gather_objects(missing) for item in part.items()]
+        why = {clips[i].key: failure for i, failure in gathered}
+        failures = {i: why[clip.key] for i, clip in enumerate(clips) if clip.key in why}
+        found = table.finish(failures)
+        if found is not None:
+            check_finite(torch.from_numpy(found.features), found.columns["path"])
+            warn_if_alike(found.features, "windows" if "start" in found.columns else "videos")
+        return found, failures
 
-    def _cache(self, kind: str, facts: Mapping[str, Any]) -> EmbeddingCache | None:
-        if self.cache_dir is None:
-            return None
-        fingerprint = {"format": 1, "precision": self.precision, **self.fingerprint, **facts}
-        return EmbeddingCache(Path(self.cache_dir) / f"{kind}_embeddings.safetensors", fingerprint)
-
-    def _load(self, cache: EmbeddingCache | None) -> dict[str, torch.Tensor]:
-        """The cached rows, as rank 0 sees them, so that all processes agree on what is left to do."""
-        rows = cache.load() if cache and self.context.is_main else {}
-        return self.context.broadcast_object(rows)
-
-    def _save(
-        self,
-        cache: EmbeddingCache | None,
-        keys: Sequence[str],
-        rows: Mapping[str, torch.Tensor],
-        changed: bool,
-    ) -> None:
-        if cache and changed and self.context.is_main:
-            kept = [key for key in dict.fromkeys(keys) if key in rows]
-            with or_warn():
-                cache.save(kept, torch.stack([rows[key] for key in kept]))
-
-
-def collate_clips(items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Items as `Embedder.videos` describes them -> one batch.
-
-    Returns:
-        "video" uint8 [sum of clips, T, 3, S, S], "valid_frames" [sum of clips] and "clips", how many clips
-        each item has (absent when nothing could be read); "index" of the readable items; "missing":
-        index -> Failure.
-    """
-    readable = [item for item in items if "missing" not in item]
-    batch: dict[str, Any] = {
-        "index": [item["index"] for item in readable],
-        "missing": {item["index"]: item["missing"] for item in items if "missing" in item},
-    }
-    if readable:
-        clips = [item["video"] if item["video"].dim() == 5 else item["video"][None] for item in readable]
-        batch["clips"] = [len(video) for video in clips]
-        batch["video"] = stack([clip for video in clips for clip in video])
-        batch["valid_frames"] = torch.cat(
-            [torch.as_tensor(item["valid_frames"]).reshape(-1) for item in readable]
-        )
-    return batch
+    def _rows(self, batch: Mapping[str, Any], clips: Sequence[Clip], tokens: bool) -> Iterator[FeatureTable]:
+        """The rows of a batch of `collate_clips`, as soon as all clips of an item have been embedded."""
+        if not batch["index"]:
+            return
+        ends = np.cumsum(batch["clips"])
+        embeds, first = torch.empty(0), 0
+        for part, all_tokens in self.encode_clips(batch["video"], batch.get("valid_frames")):
+            embeds = torch.cat([embeds, part])  # of the items from `first` on
+            last = int(np.searchsorted(ends, (ends[first - 1] if first else 0) + len(embeds), side="right"))
+            if last == first:
+                continue
+            whole = batch["clips"][first:last]
+            *of_items, rest = embeds.split([*whole, len(embeds) - sum(whole)])
+            means = torch.stack([item.mean(0) for item in of_items])
+            rows = [clips[i] for i in batch["index"][first:last]]
+            check_finite(means, [clip.path for clip in rows])  # now, not hours later
+            columns = Clip.columns(rows)
+            metadata = batch["metadata"][first:last]
+            columns |= {name: np.array([values[name] for values in metadata]) for name in metadata[0]}
+            if tokens:
+                columns["tokens"] = all_tokens.float().cpu().numpy()
+            yield FeatureTable(means.numpy(), columns, {})
+            embeds, first = rest, last

@@ -9,6 +9,7 @@ from argparse import Namespace
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -16,6 +17,7 @@ from CLIP import tokenize
 from data_loader import build_dataset
 from data_loader.dataset import VideoDataset
 from data_loader.failures import Failure
+from downstream.clips import Clip
 from downstream.embedder import Embedder
 from downstream.options import config_path, join_processes, read_config
 from downstream.pages import write_report
@@ -28,10 +30,11 @@ from downstream.report import (
     write_json,
     write_results,
 )
+from downstream.resumable_table import ResumableTable
 from downstream.trained import TrainedModel, load_trained
 from downstream.windows import SlidingWindows
-from utils.config import REPOSITORY, ConfigError, as_dict, resolve_path
-from utils.errors import run_errors, user_errors
+from utils.config import ConfigError, resolve_path
+from utils.errors import one_line_interrupts, run_errors, user_errors
 from utils.files import WriteError, check_folder, or_warn
 from utils.processes import DistContext, leaving_group
 from utils.schema import EvaluationConfig
@@ -46,8 +49,8 @@ class UnreadableVideosError(RuntimeError):
 class EmbeddedVideos:
     """The videos of a split that could be read, in order, and the files that could not.
 
-    indices: their places in the data set. embeds: [len(indices), D] float32, on the CPU. device: where the
-    model is.
+    indices: their places in the data set. embeds: [len(indices), D] float32, on the CPU of the first
+    process, empty on the others. device: where the model is.
     """
 
     dataset: VideoDataset
@@ -114,8 +117,14 @@ class Evaluator:
             raise ConfigError(
                 "sliding_window_stride works for retrieval and linear probes only, as officially"
             )
-        size = self.trained.model.image_size
-        datasets = [open_dataset(config, size, split) for split in protocol.splits]
+        most = self.trained.num_frames
+        frames = config.num_frames or most
+        if frames > most:
+            raise ConfigError(
+                f"num_frames is {frames}; {self.trained.path} takes the {most} it was trained with, at most"
+            )
+        config = replace(config, num_frames=frames)
+        datasets = [open_dataset(config, self.trained.model.image_size, split) for split in protocol.splits]
         return Job(protocol, config, datasets, folder)
 
     def check_folders(self, results: Path) -> None:
@@ -139,10 +148,7 @@ class Evaluator:
             total = sum(map(len, job.datasets))
             allowed = self.allow_missing and all(split.indices for split in splits)
             self._report_failures(failures, total, allowed, job.folder)
-        texts: dict[str, torch.Tensor] = {}
-        if job.protocol.texts:
-            wanted = list(dict.fromkeys(job.protocol.texts(job.datasets[-1], job.config)))
-            texts = dict(zip(wanted, self._embedder(job, job.folder).texts(wanted), strict=True))
+        texts = self._embed_texts(job)
         if not self.context.is_main:
             return None
         measured = job.protocol.measure(*splits, texts, job.config)
@@ -159,29 +165,51 @@ class Evaluator:
             page = write_report(self.report, evaluation, job.datasets[-1], about, table)
             print(f"page: {page}")
 
-    def _embedder(self, job: Job, folder: Path) -> Embedder:
+    def _embedder(self, config: EvaluationConfig) -> Embedder:
         return Embedder(
             self.trained.model,
             tokenize,
             self.context,
-            batch_size=job.config.batch_size,
-            num_workers=job.config.num_workers or 0,
-            precision=job.config.precision,
-            cache_dir=folder,
-            fingerprint={"arch": self.trained.arch, "checkpoint": self.trained.sha256},
+            batch_size=config.batch_size,
+            num_workers=config.num_workers or 0,
+            precision=config.precision,
         )
+
+    def _table(self, file: Path, config: EvaluationConfig, **metadata: Any) -> ResumableTable:
+        metadata = {**self.trained.metadata, "precision": config.precision, **metadata}
+        return ResumableTable(file, metadata, self.context, disposable=True)
 
     def _embed(self, job: Job, split: str | None, dataset: VideoDataset) -> EmbeddedVideos:
         """All videos of a split, over sliding windows if the config asks for them."""
-        stride = -1 if split == "train" else job.config.sliding_window_stride
-        clips = SlidingWindows(dataset, stride) if stride > 0 else dataset
-        config = as_dict(job.config)
-        settings = {name: config[name] for name in ("num_frames", "reader", "data")}
-        embedder = self._embedder(job, job.folder / (split or ""))
-        videos = embedder.videos(clips, dataset.video_paths, **settings, sliding_window_stride=stride)
-        indices = videos.readable()
-        failures = list(videos.missing.values())
-        return EmbeddedVideos(dataset, indices, videos.embeds[indices], self.context.device, failures)
+        config = job.config
+        stride = -1 if split == "train" else config.sliding_window_stride
+        data = config.data.options()
+        del data["root"]  # videos may move
+        metadata = {
+            "num_frames": dataset.num_frames,
+            "reader": config.reader,
+            "sliding_window_stride": stride,
+            "data": data,
+        }
+        clips = [Clip.of_file(path) for path in dataset.video_paths] if self.context.is_main else None
+        clips = self.context.broadcast_object(clips)
+        file = job.folder / (split or "") / "video_embeddings.safetensors"
+        with self._table(file, config, **metadata) as table:
+            pending = table.start([clip.key for clip in clips])
+            source = SlidingWindows(dataset, stride) if stride > 0 else dataset
+            rows, failures = self._embedder(config).videos(source, dict.fromkeys(pending, 1), clips, table)
+        indices = [i for i in range(len(clips)) if i not in failures]
+        embeds = torch.empty(0) if rows is None else torch.from_numpy(rows.features)
+        return EmbeddedVideos(dataset, indices, embeds, self.context.device, list(failures.values()))
+
+    def _embed_texts(self, job: Job) -> dict[str, torch.Tensor]:
+        """The embeddings [D] of all texts that the protocol needs, on the first process."""
+        if job.protocol.texts is None:
+            return {}
+        texts = list(dict.fromkeys(job.protocol.texts(job.datasets[-1], job.config)))
+        with self._table(job.folder / "text_embeddings.safetensors", job.config) as table:
+            rows = self._embedder(job.config).texts(texts, table)
+        return {} if rows is None else dict(zip(texts, torch.from_numpy(rows.features), strict=True))
 
     def _report_failures(self, failures: Sequence[Failure], total: int, allowed: bool, folder: Path) -> None:
         """Name every unreadable video on the terminal and in failed_files.json; fail unless allowed."""
@@ -222,6 +250,7 @@ def open_dataset(config: EvaluationConfig, image_size: int, split: str | None = 
         raise FileNotFoundError(f"{error}{source}") from error
 
 
+@one_line_interrupts()
 def run_command(args: Namespace, protocols: Iterable[Protocol]) -> int:
     """Evaluate the one data set that the options name; the exit status."""
     with user_errors():
@@ -247,6 +276,7 @@ def run_command(args: Namespace, protocols: Iterable[Protocol]) -> int:
     return 0
 
 
+@one_line_interrupts()
 def run_all(args: Namespace, names: Sequence[str], protocols: Sequence[Protocol]) -> int:
     """Evaluate every data set of `names` that is there, print the paper's tables; the exit status."""
     with user_errors():
@@ -279,7 +309,7 @@ def run_all(args: Namespace, names: Sequence[str], protocols: Sequence[Protocol]
             notes.append("none of the data sets is there: see the README's table for where they go")
         if jobs:
             with user_errors():
-                evaluator.check_folders(root or REPOSITORY / "results")
+                evaluator.check_folders(root or Path("results"))
         for job in jobs:
             try:
                 evaluation = evaluator.evaluate(job)
@@ -313,5 +343,5 @@ def build_evaluator(args: Namespace, context: DistContext) -> Evaluator:
 
 
 def results_folder(root: Path | None, protocol: Protocol, config: EvaluationConfig, arch: str) -> Path:
-    """A folder for each protocol, data set and model, below `root` or the repository's results/."""
-    return (root or REPOSITORY / "results") / protocol.name / config.name / arch
+    """A folder for each protocol, data set and model, below `root` or else results/ in the current one."""
+    return (root or Path("results")) / protocol.name / config.name / arch

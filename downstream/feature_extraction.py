@@ -6,22 +6,23 @@ As a function: `from downstream.features import extract_features`.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # to run as a file from anywhere
 
-from downstream.feature_files import check_named, find_videos
 from downstream.feature_map import write_map
-from downstream.features import READ_TIMEOUT, Extraction, extract_features, extract_texts, read_texts
+from downstream.features import READ_TIMEOUT, Extraction, extract_features, extract_texts
+from downstream.inputs import check_named, find_videos, read_texts
 from downstream.options import add_model_options, add_speed_options, join_processes, positive_seconds
 from downstream.report import failed_files, versions, write_json
-from utils.config import REPOSITORY, resolve_path
-from utils.errors import run_errors, user_errors
+from utils.config import resolve_path
+from utils.errors import one_line_interrupts, run_errors, user_errors
 from utils.files import check_folder
 from utils.processes import DistContext, leaving_group
-from utils.text import counted
+from utils.text import counted, one_line
 
 
 def build_parser(arch: str) -> argparse.ArgumentParser:
@@ -31,11 +32,14 @@ def build_parser(arch: str) -> argparse.ArgumentParser:
         "  python downstream/feature_extraction.py clips/ --arch TVTSv2_B_16 --output clips.safetensors\n"
         "  python downstream/feature_extraction.py 'films/**/*.mkv' --window 10 --output films.parquet\n"
         "  python downstream/feature_extraction.py --text captions.txt --output captions.npz\n"
-        "Stopped half-way? The same command goes on where it was. Exit status: 0 all done, 1 some videos\n"
-        "could not be read (named in OUTPUT.report.json), 2 a mistake in the command or a file it names.",
+        "Stopped half-way? The same command goes on where it was. Other videos are added to an output that\n"
+        "is there. Exit status: 0 all done, 1 some videos could not be read (named in OUTPUT.report.json),\n"
+        "2 a mistake in the command or a file it names, 130 stopped by Ctrl-C.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("videos", nargs="*", metavar="VIDEO", help="a file, a folder, or a quoted pattern")
+    parser.add_argument(
+        "videos", nargs="*", metavar="VIDEO", help="a file, a folder, or a quoted pattern with *, ? or **"
+    )
     parser.add_argument("--video_path", metavar="FILE", help="a video, as the official commands name it")
     parser.add_argument("--list", metavar="FILE", help="a file that holds one of these a line")
     parser.add_argument("--text", nargs="+", metavar="TEXT", help="embed these texts, or the lines of a file")
@@ -44,10 +48,12 @@ def build_parser(arch: str) -> argparse.ArgumentParser:
         "--output",
         metavar="FILE",
         help="FILE.safetensors, .npz or .parquet "
-        "(default for a single video: results/features/ARCH/VIDEO.safetensors, replaced if it is there)",
+        "(default for a single video: results/features/ARCH/VIDEO.safetensors)",
     )
     parser.add_argument(
-        "--overwrite", action="store_true", help="replace an output that was made with other settings"
+        "--overwrite",
+        action="store_true",
+        help="replace the vectors that the output has, instead of adding to them",
     )
     parser.add_argument(
         "--window", type=positive_seconds, metavar="S", help="one vector for each S seconds, with its times"
@@ -68,6 +74,7 @@ def build_parser(arch: str) -> argparse.ArgumentParser:
     return parser
 
 
+@one_line_interrupts()
 def main(argv: Sequence[str] | None = None, arch: str = "TVTSv2_B_16") -> int:
     """Run the command; `arch` is the model used unless --arch names another. Returns the exit status."""
     args = build_parser(arch).parse_args(argv)
@@ -76,8 +83,6 @@ def main(argv: Sequence[str] | None = None, arch: str = "TVTSv2_B_16") -> int:
     with user_errors():
         check_named(args.videos)
         choose_output(args)
-        if not args.text:
-            args.videos = find_videos(args.videos, resolve_path(args.list) if args.list else None)
         context = join_processes(args.device)
         if args.report and context.is_main:
             check_folder(Path(args.report).expanduser())
@@ -90,11 +95,16 @@ def choose_output(args: argparse.Namespace) -> None:
     if args.text and args.report:
         raise ValueError("--report draws a map of videos; there is none of texts")
     if args.output is None:
-        if args.text or args.list or len(args.videos) != 1 or len(find_videos(args.videos)) != 1:
+        if not (args.text or args.list or args.videos):
+            raise ValueError(
+                "no videos given: name files, folders or patterns, or a list of them with --list"
+            )
+        alone = len(args.videos) == 1 and not (args.text or args.list)
+        found = find_videos(args.videos)[0] if alone else []
+        if len(found) != 1:
             raise ValueError("say where the features go: --output FILE.safetensors (or .npz, .parquet)")
-        folder = REPOSITORY / "results" / "features" / args.arch
-        args.output = str(folder / f"{Path(args.videos[0]).name}.safetensors")
-        args.overwrite = True
+        name = os.fsdecode(os.fsencode(Path(found[0]).name)[:200])  # the endings must fit a file's name, too
+        args.output = str(Path("results") / "features" / args.arch / f"{name}.safetensors")
 
 
 def run_texts(args: argparse.Namespace, context: DistContext) -> int:
@@ -106,9 +116,10 @@ def run_texts(args: argparse.Namespace, context: DistContext) -> int:
             args.output,
             batch_size=args.batch_size or 48,
             precision=args.precision or "fp32",
+            overwrite=args.overwrite,
             context=context,
         )
-    if context.is_main:
+    if table is not None:
         print(f"text features: {list(table.features.shape)}, saved to {args.output}")
     return 0
 
@@ -120,6 +131,7 @@ def run_videos(args: argparse.Namespace, context: DistContext) -> int:
             args.arch,
             args.checkpoint,
             args.output,
+            list_file=resolve_path(args.list) if args.list else None,
             window=args.window,
             tokens=args.tokens,
             batch_size=args.batch_size or 48,
@@ -142,23 +154,25 @@ def run_videos(args: argparse.Namespace, context: DistContext) -> int:
 def report(extraction: Extraction, output: Path) -> None:
     """Say what came of it, on the terminal and in `output`.report.json."""
     table, failed = extraction.table, extraction.failed
-    facts = {
-        "vectors": len(table) if table else 0,
-        "reused": extraction.reused,
-        "failed_files": failed_files(failed.items()),
-        "settings": table.facts if table else {},
-        "versions": versions(),
-    }
     path = output.with_name(f"{output.name}.report.json")
     if table:
-        reused = f" ({extraction.reused} were there already)" if extraction.reused else ""
-        print(f"video features: {list(table.features.shape)}, saved to {output}{reused}")
+        notes = [f"{extraction.reused} were there already"] if extraction.reused else []
+        notes += [f"{extraction.moved} of them from files that have been moved"] if extraction.moved else []
+        told = f" ({', '.join(notes)})" if notes else ""
+        print(f"video features: {list(table.features.shape)}, saved to {one_line(str(output))}{told}")
     if failed:
-        listed = "\n".join(f"  {name}: {reason}" for name, reason in failed.items())
+        listed = "\n".join(f"  {one_line(name)}: {reason}" for name, reason in failed.items())
         print(
             f"error: {counted(len(failed), 'videos')} cannot be read, see {path}:\n{listed}", file=sys.stderr
         )
-    write_json(path, facts)
+    found = {
+        "vectors": len(table) if table else 0,
+        "reused": extraction.reused,
+        "failed_files": failed_files(failed.items()),
+        "settings": table.metadata if table else {},
+        "versions": versions(),
+    }
+    write_json(path, found)
 
 
 if __name__ == "__main__":

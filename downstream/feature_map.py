@@ -38,7 +38,7 @@ def write_map(folder: Path, table: FeatureTable, reader: str = "pyav", timeout: 
     shown = {str(i): picture(part, i) for i in rows_with_pictures(places)}
     found = thumbnails(shown, reader, timeout)
     pictures = [points[int(i)] | {"uri": uri} for i, uri in found.uris.items()]
-    about = f"{len(table)} vectors, {table.facts['arch']}; {how(len(chosen))}"
+    about = f"{len(table)} vectors, {table.metadata['arch']}; {how(len(chosen))}"
     if len(chosen) < len(table):
         about += f"; {len(chosen)} of them, chosen at random, are shown"
     path = folder / "features.html"

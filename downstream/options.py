@@ -1,12 +1,15 @@
 """What the evaluation commands share: their options and their config."""
 
 import argparse
+import importlib
 import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from data_loader.cores import usable_cores
+from data_loader.dataset import known_reader
+from data_loader.video import check_reader
 from downstream.embedder import PRECISIONS
 from model import VARIANTS
 from utils.config import ConfigError, load_config
@@ -136,6 +139,25 @@ def positive_seconds(text: str) -> float:
     return seconds
 
 
+def check_installed(reader: str) -> None:
+    """See that videos can be decoded as asked for, before a model is loaded.
+
+    Raises:
+        ValueError: an unknown reader, or one whose package is missing or broken; says what to install.
+    """
+    check_reader(reader)
+    if reader == "pyav":
+        return
+    try:
+        importlib.import_module({"torchcodec": "torchcodec.decoders"}.get(reader, reader))
+    except (ImportError, OSError, RuntimeError) as error:
+        why = str(error).strip().partition("\n")[0]
+        raise ValueError(
+            f"reader {reader!r} needs the package {reader}, which cannot be imported ({why}): "
+            f"pip install {reader}, or take 'pyav'"
+        ) from error
+
+
 def known_datasets() -> str:
     return ", ".join(sorted(path.stem for path in CONFIGS.glob("*.json")))
 
@@ -162,11 +184,12 @@ def read_config(path: Path, args: argparse.Namespace) -> EvaluationConfig:
     """An evaluation's config, with what was given by --set and by options of their own put over it.
 
     Raises:
-        FileNotFoundError, ConfigError: as load_config.
+        FileNotFoundError, ConfigError: as load_config. ValueError: as check_installed.
     """
     names = ("batch_size", "num_workers", "reader", "precision", "sliding_window_stride")
     options = [f"{name}={value}" for name in names if (value := getattr(args, name)) is not None]
     config = load_config(EvaluationConfig, path, [*args.overrides, *options])
+    check_installed(known_reader(config.reader))
     return config if config.num_workers is not None else replace(config, num_workers=default_workers())
 
 

@@ -1,11 +1,12 @@
-"""Items of a data set, read by worker processes, as batches on the model's device."""
+"""Clips of videos, read by worker processes, as batches on the model's device."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from data_loader.collate import stack
 from data_loader.loader import worker_options
 
 PIECE_CLIPS = 8  # what a worker hands over at once
@@ -45,6 +46,35 @@ def read_batches(
     coming = iter(loader)
     for batch in pieces:
         yield join_pieces([next(coming) for _ in batch], device)
+
+
+def collate_clips(items: Sequence[Mapping[str, Any] | Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
+    """Items to be embedded, or lists of those that one read gave -> one batch.
+
+    An item is {"video": uint8 [T, 3, S, S] or, several clips to be averaged, [W, T, 3, S, S], "valid_frames":
+    int or [W] where clips may be padded, "index": i, "metadata": what a table is to say about it beside its
+    vector, if anything} or, when unreadable, {"index": i, "missing": Failure}.
+
+    Returns:
+        "video" uint8 [sum of clips, T, 3, S, S], "valid_frames" [sum of clips] and "clips", how many clips
+        each item has (absent when nothing could be read); "index" and "metadata" of the readable items;
+        "missing": index -> Failure.
+    """
+    flat = [item for read in items for item in ([read] if isinstance(read, Mapping) else read)]
+    readable = [item for item in flat if "missing" not in item]
+    batch: dict[str, Any] = {
+        "index": [item["index"] for item in readable],
+        "metadata": [item.get("metadata", {}) for item in readable],
+        "missing": {item["index"]: item["missing"] for item in flat if "missing" in item},
+    }
+    if readable:
+        clips = [item["video"] if item["video"].dim() == 5 else item["video"][None] for item in readable]
+        batch["clips"] = [len(video) for video in clips]
+        batch["video"] = stack([clip for video in clips for clip in video])
+        if "valid_frames" in readable[0]:
+            valid = [torch.as_tensor(item["valid_frames"]).reshape(-1) for item in readable]
+            batch["valid_frames"] = torch.cat(valid)
+    return batch
 
 
 def join_pieces(pieces: Sequence[dict[str, Any]], device: torch.device) -> dict[str, Any]:

@@ -24,15 +24,15 @@ import numpy as np
 
 from CLIP import tokenize
 from downstream.embedder import Embedder, warn_if_alike
-from downstream.feature_files import FeatureTable, read_features
-from downstream.features import read_texts
+from downstream.feature_files import FeatureTable, load_features
+from downstream.inputs import read_texts
 from downstream.options import add_checkpoint_option, add_device_option, join_processes, positive
 from downstream.pages import STRIP, Picture, thumbnails, write_page
 from downstream.trained import load_trained
-from utils.errors import run_errors, user_errors
+from utils.errors import one_line_interrupts, run_errors, user_errors
 from utils.files import check_folder
 from utils.processes import leaving_group
-from utils.text import counted
+from utils.text import counted, one_line
 
 BLOCK = 2**16  # rows normalised at once, so that the features are not held twice
 ROW = np.dtype([("video", np.int64), ("start", np.float64), ("end", np.float64), ("duration", np.float64)])
@@ -98,14 +98,14 @@ class VideoIndex:
 
     @classmethod
     def from_files(cls, files: Sequence[str | Path]) -> tuple["VideoIndex", dict[str, Any]]:
-        """The index of all rows of feature files, and the facts of the first (model, checkpoint hash …).
+        """The index of all rows of feature files, and the metadata of the first (model, checkpoint hash …).
 
         Raises:
             FileNotFoundError, ValueError: no such file, none of ours, of texts, or of another model.
         """
-        index, facts = None, {}
+        index, metadata = None, {}
         for file in files:
-            table = read_features(file, without=("tokens",))
+            table = load_features(file, without=("tokens",))
             if "path" not in table.columns:
                 raise ValueError(f"{file} holds features of texts; a search needs those of videos")
             finite = np.isfinite(table.features).all(axis=1)
@@ -113,18 +113,19 @@ class VideoIndex:
                 first = table.columns["path"][int(finite.argmin())]
                 raise ValueError(f"{file}: the vector of {first} holds NaN or infinity; extract it again")
             if index is None:
-                index, facts = cls(table.features.shape[1]), table.facts
+                index, metadata = cls(table.features.shape[1]), table.metadata
             for key in SAME_MODEL:
-                if table.facts.get(key) != facts.get(key):
+                if table.metadata.get(key) != metadata.get(key):
                     raise ValueError(
                         f"{file} and {files[0]} were made by different models "
-                        f"({key} {table.facts.get(key)!r} and {facts.get(key)!r}): search them one by one"
+                        f"({key} {table.metadata.get(key)!r} and {metadata.get(key)!r}): "
+                        "search them one by one"
                     )
             warn_if_alike(table.features, f"vectors in {file}")
             index.add(table)
         if index is None:
             raise ValueError("no features file given")
-        return index, facts
+        return index, metadata
 
     def __len__(self) -> int:
         return self.vectors.ntotal
@@ -180,18 +181,18 @@ def unit(vectors: np.ndarray) -> np.ndarray:
     return vectors
 
 
-def load_text_model(checkpoint: str | None, facts: dict[str, Any], device: str | None) -> Embedder:
+def load_text_model(checkpoint: str | None, metadata: dict[str, Any], device: str | None) -> Embedder:
     """The model that made the features, to embed queries with.
 
     Raises:
         FileNotFoundError: no such weights. ValueError: other weights than those of the features.
     """
     context = join_processes(device)
-    trained = load_trained(facts["arch"], checkpoint, context)
-    if trained.sha256 != facts["checkpoint_sha256"]:
+    trained = load_trained(metadata["arch"], checkpoint, context)
+    if trained.sha256 != metadata["checkpoint_sha256"]:
         raise ValueError(
             f"the features were made with other weights than {trained.path} (SHA-256 "
-            f"{facts['checkpoint_sha256'][:12]}…, not {trained.sha256[:12]}…); "
+            f"{metadata['checkpoint_sha256'][:12]}…, not {trained.sha256[:12]}…); "
             "name the file that made them with --checkpoint, or extract the features anew"
         )
     embedder = Embedder(trained.model, tokenize, context)
@@ -217,7 +218,7 @@ def typed_queries() -> Iterator[str]:
 def print_hits(query: str, hits: Iterable[Hit], seconds: float) -> None:
     print(f"\n{query}  ({1000 * seconds:.0f} ms)")
     for place, hit in enumerate(hits, 1):
-        print(f"{place:4d}  {hit.similarity:6.3f}  {hit.path}  {hit.times}".rstrip())
+        print(f"{place:4d}  {hit.similarity:6.3f}  {one_line(hit.path)}  {hit.times}".rstrip())
 
 
 def write_search_page(path: Path, found: Sequence[tuple[str, list[Hit]]], about: str) -> None:
@@ -263,21 +264,22 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@one_line_interrupts("nothing was to be kept; the same command searches again")
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     with user_errors():
         queries = read_texts(args.queries) if args.queries else typed_queries()
-        index, facts = VideoIndex.from_files(args.features)
+        index, metadata = VideoIndex.from_files(args.features)
         if args.page:
             check_folder(Path(args.page).expanduser().parent)
-        embedder = load_text_model(args.checkpoint, facts, args.device)
-    about = f"{counted(len(index), 'vectors')} of {counted(len(index.paths), 'videos')}, {facts['arch']}"
+        embedder = load_text_model(args.checkpoint, metadata, args.device)
+    about = f"{counted(len(index), 'vectors')} of {counted(len(index.paths), 'videos')}, {metadata['arch']}"
     print(about)
     found = []
     with leaving_group(), run_errors():
         for query in queries:
             begin = time.perf_counter()
-            embeds = embedder.texts([query]).numpy()
+            embeds = embedder.encode_texts([query]).numpy()
             (hits,) = index.search(embeds, args.top, args.one_per_video)
             print_hits(query, hits, time.perf_counter() - begin)
             found.append((query, hits))

@@ -1,11 +1,12 @@
 """A trained model, loaded: where its weights are looked for, and which they are."""
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from downstream.cache import sha256_of
-from model import VARIANTS, create_model, load_checkpoint
+from model import VARIANTS, create_model
+from model.checkpoint import load_state, read_state_dict
 from model.download import SOURCES
 from utils.config import nearest_key, resolve_path
 from utils.processes import DistContext
@@ -20,17 +21,40 @@ class TrainedModel:
     path: Path
     sha256: str
 
+    @property
+    def num_frames(self) -> int:
+        """Of a clip at most; what it was trained with, 12 in the released files."""
+        return self.model.variant.num_frames
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What says in a table of features which model made them."""
+        return {"arch": self.arch, "checkpoint_sha256": self.sha256}
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal; of a folder, what `sha256sum * | sha256sum` gives in it."""
+    if path.is_dir():
+        lines = [f"{sha256_of(file)}  {file.name}\n" for file in sorted(path.iterdir())]
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
 
 def load_trained(arch: str, checkpoint: str | None, context: DistContext) -> TrainedModel:
-    """Build `arch`, load its weights (default: the released file), and move it to the context's device.
+    """Build `arch` for the number of frames that its weights (default: the released file) were trained with,
+    load them, and move it to the context's device.
 
     Raises:
         FileNotFoundError, ValueError: there are no such weights, or they do not fit; see `find_checkpoint`
             and `load_checkpoint`.
     """
     path = find_checkpoint(checkpoint, arch)
-    model = create_model(arch, sort_head=False)
-    load_checkpoint(model, path)
+    state = read_state_dict(path)
+    frames = state.get("video_model.temporal_embedding")
+    num_frames = len(frames) if frames is not None and frames.ndim == 2 and len(frames) else None
+    model = create_model(arch, sort_head=False, num_frames=num_frames)
+    load_state(model, state, path)
     sha256 = context.broadcast_object(sha256_of(path) if context.is_main else None)
     return TrainedModel(model.to(context.device).eval(), arch, path, sha256)
 

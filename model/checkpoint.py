@@ -57,7 +57,11 @@ def load_checkpoint(model: nn.Module, path: str | Path) -> LoadReport:
         CheckpointError: it cannot be read, is of another variant, or has tensors missing, left over or of
             another shape; the message lists them.
     """
-    state = read_state_dict(path)
+    return load_state(model, read_state_dict(path), path)
+
+
+def load_state(model: nn.Module, state: Mapping[str, Tensor], path: str | Path) -> LoadReport:
+    """`load_checkpoint` of what `read_state_dict` gave. Raises CheckpointError."""
     found = guess_variant(state)
     if found and found.name != model.variant.name:
         raise CheckpointError(

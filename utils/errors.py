@@ -12,6 +12,10 @@ class RunError(RuntimeError):
     """Something about the data or the machine stops a run; the message says what to do."""
 
 
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C, with what to tell the person who pressed it."""
+
+
 MISTAKES = (ValueError, FileNotFoundError, FileExistsError, NotADirectoryError, PermissionError)
 # What a run may meet at any step; each says what happened and what to do.
 STOPS_A_RUN = (FloatingPointError, RunError, WriteError)
@@ -35,6 +39,18 @@ def run_errors() -> Iterator[None]:
     except STOPS_A_RUN as error:
         _say(error)
         raise SystemExit(1) from error
+
+
+@contextmanager
+def one_line_interrupts(advice: str = "the same command starts again") -> Iterator[None]:
+    """Ctrl-C ends a command with one line, on the first process: that of Interrupted, or else `advice`."""
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        if os.environ.get("RANK", "0") == "0":
+            said = str(interrupt) if isinstance(interrupt, Interrupted) else advice
+            print(f"\ninterrupted: {said}", file=sys.stderr, flush=True)
+        raise SystemExit(130) from None  # 128 + SIGINT, as shells have it
 
 
 def _say(error: object) -> None:

@@ -246,7 +246,7 @@ class EvaluationConfig:
     data: EvaluationSetConfig = key(MISSING, "the data set")
     meta: Text = key("meta_data", "folder of the lists")
     source: str = key("", "where to get the data set, for messages")
-    num_frames: Count = key(12, "frames of a clip")
+    num_frames: Count | None = key(None, "frames of a clip; null: as many as the model was trained with")
     sliding_window_stride: Annotated[
         int, Limit("at least 1, or -1 for no windows", lambda n: n == -1 or n >= 1)
     ] = key(-1, "average each video over windows shifted by 0, S, 2S … frames")

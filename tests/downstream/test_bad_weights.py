@@ -122,7 +122,7 @@ def test_features_that_are_all_the_same_are_warned_of_by_extraction_and_search(w
     path = weights(lambda state: state["video_model.proj"].zero_())
     given = [str(tmp_path / "videos"), "--arch", "TVTSv2_Demo", "--checkpoint", str(path), "-d", "cpu"]
     assert feature_extraction.main([*given, "-o", str(output), "--num-workers", "0"]) == 0
-    assert "warning: the embeddings of all 2 clips are the same" in capsys.readouterr().err
+    assert "warning: the embeddings of all 2 videos are the same" in capsys.readouterr().err
     assert search.main(["a dog", "-f", str(output), "--checkpoint", str(path), "-d", "cpu"]) == 0
     assert f"warning: the embeddings of all 2 vectors in {output} are the same" in capsys.readouterr().err
 

@@ -9,7 +9,7 @@ import torch
 import test as test_entry
 from data_loader.demo import generate
 from downstream import demo, feature_extraction, linear_probe
-from downstream.feature_files import read_features
+from downstream.feature_files import load_features
 from model import create_model
 from tests.downstream.layouts import write_video
 from trainer.checkpoints import save_atomically
@@ -30,11 +30,11 @@ def test_features_of_a_run_that_has_gone_on_are_made_anew(checkpoint, tmp_path):
     made = demo.Demo(tmp_path / "data", results, seed=0, scale=1.0, overrides=())
     shutil.copy(checkpoint, results / "checkpoint-epoch1.pth")
     feature_extraction.main([*map(str, made.features()[1:]), "-d", "cpu"])
-    first = read_features(results / "features.safetensors")
+    first = load_features(results / "features.safetensors")
     torch.save({"state_dict": create_model("TVTSv2_Demo").state_dict()}, results / "checkpoint-epoch2.pth")
     feature_extraction.main([*map(str, made.features()[1:]), "-d", "cpu"])
-    second = read_features(results / "features.safetensors")
-    assert first.facts["checkpoint_sha256"] != second.facts["checkpoint_sha256"]
+    second = load_features(results / "features.safetensors")
+    assert first.metadata["checkpoint_sha256"] != second.metadata["checkpoint_sha256"]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Finding videos, and feature tables on disk."""
+"""Feature tables on disk, and the clips that their rows are of."""
 
 import av
 import numpy as np
@@ -7,46 +7,11 @@ import pytest
 from data_loader.readers.errors import VideoReadTimeout
 from data_loader.video import VideoReadError
 from downstream import clips
-from downstream.clips import NUM_FRAMES, Clip, ClipDataset, cut, find_clips, find_extent, read_together
-from downstream.feature_files import FeatureTable, find_videos, join_tables, read_features, write_features
+from downstream.clips import Clip, ClipDataset, cut, find_clips, find_extent, read_together
+from downstream.feature_files import FeatureTable, join_tables, load_features, write_features
 from tests.data_loader.video_files import write_video as record_video
 
 from .layouts import write_video
-
-
-@pytest.fixture
-def tree(tmp_path):
-    for name in ("b.mp4", "a.MKV", "deep/er/c.webm", "notes.txt"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_bytes(b"x")
-    return tmp_path
-
-
-def test_folders_patterns_and_files(tree):
-    assert find_videos([tree]) == [str(tree / name) for name in ("a.MKV", "b.mp4", "deep/er/c.webm")]
-    assert find_videos([tree / "**/*.webm"]) == [str(tree / "deep/er/c.webm")]
-    assert find_videos([tree / "notes.txt", tree / "gone.mp4"]) == [
-        str(tree / "notes.txt"),
-        str(tree / "gone.mp4"),
-    ]
-
-
-def test_each_video_once_in_the_order_given(tree):
-    assert find_videos([tree / "b.mp4", tree]) == [
-        str(tree / name) for name in ("b.mp4", "a.MKV", "deep/er/c.webm")
-    ]
-
-
-def test_a_list_is_relative_to_its_folder(tree, monkeypatch):
-    (tree / "list.txt").write_text("b.mp4\n\ndeep\n")
-    assert find_videos([], tree / "list.txt") == [str(tree / "b.mp4"), str(tree / "deep/er/c.webm")]
-
-
-def test_nothing_found_is_a_mistake(tree):
-    (tree / "empty").mkdir()
-    for wrong in ([], [tree / "empty"], [tree / "*.avi"]):
-        with pytest.raises(ValueError, match=r"no videos|no file"):
-            find_videos(wrong)
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".npz", ".parquet"])
@@ -58,12 +23,12 @@ def test_a_table_comes_back_as_it_was(suffix, tmp_path):
     }
     table = FeatureTable(np.arange(6, dtype=np.float32).reshape(2, 3), columns, {"arch": "x", "window": None})
     write_features(tmp_path / f"t{suffix}", table)
-    back = read_features(tmp_path / f"t{suffix}")
+    back = load_features(tmp_path / f"t{suffix}")
     np.testing.assert_array_equal(back.features, table.features)
-    assert back.columns["path"] == columns["path"] and back.facts == table.facts
+    assert back.columns["path"] == columns["path"] and back.metadata == table.metadata
     np.testing.assert_array_equal(back.columns["duration"], columns["duration"])
     assert back.columns["num_frames"].dtype == np.int64
-    assert set(read_features(tmp_path / f"t{suffix}", without=("path", "duration")).columns) == {"num_frames"}
+    assert set(load_features(tmp_path / f"t{suffix}", without=("path", "duration")).columns) == {"num_frames"}
     assert [path.name for path in tmp_path.iterdir()] == [f"t{suffix}"]
     twice = join_tables([table, back]).take([3, 0])
     assert twice.columns["path"] == ["ü,\n.mp4", "a b.mp4"]
@@ -71,10 +36,38 @@ def test_a_table_comes_back_as_it_was(suffix, tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".npz", ".parquet"])
+def test_a_table_of_any_format_as_pandas(suffix, tmp_path):
+    columns = {"path": ["a.mp4", "b.mp4"], "duration": np.array([1.5, 2.0])}
+    write_features(
+        tmp_path / f"t{suffix}",
+        FeatureTable(np.arange(6, dtype=np.float32).reshape(2, 3), columns, {"arch": "x"}),
+    )
+    frame = load_features(tmp_path / f"t{suffix}").to_pandas()
+    assert frame["path"].tolist() == ["a.mp4", "b.mp4"] and frame["duration"].tolist() == [1.5, 2.0]
+    np.testing.assert_array_equal(np.stack(frame["features"]), [[0, 1, 2], [3, 4, 5]])
+    assert frame.attrs == {"arch": "x"}
+
+
+def test_a_table_with_tokens_as_pandas():
+    tokens = np.arange(12, dtype=np.float32).reshape(2, 2, 3)
+    frame = FeatureTable(tokens[:, 0], {"path": ["a", "b"], "tokens": tokens}, {}).to_pandas()
+    np.testing.assert_array_equal(frame["tokens"][1], tokens[1])
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".npz", ".parquet"])
 def test_a_strange_file_is_no_table(suffix, tmp_path):
     (tmp_path / f"t{suffix}").write_bytes(b"something else, and long enough to be looked at")
     with pytest.raises(ValueError):
-        read_features(tmp_path / f"t{suffix}")
+        load_features(tmp_path / f"t{suffix}")
+
+
+def test_a_clip_knows_the_state_of_its_file_or_shard(tmp_path):
+    shard = tmp_path / "val-0.tar"
+    shard.write_bytes(b"x" * 100)
+    state = (100, shard.stat().st_mtime_ns)
+    assert Clip.of_file(shard).key == (str(shard), *state)
+    assert Clip.of_file(shard / "a.mp4").key == (str(shard / "a.mp4"), *state)
+    assert Clip.of_file(tmp_path / "gone/a.mp4").key == (str(tmp_path / "gone/a.mp4"), -1, -1)
 
 
 def test_windows_cover_the_video_without_crumbs():
@@ -102,18 +95,18 @@ def test_a_recording_that_does_not_say_how_long_it_is(tmp_path):
 
 def test_windows_are_read_together_as_far_as_memory_goes():
     windows = cut(Clip("a.mp4", 1, 2, pixels=640 * 360), 100.0, 10.0)
-    assert list(map(len, read_together(windows, most=4))) == [4, 4, 2]
-    assert list(map(len, read_together([*windows[:3], Clip("b.mp4", 1, 2), Clip("c.mp4", 1, 2)], 16))) == [
+    assert list(map(len, read_together(windows, most=4, num_frames=12))) == [4, 4, 2]
+    assert list(
+        map(len, read_together([*windows[:3], Clip("b.mp4", 1, 2), Clip("c.mp4", 1, 2)], 16, 12))
+    ) == [
         3,
         1,
         1,
     ]
     large = cut(Clip("a.mp4", 1, 2, pixels=3840 * 2160), 100.0, 10.0)
-    reads = read_together(large, most=16)
+    reads = read_together(large, most=16, num_frames=12)
     assert [i for read in reads for i in read] == list(range(10))
-    assert all(
-        len(read) == 1 or len(read) * NUM_FRAMES * 3 * 3840 * 2160 <= clips.READ_BYTES for read in reads
-    )
+    assert all(len(read) == 1 or len(read) * 12 * 3 * 3840 * 2160 <= clips.READ_BYTES for read in reads)
 
 
 def test_a_long_video_is_opened_for_many_windows_at_once(tmp_path, monkeypatch):
@@ -129,13 +122,15 @@ def test_a_long_video_is_opened_for_many_windows_at_once(tmp_path, monkeypatch):
         return frames, indices, vlen
 
     monkeypatch.setattr(clips, "read_frames", read_but_frame_17)
-    dataset = ClipDataset(windows, 32, "pyav", None, most=8)
+    dataset = ClipDataset(windows, range(8), 12, 32, "pyav", None, most=8)
     assert [len(dataset), len(windows), windows[3].span(40)] == [1, 8, (15, 20)]
     items = dataset[0]
-    assert [item["row"] for item in items] == list(range(8))
-    assert {item["row"]: item["failure"] for item in items if "failure" in item} == {3: "frame 17 is damaged"}
+    assert [item["index"] for item in items] == list(range(8))
+    assert [(i, item["missing"].reason) for i, item in enumerate(items) if "missing" in item] == [
+        (3, "frame 17 is damaged")
+    ]
     assert len(opened) == 7  # of 8, 4, 2, 2, 1, 1 and 4 windows
-    alone = ClipDataset(windows, 32, "pyav", None)
+    alone = ClipDataset(windows, range(8), 12, 32, "pyav", None)
     assert all((alone[row][0]["video"] == items[row]["video"]).all() for row in range(8) if row != 3)
 
 
@@ -149,6 +144,6 @@ def test_a_file_that_timed_out_is_not_tried_again_for_its_parts(tmp_path, monkey
         raise VideoReadTimeout(path, "not read within 1 s, given up")
 
     monkeypatch.setattr(clips, "read_frames", give_up)
-    items = ClipDataset(windows, 32, "pyav", 1.0, most=8)[0]
-    assert [item["failure"] for item in items] == ["not read within 1 s, given up"] * 8
+    items = ClipDataset(windows, range(8), 12, 32, "pyav", 1.0, most=8)[0]
+    assert [item["missing"].reason for item in items] == ["not read within 1 s, given up"] * 8
     assert len(opened) == 1

@@ -7,7 +7,7 @@ import numpy as np
 
 import test as test_entry
 from downstream import feature_extraction, linear_probe
-from downstream.feature_files import read_features
+from downstream.feature_files import load_features
 
 from . import layouts
 from .launch import torchrun
@@ -73,6 +73,6 @@ def test_features_of_two_processes_are_those_of_one(checkpoint, tmp_path):
         assert feature_extraction.main([*given, str(tmp_path / "one.npz")]) == 1
         done = ended()
     assert "1 video cannot be read" in done.stderr
-    one, two = read_features(tmp_path / "one.npz"), read_features(tmp_path / "two.npz")
+    one, two = load_features(tmp_path / "one.npz"), load_features(tmp_path / "two.npz")
     assert one.columns["path"] == two.columns["path"]
     np.testing.assert_allclose(one.features, two.features, atol=1e-6)

@@ -7,8 +7,7 @@ import torch
 from torch.utils.data import Dataset
 
 from data_loader.failures import Failure
-from downstream.embedder import collate_clips
-from downstream.reading import PIECE_CLIPS, join_pieces, read_batches
+from downstream.reading import PIECE_CLIPS, collate_clips, join_pieces, read_batches
 
 CPU = torch.device("cpu")
 
@@ -60,7 +59,9 @@ def test_items_of_many_clips_come_one_by_one():
 
 def test_a_batch_that_nobody_could_read():
     batches = read_batches(Numbers(missing=range(9)), range(9), 9, collate_clips, num_workers=2, device=CPU)
-    assert list(batches) == [{"index": [], "missing": {i: Failure(f"{i}.mp4", "gone") for i in range(9)}}]
+    assert list(batches) == [
+        {"index": [], "metadata": [], "missing": {i: Failure(f"{i}.mp4", "gone") for i in range(9)}}
+    ]
 
 
 def test_no_items():

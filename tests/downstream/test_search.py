@@ -10,7 +10,7 @@ import torch
 
 from CLIP import tokenize
 from downstream import feature_extraction, search
-from downstream.feature_files import FeatureTable, read_features, write_features
+from downstream.feature_files import FeatureTable, load_features, write_features
 from downstream.search import VideoIndex, clock
 
 from .browser import document, elements, needs_chromium, outside
@@ -58,7 +58,7 @@ def lines(printed: str) -> list[list[str]]:
 def test_whole_videos(world, checkpoint, model, capsys):
     assert ask(world, checkpoint, *QUERIES, "-f", world / "videos.safetensors") == 0
     shown = lines(capsys.readouterr().out)
-    table = read_features(world / "videos.safetensors")
+    table = load_features(world / "videos.safetensors")
     expected = [hit for query in QUERIES for hit in plain_ranking(model, table, query)]
     assert [path for _, _, path in shown] == [table.columns["path"][row] for row, _ in expected]
     assert [int(place) for place, _, _ in shown] == [1, 2, 3, 4] * 2
@@ -68,7 +68,7 @@ def test_whole_videos(world, checkpoint, model, capsys):
 def test_windows_with_their_times(world, checkpoint, model, capsys):
     assert ask(world, checkpoint, QUERIES[0], "-f", world / "windows.parquet", "--top", 5) == 0
     shown = lines(capsys.readouterr().out)
-    table = read_features(world / "windows.parquet")
+    table = load_features(world / "windows.parquet")
     times = {0.0: "0:00–0:00.8", 0.8: "0:00.8–0:01.6", 1.6: "0:01.6–0:02"}
     for (row, _), (_, _, path, when) in zip(plain_ranking(model, table, QUERIES[0])[:5], shown, strict=True):
         assert path == table.columns["path"][row]
@@ -78,7 +78,7 @@ def test_windows_with_their_times(world, checkpoint, model, capsys):
 def test_each_video_once(world, checkpoint, model, capsys):
     given = (QUERIES[0], "-f", world / "windows.parquet", "--top", 3, "--one-per-video")
     assert ask(world, checkpoint, *given) == 0
-    table = read_features(world / "windows.parquet")
+    table = load_features(world / "windows.parquet")
     order = [table.columns["path"][row] for row, _ in plain_ranking(model, table, QUERIES[0])]
     assert [row[2] for row in lines(capsys.readouterr().out)] == list(dict.fromkeys(order))[:3]
 
@@ -192,9 +192,9 @@ def mistake(world, checkpoint, capsys):
 
 def test_features_of_other_weights_are_refused(world, tmp_path, mistake, model):
     other = tmp_path / "other.safetensors"
-    table = read_features(world / "videos.safetensors")
+    table = load_features(world / "videos.safetensors")
     write_features(
-        other, FeatureTable(table.features, table.columns, table.facts | {"checkpoint_sha256": "0" * 64})
+        other, FeatureTable(table.features, table.columns, table.metadata | {"checkpoint_sha256": "0" * 64})
     )
     assert "made with other weights" in mistake("-f", other)
     assert "different models" in mistake("-f", world / "videos.safetensors", other)
@@ -210,7 +210,7 @@ def test_what_is_no_features_of_videos_is_refused(world, checkpoint, tmp_path, m
 
 
 def test_features_that_are_not_finite_are_refused(world, tmp_path):
-    table = read_features(world / "videos.safetensors")
+    table = load_features(world / "videos.safetensors")
     table.features[1, 3] = np.nan
     write_features(tmp_path / "broken.safetensors", table)
     with pytest.raises(ValueError, match=r"broken\.safetensors: the vector of .*1\.mp4 holds NaN"):
