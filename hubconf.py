@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import sys as _sys
 from collections.abc import Callable as _Callable
+from collections.abc import Iterator as _Iterator
+from contextlib import contextmanager as _contextmanager
 from pathlib import Path as _Path
 from typing import TYPE_CHECKING
 from typing import Any as _Any
@@ -87,7 +89,8 @@ def transform(kind: str = "features", size: int = 224) -> _Callable[[_Tensor], _
 
 def _load(arch: str, checkpoint: str | None, sort_head: bool, options: dict[str, _Any]) -> _TVTSv2:
     _check_names("model", "CLIP", "OpenCLIP")
-    from model import create_model, load_checkpoint
+    with _own("utils"):
+        from model import create_model, load_checkpoint
 
     model = create_model(arch, sort_head=sort_head, **options)
     if checkpoint is not None:
@@ -95,6 +98,22 @@ def _load(arch: str, checkpoint: str | None, sort_head: bool, options: dict[str,
         if report.fresh:
             print(report, file=_sys.stderr)
     return model.eval()
+
+
+@_contextmanager
+def _own(name: str) -> _Iterator[None]:
+    """Imports within find our folder of that name, though the caller has a module called so as well."""
+
+    def loaded() -> list[str]:
+        return [key for key in _sys.modules if key == name or key.startswith(f"{name}.")]
+
+    theirs = {key: _sys.modules.pop(key) for key in loaded()}
+    try:
+        yield
+    finally:
+        for key in loaded():
+            del _sys.modules[key]
+        _sys.modules.update(theirs)
 
 
 def _check_names(*names: str) -> None:

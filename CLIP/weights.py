@@ -1,11 +1,7 @@
-"""OpenAI's CLIP weights: where they lie, and how its TorchScript archives are read."""
+"""OpenAI's CLIP weights: where they lie, and whether a file is the published one."""
 
-import warnings
-import zipfile
+import hashlib
 from pathlib import Path
-
-import torch
-from torch import Tensor
 
 FOLDER = Path(__file__).parent / "models"
 _RELEASE = "https://openaipublic.azureedge.net/clip/models"
@@ -26,16 +22,11 @@ def find_weights(clip_model: str, folder: str | Path = FOLDER) -> Path:
     return path
 
 
-def is_torchscript(path: str | Path) -> bool:
-    """Whether the file is a TorchScript archive, the form in which OpenAI released CLIP."""
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
-
-
-def read_torchscript(path: str | Path) -> dict[str, Tensor]:
-    """The tensors of a TorchScript archive, on the CPU. TorchScript's own reader: no Python pickle is run."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # new models should not be saved so; these have been
-        return dict(torch.jit.load(str(path), map_location="cpu").state_dict())
+def differs_from_published(clip_model: str, path: str | Path) -> str | None:
+    """What to warn of where a file is not OpenAI's of that name; None where it is, to the last bit."""
+    published = SOURCES[f"{clip_model}.pt"].split("/")[-2]
+    with Path(path).open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found == published:
+        return None
+    return f"{path} is not the {clip_model} that OpenAI published: its SHA-256 is {found}, not {published}"

@@ -1,65 +1,54 @@
-"""Reading MSR-VTT's pickled caption index without running what a pickle may name."""
+"""MSR-VTT's pickled caption index, read as data."""
 
-import pickle
 from pathlib import Path
+from typing import Any
 
-import numpy as np
+from utils.inert_pickle import DAMAGED, Record, check_file, load_plain
 
-
-def _numpy_dtype(name, *_) -> np.dtype:
-    dtype = np.dtype(str(name))
-    if dtype.kind not in "iu":
-        raise pickle.UnpicklingError(f"an array type {name!r}, where only integers are expected")
-    return dtype
-
-
-def _numpy_scalar(dtype: np.dtype, raw: bytes) -> int:
-    if dtype.kind not in "iu":
-        raise pickle.UnpicklingError("a number that is no integer")
-    raw = raw.encode("latin-1") if isinstance(raw, str) else raw
-    return int(np.frombuffer(raw, dtype=dtype, count=1)[0])
-
-
-def _latin1(text: str, encoding: str) -> bytes:
-    """What Python 3 writes as `_codecs.encode` for bytes in protocol 2."""
-    return text.encode("latin-1")
-
-
-# The only names a file may ask for, and our own harmless functions that stand in for them.
-ALLOWED = {
-    ("numpy", "dtype"): _numpy_dtype,
-    ("numpy.core.multiarray", "scalar"): _numpy_scalar,
-    ("numpy._core.multiarray", "scalar"): _numpy_scalar,
-    ("_codecs", "encode"): _latin1,
-    ("builtins", "int"): int,
-    ("collections", "OrderedDict"): dict,
-}
-
-
-class _PlainUnpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str):
-        if (module, name) not in ALLOWED:
-            raise pickle.UnpicklingError(f"it names {module}.{name}")
-        return ALLOWED[module, name]
+NUMPY_SCALARS = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
 
 
 def read_index(path: str | Path) -> dict[str, int]:
     """A pickled dict of name -> whole number, and nothing else.
 
-    Raises ValueError, naming the file, for anything but plain containers and (numpy) integers; nothing that
-    the pickle names is imported or called.
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it holds anything but a dict of texts and (numpy) integers; names it. Nothing that the
+            pickle names is imported or called.
     """
     try:
-        with open(path, "rb") as file:
-            index = _PlainUnpickler(file, encoding="latin-1").load()
-        return {str(name): int(number) for name, number in dict(index).items()}
-    except (
-        pickle.UnpicklingError,
-        EOFError,
-        ValueError,
-        TypeError,
-        AttributeError,
-        IndexError,
-        KeyError,
-    ) as error:
+        with check_file(path).open("rb") as file:
+            content = load_plain(file, encoding="latin-1")
+        items = content.items if isinstance(content, Record) else content
+        if not isinstance(items, dict):
+            raise TypeError(f"it holds a {type(content).__name__}")
+        return {_text(name): _whole_number(value) for name, value in items.items()}
+    except DAMAGED as error:
         raise ValueError(f"{path} is not a pickled dict of name -> caption number: {error}") from error
+
+
+def _text(name: Any) -> str:
+    if not isinstance(name, str):
+        raise TypeError(f"a key of it is no text but a {type(name).__name__}")
+    return name
+
+
+def _whole_number(value: Any) -> int:
+    if type(value) is int:
+        return value
+    if isinstance(value, Record) and value.named in NUMPY_SCALARS:
+        dtype, raw = value.args
+        kind, size = dtype.args[0][0], int(dtype.args[0][1:])
+        raw = _bytes(raw)
+        if kind in "iu" and len(raw) == size:
+            big_endian = dtype.state is not None and dtype.state[1] == ">"
+            return int.from_bytes(raw, "big" if big_endian else "little", signed=kind == "i")
+    named = value.named if isinstance(value, Record) else type(value).__name__
+    raise TypeError(f"a value of it is no whole number but {named}")
+
+
+def _bytes(raw: Any) -> bytes:
+    """Protocol 2 has no bytes: Python 2 wrote a string, Python 3 writes `_codecs.encode(text, "latin1")`."""
+    if isinstance(raw, Record) and raw.named == "_codecs.encode":
+        raw = raw.args[0]
+    return raw.encode("latin-1") if isinstance(raw, str) else bytes(raw)

@@ -1,11 +1,9 @@
 """Weights files into models: official or our own, `.pth`, `.safetensors` or a folder of them."""
 
 import json
-import pickle
+import math
 import re
-import struct
 import warnings
-import zipfile
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,8 +15,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from model.inert_pickle import read_tensors
+from model.torch_files import read_tensors
 from model.variants import VARIANTS, Variant
+from utils.inert_pickle import check_file
 
 EXPECTED = (
     "what torch.save wrote (.pth, .pt, .bin), a .safetensors file, a .dcp folder or one of save_pretrained"
@@ -79,8 +78,7 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], path: str | Path) 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     """Parameter name -> tensor on the CPU, `module.` prefixes removed, whatever the form of the file.
 
-    Nothing that the file's pickle names is run: it is read with weights_only=True, and where that meets a
-    class it does not know, as data (model.inert_pickle).
+    Nothing that a file's pickle names is run: it is read as data (model.torch_files).
 
     Raises:
         FileNotFoundError, CheckpointError: as load_checkpoint.
@@ -89,7 +87,7 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     distributed = path.is_dir() and any(path.glob("shard-*.safetensors"))
     if path.is_dir() and not distributed:
         path = path / "model.safetensors"
-    if not distributed and not path.is_file():
+    if not distributed and not path.exists():
         raise FileNotFoundError(
             f"no weights file {path}; check the path, expected is {EXPECTED}. What was released, "
             "python -m model.download fetches (--help lists it)"
@@ -97,14 +95,13 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     try:
         if distributed:
             state = _read_distributed(path)
+        elif check_file(path).suffix == ".safetensors":
+            state = load_file(path)
         else:
-            state = load_file(path) if path.suffix == ".safetensors" else _read_pickled(path)
+            state = _read_pickled(path)
     except CheckpointError:
         raise
-    except (
-        *(SafetensorError, RuntimeError, ValueError, EOFError, OSError),
-        *(LookupError, TypeError, AttributeError, struct.error),  # what a pickle of anything else may end in
-    ) as error:
+    except (SafetensorError, RuntimeError, ValueError, OSError, dcp.CheckpointException) as error:
         raise CheckpointError(
             f"{path} is not a readable weights file, maybe only partly downloaded: {error}"
         ) from error
@@ -135,11 +132,12 @@ def _read_distributed(folder: Path) -> dict[str, Tensor]:
     """The weights of a training checkpoint to which each process wrote its slices, put together."""
     check_whole(folder)
     reader = dcp.HuggingFaceStorageReader(str(folder))
-    state = {
-        name: torch.empty(stored.size, dtype=stored.properties.dtype)
-        for name, stored in reader.read_metadata().state_dict_metadata.items()
-        if name.startswith("state_dict.")
-    }
+    stored = reader.read_metadata().state_dict_metadata
+    wanted = {name: tensor for name, tensor in stored.items() if name.startswith("state_dict.")}
+    claimed = sum(math.prod(tensor.size) * tensor.properties.dtype.itemsize for tensor in wanted.values())
+    if claimed > sum(file.stat().st_size for file in folder.iterdir()):
+        raise ValueError(f"its tensors claim {claimed} bytes, more than its files have")
+    state = {name: torch.empty(tensor.size, dtype=tensor.properties.dtype) for name, tensor in wanted.items()}
     with warnings.catch_warnings():  # it tells that it reads in one process, which is meant
         warnings.filterwarnings("ignore", "torch.distributed is disabled")
         dcp.load(state, storage_reader=reader, no_dist=True)
@@ -152,15 +150,7 @@ def _read_pickled(path: Path) -> dict[str, Tensor]:
     # A zip archive, or in the old format a pickle of protocol 2: what begins otherwise is not cut off either.
     if begin and not begin.startswith((b"PK", b"\x80")):
         raise CheckpointError(f"{path} is no weights file, it begins with {begin!r}; expected is {EXPECTED}")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except pickle.UnpicklingError:
-        return read_tensors(path)
-    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
-        content = content["state_dict"]
-    if not isinstance(content, Mapping):
-        raise CheckpointError(f"{path} holds a {type(content).__name__}, expected a dict of tensors")
-    return {name: value for name, value in content.items() if isinstance(value, Tensor)}
+    return read_tensors(path)
 
 
 def guess_variant(state: Mapping[str, Tensor]) -> Variant | None:

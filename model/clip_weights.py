@@ -1,5 +1,6 @@
 """Starting weights: an image-text CLIP, from OpenAI or OpenCLIP, becomes a TVTSv2 that sees no time yet."""
 
+import logging
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -7,6 +8,8 @@ from torch import Tensor, nn
 import CLIP.weights
 import OpenCLIP.weights
 from model.checkpoint import CheckpointError, LoadReport, fill, read_state_dict
+
+logger = logging.getLogger(__name__)
 
 FAMILIES = {"CLIP": CLIP.weights, "OpenCLIP": OpenCLIP.weights}
 # What CLIP lacks. The first stands in every model; temporal attention starts as adding nothing.
@@ -36,10 +39,11 @@ def load_clip_weights(model: nn.Module, path: str | Path | None = None) -> LoadR
     if path is None or Path(path).is_dir():
         family = FAMILIES[variant.clip_family]
         path = family.find_weights(variant.clip_model, path or family.FOLDER)
-    if Path(path).is_file() and CLIP.weights.is_torchscript(path):
-        state = CLIP.weights.read_torchscript(path)
-    else:
-        state = read_state_dict(path)
+    state = read_state_dict(path)
+    if variant.clip_family == "CLIP":
+        different = CLIP.weights.differs_from_published(variant.clip_model, path)
+        if different:
+            logger.warning("%s", different)
     if "video_model.conv1.weight" in state:
         raise CheckpointError(f"{path} is a TVTSv2 checkpoint already; load it with load_checkpoint")
     return fill(model, rename(state), path, FRESH, IGNORED)

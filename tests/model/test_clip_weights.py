@@ -1,5 +1,7 @@
 """Starting weights: a TVTSv2 that has seen no video yet must be the CLIP it was started from."""
 
+import hashlib
+
 import open_clip
 import pytest
 import torch
@@ -147,6 +149,23 @@ def test_openai_torchscript_archive_found_in_its_folder(tmp_path, monkeypatch):
     assert report.path == str(tmp_path / "ViT-B-32.pt")
     assert set(report.ignored) == {"logit_scale", "input_resolution", "context_length", "vocab_size"}
     assert_started_from(model, {name: value.half().float() for name, value in clip.items()})
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_a_file_that_openai_did_not_publish_is_named_in_a_warning(tmp_path, monkeypatch, caplog):
+    path = tmp_path / "ViT-B-32.pt"
+    torchscript_archive(small_clip(), path)
+    load_clip_weights(small_model(), path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    (warning,) = [record.getMessage() for record in caplog.records]
+    published = "40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af"
+    assert warning == (
+        f"{path} is not the ViT-B-32 that OpenAI published: its SHA-256 is {digest}, not {published}"
+    )
+    caplog.clear()
+    monkeypatch.setitem(CLIP.weights.SOURCES, "ViT-B-32.pt", f"https://nowhere/{digest}/ViT-B-32.pt")
+    load_clip_weights(small_model(), path)
+    assert not caplog.records
 
 
 @pytest.mark.parametrize("file", ["open_clip_pytorch_model.bin", "open_clip_model.safetensors"])
