@@ -14,7 +14,7 @@ import zipfile
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -127,20 +127,19 @@ class _Archive:
         if not found:
             raise ValueError("there is no data.pkl in it")
         self.root = min(found, key=len).removesuffix("data.pkl")
-        needed = [m for m in members if m.filename.startswith((f"{self.root}data/", f"{self.root}data.pkl"))]
+        needed = {
+            member.filename.removeprefix(self.root): member
+            for member in members
+            if re.match(rf"{re.escape(self.root)}(data/|data\.pkl$|byteorder$)", member.filename)
+        }
         # torch stores them as they are. Packed ones, or many names for the same bytes, could be of any size.
-        if any(member.compress_type != zipfile.ZIP_STORED for member in needed):
+        if any(member.compress_type != zipfile.ZIP_STORED for member in needed.values()):
             raise ValueError("its tensors are compressed; torch.save does not do that")
-        if sum(member.file_size for member in needed) > self.size:
+        if sum(member.file_size for member in needed.values()) > self.size:
             raise ValueError("it claims to hold more than the file has")
-        if f"{self.root}byteorder" in archive.namelist():
-            with archive.open(f"{self.root}byteorder") as file:
-                if file.read(10) != b"little":
-                    raise ValueError("saved on a big-endian machine; save it again on a little-endian one")
-        prefix = f"{self.root}data/"
-        for member in needed:
-            if member.filename.startswith(prefix):
-                self.places[member.filename.removeprefix(prefix)] = self._place(member)
+        self.places = {name.removeprefix("data/"): self._place(member) for name, member in needed.items()}
+        if "byteorder" in self.places and self._read("byteorder") != b"little":
+            raise ValueError("saved on a big-endian machine; save it again on a little-endian one")
 
     def _place(self, member: zipfile.ZipInfo) -> tuple[int, int]:
         """Where the bytes of a stored member lie: behind its header, whose last fields tell its length."""
@@ -155,7 +154,7 @@ class _Archive:
     def check(self) -> None:
         """Go through all pickles without carrying them out."""
         if self.zip is not None:
-            check_pickle(self._main_pickle(self.zip))
+            check_pickle(io.BytesIO(self._read("data.pkl")))
             return
         self.file.seek(0)
         for _ in range(LEGACY_PICKLES):
@@ -164,7 +163,7 @@ class _Archive:
     def load(self) -> Any:
         """The object in the file, its storages being found."""
         if self.zip is not None:
-            return load_plain(self._main_pickle(self.zip))
+            return load_plain(io.BytesIO(self._read("data.pkl")))
         self.file.seek(0)
         magic, *_ = (load_plain(self.file) for _ in range(LEGACY_PICKLES - 2))
         if magic != LEGACY_MAGIC:
@@ -182,12 +181,13 @@ class _Archive:
             self.file.seek(offset + size)
         return content
 
-    def _main_pickle(self, archive: zipfile.ZipFile) -> BinaryIO:
-        with archive.open(f"{self.root}data.pkl") as member:
-            content = member.read(MAX_BYTES + 1)
-        if len(content) > MAX_BYTES:
-            raise ValueError(f"its data.pkl has more than {MAX_BYTES // 2**20} MB")
-        return io.BytesIO(content)
+    def _read(self, name: str) -> bytes:
+        """A small member, without its checksum, which torch may leave out and does not look at."""
+        offset, size = self.places[name]
+        if size > MAX_BYTES:
+            raise ValueError(f"its {name} has more than {MAX_BYTES // 2**20} MB")
+        self.file.seek(offset)
+        return self.file.read(size)
 
     def tensor(self, value: Any) -> Tensor | None:
         """The tensor, or parameter, that a record describes; None if it describes something else."""
