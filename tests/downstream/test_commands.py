@@ -3,16 +3,22 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 import test as test_entry
+from data_loader.transforms import clip_transform
+from data_loader.video import read_clip
 from downstream import linear_probe, multiple_choice, recognition, retrieval
 from downstream.embedder import Embedder
 from downstream.evaluation import run_all
+from downstream.feature_files import load_features
 from downstream.options import default_workers
 from downstream.trained import find_checkpoint
 from model import create_model
@@ -58,6 +64,76 @@ def test_a_second_call_uses_the_embeddings_again(world, checkpoint, count_videos
     assert retrieval.main(arguments(world, checkpoint)) == 0
     assert sum(count_videos) == 5
     assert results(world)["metrics"] == first["metrics"]
+
+
+STOPPED = """
+import os, signal, sys
+from downstream import resumable_table, retrieval
+from downstream.resumable_table import ResumableTable
+
+resumable_table.SAVE_EVERY_S = 0
+add = ResumableTable.add
+def add_and_stop(self, rows):
+    add(self, rows)
+    os.kill(os.getpid(), signal.SIGNAL)
+ResumableTable.add = add_and_stop
+sys.exit(retrieval.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT])
+def test_an_evaluation_that_is_stopped_half_way_goes_on(stop, world, checkpoint, count_videos):
+    """It stops when two of the five videos are embedded."""
+    given = arguments(world, checkpoint)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
+    script = STOPPED.replace("SIGNAL", stop.name)
+    stopped = subprocess.run(
+        [sys.executable, "-c", script, *given], env=environment, capture_output=True, text=True, timeout=300
+    )
+    kept = world / "out/video_embeddings.safetensors"
+    if stop == signal.SIGINT:
+        assert stopped.returncode == 130 and "Traceback" not in stopped.stderr
+        said = f"interrupted: 2 of 5 vectors are kept in {kept}.parts; the same command goes on from there"
+        assert said in stopped.stderr.splitlines()
+    else:
+        assert stopped.returncode == -stop
+    assert not kept.exists() and not (world / "out/results.json").exists()
+    assert retrieval.main(given) == 0
+    assert sum(count_videos) == 3
+    resumed = results(world)
+    whole = [str(world / "whole") if word == str(world / "out") else word for word in given]
+    assert retrieval.main(whole) == 0
+    assert resumed["metrics"] == results(world, "whole")["metrics"]
+    assert not Path(f"{kept}.parts").exists()
+
+
+def test_a_moved_data_folder_is_not_embedded_again(world, checkpoint, count_videos):
+    retrieval.main(arguments(world, checkpoint))
+    before = results(world)
+    (world / "data").rename(world / "elsewhere")
+    given = [
+        word.replace(f"{world / 'data'}", f"{world / 'elsewhere'}") for word in arguments(world, checkpoint)
+    ]
+    assert retrieval.main(given) == 0
+    assert sum(count_videos) == 5 and results(world)["metrics"] == before["metrics"]
+
+
+def test_a_model_of_other_frames_is_evaluated_with_these(world, tmp_path, capsys):
+    torch.manual_seed(0)
+    model = create_model("TVTSv2_Demo", sort_head=False, num_frames=5).eval()
+    torch.save({"state_dict": model.state_dict()}, tmp_path / "five.pth")
+    assert retrieval.main(arguments(world, tmp_path / "five.pth")) == 0
+    assert results(world)["config"]["num_frames"] == 5
+    table = load_features(world / "out/video_embeddings.safetensors")
+    frames, _, _ = read_clip(table.columns["path"][3], 5)
+    with torch.no_grad():
+        expected = model.encode_video(clip_transform("test", model.image_size)(frames)[None])[0][0]
+    np.testing.assert_allclose(table.features[3], expected, atol=2e-5)
+    assert retrieval.main(arguments(world, tmp_path / "five.pth", "--set", "num_frames=3")) == 0
+    assert results(world)["config"]["num_frames"] == 3
+    with pytest.raises(SystemExit):
+        retrieval.main(arguments(world, tmp_path / "five.pth", "--set", "num_frames=12"))
+    assert "num_frames is 12" in capsys.readouterr().err
 
 
 def test_only_what_changed_is_embedded_again(world, checkpoint, count_videos):
