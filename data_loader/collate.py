@@ -1,7 +1,8 @@
 """From items to a batch."""
 
 import torch
-from torch.utils.data import default_collate
+
+from data_loader.handover import stack
 
 
 class Collate:
@@ -40,11 +41,6 @@ class Collate:
         if texts:
             batch["text"] = self.tokenizer(texts) if self.tokenizer else texts
         return batch
-
-
-def stack(tensors: list[torch.Tensor]) -> torch.Tensor:
-    """B tensors of one shape -> [B, ...]; in a worker into shared memory at once, which saves a copy."""
-    return default_collate(tensors)
 
 
 def clip_major(texts: list[list[str]]) -> list[str]:

@@ -6,12 +6,14 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from data_loader.collate import Collate
+from data_loader.handover import hand_over_through_pipes, shared_memory_is_short
 from data_loader.readers.memory import keep_freed_memory
 
 # A loader that restarts within an epoch of the joint loader goes through its data in a new order: that of
@@ -108,15 +110,17 @@ def worker_options(num_workers: int, prefetch_factor: int, context: str | None =
         "num_workers": num_workers,
         "prefetch_factor": prefetch_factor,
         "multiprocessing_context": context,
-        "worker_init_fn": start_worker,
+        "worker_init_fn": partial(start_worker, through_pipes=shared_memory_is_short()),
     }
 
 
-def start_worker(worker: int) -> None:
+def start_worker(worker: int, through_pipes: bool = False) -> None:
     """Keep a worker to its core, behind the process that trains, and deaf to being told to stop.
 
     The run answers that, and needs batches to finish its step.
     """
+    if through_pipes:
+        hand_over_through_pipes()
     torch.set_num_threads(1)
     keep_freed_memory()
     gc.freeze()  # what the parent has left is not to be looked through for garbage again and again

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from data_loader.collate import stack
+from data_loader.handover import stack
 from data_loader.loader import worker_options
 
 PIECE_CLIPS = 8  # what a worker hands over at once

@@ -201,9 +201,7 @@ def write_results(folder: Path, evaluation: Evaluation, checkpoint: Mapping[str,
 
 
 def write_json(path: Path, value: Any) -> None:
-    text = json.dumps(value, indent=1, ensure_ascii=False)
-    # Bytes in a file's name that are not UTF-8 can only be written as JSON escapes, which this makes of them.
-    write_text(text.encode(errors="backslashreplace").decode() + "\n", path)
+    write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", path)
 
 
 def failed_files(failures: Iterable[tuple[str, str]]) -> list[dict[str, str]]:

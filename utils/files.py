@@ -60,9 +60,12 @@ def whole_file(path: Path, error: type[WriteError] = WriteError) -> Iterator[Pat
 
 
 def write_text(text: str, path: Path, error: type[WriteError] = WriteError) -> None:
-    """Replace a small file's content, so that a reader finds the old or the new one, whole."""
+    """Replace a small file's content, so that a reader finds the old or the new one, whole.
+
+    Bytes in names of files that are not UTF-8 become escapes, "\\udce9", which JSON reads as they were.
+    """
     with whole_file(path, error) as unfinished:
-        unfinished.write_text(text, encoding="utf-8")
+        unfinished.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def check_folder(folder: Path, error: type[WriteError] = WriteError) -> None:

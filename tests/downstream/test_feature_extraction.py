@@ -17,7 +17,7 @@ from PIL import Image
 from CLIP import tokenize
 from data_loader.transforms import normalize
 from data_loader.video import read_frames
-from downstream import feature_extraction, resumable_table
+from downstream import feature_extraction, resumable_table, search
 from downstream.feature_files import load_features
 from downstream.features import extract_features
 from downstream.resumable_table import ResumableTable
@@ -113,7 +113,7 @@ def test_tokens(videos, model, checkpoint, tmp_path):
 
 STOPPED = """
 import os, signal, sys
-from downstream import feature_extraction, resumable_table
+from downstream import feature_extraction, resumable_table, search
 from downstream.resumable_table import ResumableTable
 
 resumable_table.SAVE_EVERY_S = 0
@@ -322,12 +322,20 @@ def test_names_that_are_not_utf8(videos, checkpoint, tmp_path, capsys):
         assert report["failed_files"] == [{"path": str(videos / "gone [2].mp4"), "reason": "no such file"}]
     for table in tables[1:]:
         np.testing.assert_array_equal(table.features, tables[0].features)
+    page = tmp_path / "found.html"
+    given = ["a dog", "-f", str(tmp_path / "out.parquet"), "-r", str(checkpoint), "-d", "cpu"]
+    assert search.main([*given, "--page", str(page)]) == 0
+    assert "caf\\udce9 [1].mp4" in capsys.readouterr().out and "caf%E9%20%5B1%5D.mp4" in page.read_text()
     (videos / name).write_bytes(b"")
     pages = tmp_path / "pages"
     given = command(checkpoint, videos, "-o", tmp_path / "all.parquet", "--report", pages)
     assert feature_extraction.main(given) == 1
+    (tmp_path / "all.parquet").unlink()
+    write_video(videos / name, seed=1)
+    (videos / "2.mp4").write_bytes(b"")
+    assert feature_extraction.main(given) == 1 and "caf" in (pages / "features.html").read_text()
     failures = json.loads((tmp_path / "all.parquet.report.json").read_text())["failed_files"]
-    assert failures == [{"path": str(videos / name), "reason": "the file is empty"}]
+    assert failures == [{"path": str(videos / "2.mp4"), "reason": "the file is empty"}]
 
 
 def test_other_settings_do_not_mix(videos, checkpoint, tmp_path, capsys):
