@@ -138,9 +138,10 @@ def _read_safetensors(path: Path, without: Collection[str]) -> FeatureTable:
 
 
 def _write_npz(path: Path, table: FeatureTable) -> None:
-    columns = {name: np.asarray(column) for name, column in table.columns.items()}
+    arrays: dict[str, Any] = {name: np.asarray(column) for name, column in table.columns.items()}
+    arrays |= {"features": table.features, "facts": np.asarray(json.dumps(table.metadata))}
     with open(path, "wb") as file:  # np.savez would add .npz to a name
-        np.savez(file, features=table.features, facts=np.asarray(json.dumps(table.metadata)), **columns)
+        np.savez(file, **arrays)
 
 
 def _read_npz(path: Path, without: Collection[str]) -> FeatureTable:

@@ -116,16 +116,18 @@ def _matching(pattern: str) -> Found:
     parts = pattern.split("/")
     fixed = next(i for i, part in enumerate(parts) if WILDCARDS.search(part))
     base = "/".join(parts[:fixed]) or ("/" if pattern.startswith("/") else ".")
+    files: list[Path] = []
+    closed: dict[Path, str] = {}
     expression = re.compile("".join(map(_part_expression, parts[fixed:-1])) + _name_expression(parts[-1]))
     if fixed == len(parts) - 1 and "**" not in parts[-1]:
         try:
-            files, closed = sorted(Path(base).iterdir()), {}
+            files = sorted(Path(base).iterdir())
         except (FileNotFoundError, NotADirectoryError):
             return [], {}
         except OSError as error:
             return [], {base: error.strerror or str(error)}
-    else:
-        files, closed = walk_files(base) if os.path.isdir(base) else ([], {})
+    elif os.path.isdir(base):
+        files, closed = walk_files(base)
     found = [str(file) for file in files if expression.fullmatch(str(file.relative_to(base)))]
     return [path for path in found if os.path.isfile(path)], {str(k): reason for k, reason in closed.items()}
 

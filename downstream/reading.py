@@ -35,7 +35,7 @@ def read_batches(
     size = max(1, PIECE_CLIPS // clips_an_item) if num_workers else batch_size
     batches = [indices[start : start + batch_size] for start in range(0, len(indices), batch_size)]
     pieces = [[batch[start : start + size] for start in range(0, len(batch), size)] for batch in batches]
-    every_piece = [piece for batch in pieces for piece in batch]
+    every_piece = [list(piece) for batch in pieces for piece in batch]
     loader = DataLoader(
         dataset,
         batch_sampler=every_piece,

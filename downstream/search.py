@@ -52,7 +52,7 @@ class Hit:
     @property
     def times(self) -> str:
         """When it happens, "1:20–1:30"; empty for a whole video."""
-        return "" if self.start is None else f"{clock(self.start)}–{clock(self.end)}"
+        return "" if self.start is None or self.end is None else f"{clock(self.start)}–{clock(self.end)}"
 
     @property
     def name(self) -> str:
@@ -67,7 +67,7 @@ class Hit:
     @property
     def picture(self) -> Picture:
         """What happens in it, from first to last."""
-        if self.start is None:
+        if self.start is None or self.end is None:
             return Picture(partial(nullcontext, self.path))
         places = [(self.start + share * (self.end - self.start)) / self.duration for share in STRIP]
         return Picture(partial(nullcontext, self.path), tuple(places))

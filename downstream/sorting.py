@@ -29,7 +29,7 @@ from model import TVTSv2, load_checkpoint
 from model.build import build_model
 from model.metric import all_alike, check_finite, in_order
 from utils.config import ConfigError, load_config, resolve_path
-from utils.errors import run_errors, user_errors
+from utils.errors import one_line_interrupts, run_errors, user_errors
 from utils.files import check_folder
 from utils.processes import DistContext, leaving_group
 from utils.schema import PretrainingConfig
@@ -85,6 +85,7 @@ def chance(num_clips: int) -> float:
     return 100.0 / math.factorial(num_clips)
 
 
+@one_line_interrupts()
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
