@@ -59,7 +59,13 @@ class FeatureTable:
 
 
 def join_tables(tables: Sequence[FeatureTable]) -> FeatureTable:
-    """One table of the rows of all; they have the same columns."""
+    """One table of the rows of all. Raises ValueError where they have different columns."""
+    for table in tables:
+        if table.columns.keys() != tables[0].columns.keys():
+            raise ValueError(
+                f"tables with the columns {', '.join(table.columns)} and {', '.join(tables[0].columns)} "
+                "cannot be joined"
+            )
     columns = {}
     for name, column in tables[0].columns.items():
         parts = [table.columns[name] for table in tables]

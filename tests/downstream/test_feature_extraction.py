@@ -141,6 +141,22 @@ def run_until(stop: signal.Signals, given: list[str]) -> subprocess.CompletedPro
     )
 
 
+def interrupt(given: list[str]) -> None:
+    """The same in this process: Ctrl-C after two batches."""
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as stop:
+        add, left = ResumableTable.add, [2]
+
+        def add_or_stop(self, rows):
+            if not left[0]:
+                raise KeyboardInterrupt
+            left[0] -= 1
+            return add(self, rows)
+
+        patch.setattr(ResumableTable, "add", add_or_stop)
+        feature_extraction.main(given)
+    assert stop.value.code == 130
+
+
 @pytest.fixture
 def embedded(monkeypatch) -> list[str]:
     """The names of the videos that are embedded from now on."""
@@ -210,14 +226,14 @@ def test_rows_are_added_and_only_overwrite_replaces(videos, model, checkpoint, t
         np.testing.assert_allclose(table.features[row], expected, atol=2e-5)
     # An interrupted run on some videos, then one on others: all are there.
     other = tmp_path / "other.safetensors"
-    run_until(signal.SIGKILL, command(checkpoint, videos, "-o", other))
+    interrupt(command(checkpoint, videos, "-o", other))
     assert feature_extraction.main(command(checkpoint, tiny, videos / "1.mp4", "-o", other)) == 0
     names = [Path(path).name for path in load_features(other).columns["path"]]
     assert sorted(names[:3]) == ["0.mp4", "2.mp4", "3.mp4"] and names[3:] == ["tiny.mp4", "1.mp4"]
     # Overwriting: the old rows stay until the new ones are complete.
     given = command(checkpoint, videos, "-o", other, "--overwrite")
-    stopped = run_until(signal.SIGINT, given)
-    assert "the same command without --overwrite goes on" in stopped.stderr
+    interrupt(given)
+    assert "the same command without --overwrite goes on" in capsys.readouterr().err
     assert len(load_features(other)) == 5
     embedded.clear()
     assert feature_extraction.main([word for word in given if word != "--overwrite"]) == 0

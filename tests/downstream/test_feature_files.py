@@ -48,6 +48,13 @@ def test_a_table_of_any_format_as_pandas(suffix, tmp_path):
     assert frame.attrs == {"arch": "x"}
 
 
+def test_tables_of_other_columns_are_not_joined():
+    one = FeatureTable(np.zeros((1, 2), np.float32), {"path": ["a.mp4"]}, {})
+    other = FeatureTable(np.zeros((1, 2), np.float32), {"text": ["a dog"]}, {})
+    with pytest.raises(ValueError, match="columns text and path cannot be joined"):
+        join_tables([one, other])
+
+
 def test_a_table_with_tokens_as_pandas():
     tokens = np.arange(12, dtype=np.float32).reshape(2, 2, 3)
     frame = FeatureTable(tokens[:, 0], {"path": ["a", "b"], "tokens": tokens}, {}).to_pandas()
