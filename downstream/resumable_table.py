@@ -1,7 +1,5 @@
 """The table of embeddings behind extraction, evaluation and probe, which can be stopped at any moment."""
 
-import errno
-import fcntl
 import json
 import os
 import shutil
@@ -17,6 +15,7 @@ from uuid import uuid4
 from downstream.feature_files import FeatureTable, join_tables, load_features, write_features
 from utils.errors import Interrupted, RunError
 from utils.files import WriteError, or_warn, write_text
+from utils.lock import lock_folder
 from utils.processes import DistContext
 from utils.text import counted, one_line
 
@@ -194,7 +193,7 @@ class ResumableTable:
     def _begin(self) -> tuple[int, int, list[int]]:
         """How many rows are there, how many of them under another path, and which are to be made."""
         with or_warn() if self.disposable else nullcontext():
-            self._take_lock()
+            self._lock = lock_folder(self.folder, str(self.output), "choose another --output")
             if self.overwrite:
                 for part in self._parts():
                     part.unlink()
@@ -290,36 +289,6 @@ class ResumableTable:
             changes = ", ".join(f"{key} {theirs.get(key)!r} (now {ours.get(key)!r})" for key in different)
             advice = "" if self.disposable else ". Choose another --output, or --overwrite it"
             raise ValueError(f"{place} was made with other settings: {changes}{advice}")
-
-    def _take_lock(self) -> None:
-        """Raises RunError if another process has it; it ends with the process, however that ends."""
-        path = self.folder / "lock"
-        while self._lock is None:
-            try:
-                self.folder.mkdir(parents=True, exist_ok=True)
-                lock = open(path, "a+")  # noqa: SIM115, held until the run ends
-            except OSError as error:
-                raise WriteError.of(self.folder, error) from error
-            try:
-                fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock's, not inherited by workers
-            except OSError as error:
-                lock.seek(0)
-                holder = lock.read().strip()
-                lock.close()
-                if error.errno in (errno.EACCES, errno.EAGAIN):
-                    raise RunError(
-                        f"another run is writing {self.output}{holder and f' (process {holder})'}: "
-                        "wait until it has ended, or choose another --output"
-                    ) from error
-                print(f"warning: {self.folder} cannot be locked: {error.strerror}", file=sys.stderr)
-                return
-            if not path.exists() or not os.path.samestat(os.fstat(lock.fileno()), path.stat()):
-                lock.close()  # the run that had it has just ended, and removed the folder
-                continue
-            lock.truncate(0)
-            lock.write(str(os.getpid()))
-            lock.flush()
-            self._lock = lock
 
     def _progress(self) -> str:
         """What a person who stopped the run wants to know."""
