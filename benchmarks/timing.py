@@ -15,9 +15,9 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 # Kinds of kernels, by what their names hold; the first that fits counts.
 KINDS = {
-    "elementwise": ("triton_", "elementwise", "_activation"),
+    "elementwise": ("triton_", "elementwise", "_activation", "_add_norm"),
     "matrix products": ("gemm", "nvjet", "cutlass", "cublas", "_mm", "xmma"),
-    "attention": ("flash", "fmha", "attention", "_forward_kernel", "_backward_kernel", "_combine", "cudnn"),
+    "attention": ("flash", "fmha", "attention", "class_token", "cudnn"),
     "optimiser": ("multi_tensor", "adam"),
     "reductions": ("reduce",),
     "copies": ("memcpy", "memset", "copy"),

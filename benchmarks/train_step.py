@@ -103,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.mask_ratio is None:
         args.mask_ratio = variant.mask_ratio
     with user_errors():
-        variant.but_with(mask_ratio=args.mask_ratio)
+        variant.replace(mask_ratio=args.mask_ratio)
     return against_reference("training step", args, build_runner)
 
 

@@ -1,15 +1,8 @@
 """Attention divided into space and time. Tokens lie as [class, frame 0 patches, frame 1 patches, ...]."""
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from model.layers import attend
-
-try:
-    from model import triton_attention
-except ImportError:  # Triton comes with PyTorch for NVIDIA's GPUs, not everywhere else
-    triton_attention = None
+from model.kernels import Projected, divided_attention, project_branch
 
 
 class DividedAttention(nn.Module):
@@ -17,8 +10,7 @@ class DividedAttention(nn.Module):
 
     over="space": a group is a frame, its members the n patches kept of it.
     over="time":  a group is a patch position, its members that patch in each of the T frames.
-    The class token sees every token. The backend "auto" takes the Triton kernels where they run and pay: on a
-    GPU in half precision.
+    The class token sees every token.
     """
 
     def __init__(self, width: int, heads: int, over: str, backend: str = "auto"):
@@ -29,46 +21,15 @@ class DividedAttention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, num_frames: int) -> Tensor:
-        """x [B, 1 + T·n, width] -> the same shape; num_frames is T."""
-        return self.proj(self.before_projection(x, num_frames))
+    def forward(self, x: Tensor, num_frames: int) -> Projected:
+        """x [B, 1 + T·n, width] -> what `add_norm` adds to the residual stream, of the same shape.
 
-    def before_projection(self, x: Tensor, num_frames: int) -> Tensor:
-        """What `forward` projects, of the same shape."""
-        kernels = triton_attention if self.backend == "auto" else None
-        if kernels is not None and kernels.supports(x, num_frames, self.heads, self.over):
-            bias = self.qkv.bias
-            qkv = F.linear(x, self.qkv.weight, bias.detach())
-            return kernels.triton_divided_attention(qkv, bias, num_frames, self.heads, self.over)
-        return self._attend(self.qkv(x), num_frames)
+        num_frames is T.
+        """
+        y = divided_attention(x, self.qkv, num_frames, self.heads, self.over, self.backend)
+        return project_branch(y, self.proj)
 
-    def _attend(self, qkv: Tensor, T: int) -> Tensor:
-        """The same by PyTorch's attention: [B, 1 + T·n, 3·width] -> [B, 1 + T·n, width]."""
-        B, L, _ = qkv.shape
-        n = (L - 1) // T
-        q, k, v = qkv.view(B, L, 3, self.heads, -1).unbind(2)  # [B, L, heads, size] each
-        (class_q, q), (class_k, patch_k), (class_v, patch_v) = (u.split([1, T * n], dim=1) for u in (q, k, v))
-
-        class_out = attend(class_q, k, v, self.backend)  # [B, 1, heads, size]
-
-        # Patches attend within their group; the class token joins every group as one more key.
-        q, k, v = (self._group(u, T) for u in (q, patch_k, patch_v))  # [B, groups, members, heads, size]
-        groups = q.shape[1]
-        k = torch.cat([class_k[:, None].expand(-1, groups, -1, -1, -1), k], dim=2)
-        v = torch.cat([class_v[:, None].expand(-1, groups, -1, -1, -1), v], dim=2)
-        out = attend(q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1), self.backend)
-        out = out.unflatten(0, (B, groups))
-        if self.over == "time":
-            out = out.transpose(1, 2)  # [B, T, n, heads, size]
-
-        return torch.cat([class_out, out.flatten(1, 2)], dim=1).flatten(2)
-
-    def _group(self, u: Tensor, T: int) -> Tensor:
-        """[B, T·n, heads, size] -> [B, T, n, heads, size] over space, [B, n, T, heads, size] over time."""
-        u = u.unflatten(1, (T, -1))
-        return u.transpose(1, 2) if self.over == "time" else u
-
-    def init_as_nothing(self) -> None:
+    def zero_init(self) -> None:
         """The official start of the temporal attention: whatever its input, its output is zero.
 
         The values are zero because qkv is, and q and k get no gradient while v is zero. Training leaves this

@@ -1,74 +1,12 @@
-"""What both towers share: attention behind one function, the MLP, and running a stack of blocks."""
+"""What both towers share: the MLP, running a stack of blocks, and CLIP's initial weights."""
 
 from collections.abc import Callable, Iterable
-from contextlib import nullcontext
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
-from model.precision import dtype_of_products
-
-try:
-    from model import triton_activation, triton_norm
-except ImportError:  # Triton comes with PyTorch for NVIDIA's GPUs, not everywhere else
-    triton_activation = triton_norm = None
-
-# "sdpa" lets PyTorch choose the fastest kernel that fits; the others insist on one. "auto" is the same, but
-# for the divided attention of the video tower (model/attention.py).
-ATTENTION_BACKENDS = {
-    "auto": None,
-    "sdpa": None,
-    "flash": SDPBackend.FLASH_ATTENTION,
-    "efficient": SDPBackend.EFFICIENT_ATTENTION,
-    "cudnn": SDPBackend.CUDNN_ATTENTION,
-    "math": SDPBackend.MATH,
-}
-
-
-def attend(q: Tensor, k: Tensor, v: Tensor, backend: str = "auto", causal: bool = False) -> Tensor:
-    """softmax(q kᵀ / √size) v of q [B, Lq, heads, size] and k, v [B, Lk, heads, size], shaped as q."""
-    kernel = ATTENTION_BACKENDS[backend]
-    with nullcontext() if kernel is None else sdpa_kernel(kernel):
-        x = F.scaled_dot_product_attention(
-            q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), is_causal=causal
-        )
-    return x.transpose(1, 2)
-
-
-class LayerNorm(nn.LayerNorm):
-    """nn.LayerNorm that can take the residual sum before it along, and on a GPU in half precision does."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        if triton_norm is not None and triton_norm.supports(x):
-            return triton_norm.add_layer_norm(x, None, None, self.weight, self.bias, self.eps)[1]
-        return super().forward(x)
-
-    def after_sum(self, x: Tensor, branch: Tensor | None) -> tuple[Tensor, Tensor]:
-        """x + branch, or x if there is none, and its LayerNorm."""
-        if branch is None:
-            return x, self(x)
-        if triton_norm is not None and triton_norm.supports(x) and branch.dtype == x.dtype:
-            return triton_norm.add_layer_norm(x, branch, None, self.weight, self.bias, self.eps)[:2]
-        x = x + branch
-        return x, super().forward(x)
-
-    def after_projection(self, x: Tensor, proj: nn.Linear, y: Tensor) -> tuple[Tensor, Tensor]:
-        """x + proj(y), and its LayerNorm."""
-        if triton_norm is None or not triton_norm.supports(x) or dtype_of_products(y) != x.dtype:
-            return self.after_sum(x, proj(y))
-        branch = F.linear(y, proj.weight, proj.bias.detach())
-        return triton_norm.add_layer_norm(x, branch, proj.bias, self.weight, self.bias, self.eps)[:2]
-
-
-def quick_gelu(x: Tensor) -> Tensor:
-    """OpenAI CLIP's x · sigmoid(1.702 x), written so that backward needs one stored tensor, not three."""
-    return F.silu(1.702 * x) / 1.702
-
-
-ACTIVATIONS = {"quick_gelu": quick_gelu, "gelu": F.gelu}  # model/triton_activation.py knows them, too
+from model.kernels import activate, project_hidden
 
 
 class Mlp(nn.Module):
@@ -87,27 +25,22 @@ class Mlp(nn.Module):
         self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
-        bias = self.c_fc.bias
-        with_kernel = triton_activation is not None and triton_activation.supports(x)
-        hidden = F.linear(x, self.c_fc.weight, bias.detach() if with_kernel else bias)
-        project = self._project_with_kernel if with_kernel else self._project
+        """[B, L, width] -> [B, L, width]"""
+        hidden, bias = project_hidden(x, self.c_fc)
         if self.recompute and hidden.requires_grad:
-            return checkpoint(project, hidden, use_reentrant=False, preserve_rng_state=False)
-        return project(hidden)
+            return checkpoint(self.second_half, hidden, bias, use_reentrant=False, preserve_rng_state=False)
+        return self.second_half(hidden, bias)
 
-    def _project(self, hidden: Tensor) -> Tensor:
-        return self.c_proj(ACTIVATIONS[self.activation](hidden))
-
-    def _project_with_kernel(self, hidden: Tensor) -> Tensor:
-        return self.c_proj(triton_activation.activate(hidden, self.c_fc.bias, self.activation))
+    def second_half(self, hidden: Tensor, bias: Tensor | None) -> Tensor:
+        return self.c_proj(activate(hidden, bias, self.activation))
 
 
 class Blocks(nn.ModuleList):
     """The blocks of a tower, [B, L, width] -> [B, L, width].
 
-    A block takes x and a branch that is still to be added to it, or None, and returns the same for the next,
-    whose first LayerNorm makes the sum. A block whose `recompute` is set is not stored for backward, but
-    computed again.
+    A block takes x and the branch that is still to be added to it (None before the first block), and returns
+    the same for the next block, whose first `add_norm` makes the sum. A block whose `recompute` is set is not
+    stored for backward, but computed again.
 
     run is `run_blocks`, or a function around it that the tower has for itself: torch.compile keeps what it
     compiles, and remembers which sizes vary, by function.

@@ -10,10 +10,18 @@ def dtype_of_products(x: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
 
 
-def as_residual(x: Tensor) -> Tensor:
-    """x in the format of the sum that runs through a tower's blocks.
+def dtype_of_residual(x: Tensor) -> torch.dtype:
+    """The format of the sum that runs through a tower's blocks, x being any of their tensors.
 
     Under bf16 autocast that is bf16, too: the sum is read and written many times a block, and the products
-    round what they read of it anyway. fp16 could overflow there.
+    round what they read of it anyway. fp16 could overflow there, so that fp16 autocast leaves float32.
     """
+    kind = x.device.type
+    if not torch.is_autocast_enabled(kind):
+        return x.dtype
+    return torch.bfloat16 if torch.get_autocast_dtype(kind) == torch.bfloat16 else torch.float32
+
+
+def as_residual(x: Tensor) -> Tensor:
+    """x, the first sum of a tower, in that format."""
     return x.bfloat16() if dtype_of_products(x) == torch.bfloat16 else x

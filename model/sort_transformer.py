@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.layers import attend
+from model.kernels import attend
 from model.variants import Variant
 
 

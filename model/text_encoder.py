@@ -4,7 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.layers import Blocks, LayerNorm, Mlp, attend, init_attention, init_mlp, run_blocks
+from model.kernels import Projected, add_norm, attend, project_branch
+from model.layers import Blocks, Mlp, init_attention, init_mlp, run_blocks
 from model.variants import Variant
 
 
@@ -31,14 +32,11 @@ class CausalAttention(nn.Module):
         init_attention(qkv, self.out_proj, layers)
         self.in_proj_weight, self.in_proj_bias = qkv.weight, qkv.bias
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.out_proj(self.before_projection(x))
-
-    def before_projection(self, x: Tensor) -> Tensor:
-        """What `forward` projects, [M, L, width]."""
+    def forward(self, x: Tensor) -> Projected:
+        """x [M, L, width] -> what `add_norm` adds to the residual stream, of the same shape."""
         M, L, _ = x.shape
         q, k, v = F.linear(x, self.in_proj_weight, self.in_proj_bias).view(M, L, 3, self.heads, -1).unbind(2)
-        return attend(q, k, v, self.backend, causal=True).flatten(2)
+        return project_branch(attend(q, k, v, self.backend, causal=True).flatten(2), self.out_proj)
 
 
 class Block(nn.Module):
@@ -48,15 +46,22 @@ class Block(nn.Module):
 
     def __init__(self, width: int, heads: int, layers: int, activation: str, backend: str):
         super().__init__()
-        self.ln_1 = LayerNorm(width)
+        self.ln_1 = nn.LayerNorm(width)
         self.attn = CausalAttention(width, heads, layers, backend)
-        self.ln_2 = LayerNorm(width)
+        self.ln_2 = nn.LayerNorm(width)
         self.mlp = Mlp(width, activation)
         init_mlp(self.mlp, layers)
 
     def forward(self, x: Tensor, branch: Tensor | None) -> tuple[Tensor, Tensor]:
-        x, y = self.ln_1.after_sum(x, branch)
-        x, y = self.ln_2.after_projection(x, self.attn.out_proj, self.attn.before_projection(y))
+        """x and the branch still to be added to it, [M, L, width] -> the same for the next block.
+
+        So that a sum and the LayerNorm after it are one kernel, the block begins in the middle of
+
+            x = x + attn(ln_1(x))
+            x = x + mlp(ln_2(x))
+        """
+        x, y = add_norm(x, branch, self.ln_1)
+        x, y = add_norm(x, self.attn(y), self.ln_2)
         return x, self.mlp(y)
 
 

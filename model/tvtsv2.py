@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from model.checkpoint import check_weights
 from model.checks import check_token_ids
-from model.layers import ATTENTION_BACKENDS, Mlp
+from model.kernels import ATTENTION_BACKENDS
+from model.layers import Mlp
 from model.precision import as_residual
 from model.sort_transformer import SortTransformer
 from model.text_encoder import TextTransformer, cut_to_longest
@@ -61,7 +62,7 @@ class TVTSv2(
             )
         if num_frames is not None:
             overrides["num_frames"] = num_frames
-        v = self.variant = get_variant(variant).but_with(**overrides)
+        v = self.variant = get_variant(variant).replace(**overrides)
 
         self.video_model = VideoTransformer(v, attention)
         self.text_token_embedding = nn.Embedding(v.vocab_size, v.text_width)
@@ -224,10 +225,10 @@ def create_model(name: str, sort_head: bool = True, num_frames: int | None = Non
         name: one of VARIANTS.
         sort_head: whether to have the sort head (`pred_model`), which only pre-training needs.
         num_frames: the most frames a clip may have; None is the variant's (12).
-        overrides: `attention` (a backend of model.layers), `activation_checkpointing` (0: off, k: every k-th
-            block of both towers is recomputed in backward, "mlp": the activations in all MLPs are),
-            `freeze_text_embeddings` (False, as official),
-            `trained_text_blocks`, `temporal_attention_init`, or any other field of Variant.
+        overrides: `attention` (one of model.kernels.ATTENTION_BACKENDS), `activation_checkpointing` (0: off,
+            k: every k-th block of both towers is recomputed in backward, "mlp": the activations in all MLPs
+            are), `freeze_text_embeddings` (False, as official), `trained_text_blocks`,
+            `temporal_attention_init`, or any other field of Variant.
 
     Raises:
         ValueError: for an unknown name or override, listing those there are.

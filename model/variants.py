@@ -1,9 +1,10 @@
 """The table of variants: one JSON a variant in model/variants/, read into `VARIANTS`."""
 
+import dataclasses
 import difflib
 import json
 import re
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 
@@ -79,7 +80,7 @@ class Variant:
         """n, patches a frame that pre-training keeps."""
         return int(self.num_patches * (1 - self.mask_ratio))
 
-    def but_with(self, **overrides) -> "Variant":
+    def replace(self, **overrides) -> "Variant":
         """A copy with some fields replaced; ValueError names an unknown field."""
         known = {field.name for field in fields(self)} - {"name"}
         unknown = sorted(set(overrides) - known)
@@ -87,7 +88,7 @@ class Variant:
             raise ValueError(
                 f"{self.name} has no setting {', '.join(unknown)}; it has {', '.join(sorted(known))}"
             )
-        return replace(self, **overrides)
+        return dataclasses.replace(self, **overrides)
 
 
 def _check_choice(variant: Variant, field: str, choices: tuple[str, ...]) -> None:

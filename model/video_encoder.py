@@ -6,7 +6,8 @@ from torch import Tensor, nn
 
 from model.attention import DividedAttention
 from model.checks import check_keep_ind, check_valid_frames, check_video
-from model.layers import Blocks, LayerNorm, Mlp, init_attention, init_mlp, run_blocks
+from model.kernels import add_norm
+from model.layers import Blocks, Mlp, init_attention, init_mlp, run_blocks
 from model.precision import as_residual
 from model.variants import Variant
 
@@ -21,19 +22,25 @@ class Block(nn.Module):
 
     def __init__(self, width: int, heads: int, activation: str, backend: str):
         super().__init__()
-        self.ln_3 = LayerNorm(width)
+        self.ln_3 = nn.LayerNorm(width)
         self.timeattn = DividedAttention(width, heads, "time", backend)
-        self.ln_1 = LayerNorm(width)
+        self.ln_1 = nn.LayerNorm(width)
         self.attn = DividedAttention(width, heads, "space", backend)
-        self.ln_2 = LayerNorm(width)
+        self.ln_2 = nn.LayerNorm(width)
         self.mlp = Mlp(width, activation)
 
     def forward(self, x: Tensor, branch: Tensor | None, num_frames: int) -> tuple[Tensor, Tensor]:
-        x, y = self.ln_3.after_sum(x, branch)
-        y = self.timeattn.before_projection(y, num_frames)
-        _, y = self.ln_1.after_projection(x, self.timeattn.proj, y)  # this sum feeds the next attention only
-        y = self.attn.before_projection(y, num_frames)
-        x, y = self.ln_2.after_projection(x, self.attn.proj, y)
+        """x and the branch still to be added to it, [B, 1 + T·n, width] -> the same for the next block.
+
+        So that a sum and the LayerNorm after it are one kernel, the block begins in the middle of
+
+            time = timeattn(ln_3(x))
+            x = x + attn(ln_1(x + time))
+            x = x + mlp(ln_2(x))
+        """
+        x, y = add_norm(x, branch, self.ln_3)
+        _, y = add_norm(x, self.timeattn(y, num_frames), self.ln_1)  # attn alone sees the sum with time
+        x, y = add_norm(x, self.attn(y, num_frames), self.ln_2)
         return x, self.mlp(y)
 
 
@@ -81,7 +88,7 @@ class VideoTransformer(nn.Module):
             init_attention(block.timeattn.qkv, block.timeattn.proj, self.variant.video_layers)
             init_mlp(block.mlp, self.variant.video_layers)
             if self.variant.temporal_attention_init == "zero":
-                block.timeattn.init_as_nothing()
+                block.timeattn.zero_init()
 
     def forward(
         self, video: Tensor, keep_ind: Tensor | None = None, valid_frames: Tensor | None = None

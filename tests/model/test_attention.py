@@ -3,7 +3,8 @@ import torch
 
 from model import create_model
 from model.attention import DividedAttention
-from model.layers import ATTENTION_BACKENDS, attend, quick_gelu
+from model.kernels import ATTENTION_BACKENDS, attend
+from model.kernels.activation import quick_gelu
 from tests.model.reference import plain_attention, plain_divided_attention
 
 
@@ -14,7 +15,7 @@ def test_divided_attention_equals_masked_attention(over, num_frames, backend):
     torch.manual_seed(0)
     module = DividedAttention(16, 2, over, backend)
     x = torch.randn(2, 1 + num_frames * 5, 16, requires_grad=True)
-    got, want = module(x, num_frames), plain_divided_attention(module, x, num_frames)
+    got, want = module(x, num_frames).value, plain_divided_attention(module, x, num_frames)
     torch.testing.assert_close(got, want, atol=1e-5, rtol=1e-5)
     weights = torch.randn_like(got)
     (got_grad,) = torch.autograd.grad((got * weights).sum(), x)
@@ -49,8 +50,8 @@ def test_backend_is_chosen_by_name():
 
 def test_zero_start_adds_nothing_and_learns_through_the_values_alone():
     module = DividedAttention(8, 2, "time")
-    module.init_as_nothing()
-    out = module(torch.randn(1, 7, 8), 3)
+    module.zero_init()
+    out = module(torch.randn(1, 7, 8), 3).value
     assert not out.any()
     (out * torch.randn_like(out)).sum().backward()
     for_q_and_k, for_v = module.qkv.bias.grad.split([16, 8])

@@ -111,7 +111,7 @@ def test_regions_that_are_recomputed_in_backward(checkpointing):
 @pytest.mark.parametrize("arch", ["TVTSv2_Demo", "TVTSv2_H_14"])
 def test_outputs_of_the_compiled_part_after_the_blocks_share_no_memory(arch):
     """PyTorch 2.11 makes garbage of one that is a view of another when it takes the graph from its cache."""
-    encoder = VideoTransformer(get_variant(arch).but_with(video_layers=1))
+    encoder = VideoTransformer(get_variant(arch).replace(video_layers=1))
     outputs = encoder.read_out(torch.randn(2, 1 + 3 * 4, encoder.variant.video_width))
     assert len({out.untyped_storage().data_ptr() for out in outputs}) == len(outputs) == 2
 

@@ -9,27 +9,9 @@ import triton.language as tl
 from torch import Tensor
 from torch.library import triton_op, wrap_triton
 
-from model.precision import dtype_of_products
-
 # Numbers a program of the forward kernel takes. Columns of a program of the backward kernel, rows that it
 # takes at a time, and how often.
 FORWARD, COLUMNS, ROWS, STEPS = 4096, 128, 32, 16
-
-
-def supports(x: Tensor) -> bool:
-    """Whether the kernels take what a linear layer makes of x: on a GPU, in half precision."""
-    return x.is_cuda and dtype_of_products(x) in (torch.bfloat16, torch.float16)
-
-
-def activate(hidden: Tensor, bias: Tensor, kind: str) -> Tensor:
-    """The activation of hidden [..., F], the same shape.
-
-    Args:
-        bias: [F], what was added to every row of hidden: it is not read, but gets its gradient from here. So
-            hidden is to be computed with the bias detached.
-        kind: "quick_gelu" or "gelu", as in model.layers.ACTIVATIONS.
-    """
-    return activation_forward(hidden, bias, kind == "quick_gelu")
 
 
 # ------------------------------------------------------------------ kernels
@@ -87,7 +69,13 @@ def _activation_grad_kernel(
 
 @triton_op("tvtsv2::activation_forward", mutates_args=())
 def activation_forward(hidden: Tensor, bias: Tensor, quick: bool) -> Tensor:
-    """hidden [..., F], bias [F] -> the same shape as hidden."""
+    """The activation of hidden [..., F], the same shape.
+
+    Args:
+        bias: [F], what was added to every row of hidden: it is not read, but gets its gradient from here. So
+            hidden is to be computed with the bias detached.
+        quick: whether it is quick_gelu; otherwise gelu, the exact one.
+    """
     hidden = hidden.contiguous()
     out = torch.empty_like(hidden)
     numel = hidden.numel()

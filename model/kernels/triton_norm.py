@@ -1,7 +1,7 @@
 """Residual sum and LayerNorm in one Triton kernel, and their backward: each number is read and written once.
 
 Backward also sums over the rows what the three vectors get as gradient: LayerNorm's weight and bias, and the
-bias of the projection that made the branch, as model/triton_attention.py does for the one of qkv.
+bias of the projection that made the branch, as the kernel of divided attention does for the one of qkv.
 """
 
 import torch
@@ -10,17 +10,11 @@ import triton.language as tl
 from torch import Tensor
 from torch.library import triton_op, wrap_triton
 
-WIDEST = 4096
 PROCESSORS = 132  # of an H100 or H200
 
 
-def supports(x: Tensor) -> bool:
-    """Whether the kernel takes x [..., width]: on a GPU, in half precision."""
-    return x.is_cuda and x.dtype in (torch.bfloat16, torch.float16) and x.shape[-1] <= WIDEST
-
-
 @triton.jit
-def _kernel(
+def _add_norm_kernel(
     x, branch, weight, bias, total, normed, mean, rstd, rows, width,
     EPS: tl.constexpr, HAS_BRANCH: tl.constexpr, ROWS: tl.constexpr, PAD: tl.constexpr,
 ):  # fmt: skip
@@ -46,7 +40,7 @@ def _kernel(
 
 
 @triton.jit
-def _backward_kernel(
+def _add_norm_grad_kernel(
     grad_total, grad_normed, total, weight, mean, rstd, grad, sums, rows, width, parts,
     HAS_TOTAL: tl.constexpr, OF_BRANCH: tl.constexpr, ROWS: tl.constexpr, PAD: tl.constexpr,
 ):  # fmt: skip
@@ -110,7 +104,7 @@ def add_layer_norm(
     normed = torch.empty_like(x)
     mean, rstd = (x.new_empty(*x.shape[:-1], 1, dtype=torch.float32) for _ in range(2))
     block = 4 if width <= 1024 else 2
-    wrap_triton(_kernel)[(triton.cdiv(rows, block),)](
+    wrap_triton(_add_norm_kernel)[(triton.cdiv(rows, block),)](
         x, x if branch is None else branch.contiguous(), weight, bias, total, normed, mean, rstd,
         rows, width, EPS=eps, HAS_BRANCH=branch is not None, ROWS=block,
         PAD=triton.next_power_of_2(width), num_warps=8,
@@ -138,7 +132,7 @@ def add_layer_norm_backward(
     block, parts = backward_blocks(width)  # as many for few rows: one compiled graph then does for any number
     grad = torch.empty_like(total)
     sums = total.new_empty(parts, 3, width, dtype=torch.float32)
-    wrap_triton(_backward_kernel)[(parts,)](
+    wrap_triton(_add_norm_grad_kernel)[(parts,)](
         grad_normed if grad_total is None else grad_total.contiguous(),
         grad_normed, total, weight, mean, rstd, grad, sums, rows, width, parts,
         HAS_TOTAL=grad_total is not None, OF_BRANCH=of_branch, ROWS=block,

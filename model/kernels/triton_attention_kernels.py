@@ -13,14 +13,10 @@ Softmax is computed in base 2; `lse` is log2 of its denominator, kept for backwa
 also sums up the gradient of the bias of qkv, for which another kernel would read all that it writes.
 """
 
-import torch
 import triton
 import triton.language as tl
-from torch import Tensor
-from torch.library import triton_op, wrap_triton
 
-from model.precision import dtype_of_products
-from model.triton_pieces import (
+from model.kernels.triton_heads import (
     as_rows,
     columns,
     divided,
@@ -31,7 +27,6 @@ from model.triton_pieces import (
     scaled,
     scores,
     shifted,
-    split_head,
     store_tiles,
     store_vectors,
     sum_over_columns,
@@ -40,37 +35,6 @@ from model.triton_pieces import (
     zero_tiles,
     zero_vectors,
 )
-
-LOG2E = 1.4426950408889634
-LARGEST_HEAD = 128
-LONGEST_BACKWARD = 255  # patches a frame: backward holds all keys of a tile at once
-TIME_TILE = 64
-
-
-def supports(x: Tensor, num_frames: int, heads: int, over: str) -> bool:
-    """Whether the kernels can take the qkv computed from x [B, 1 + T·n, width], and are the faster way."""
-    if not x.is_cuda or dtype_of_products(x) not in (torch.bfloat16, torch.float16):
-        return False
-    patches = (x.shape[1] - 1) // num_frames
-    short = patches <= LONGEST_BACKWARD or not torch.is_grad_enabled()
-    return (num_frames < TIME_TILE if over == "time" else short) and x.shape[2] // heads <= LARGEST_HEAD
-
-
-def triton_divided_attention(qkv: Tensor, bias: Tensor, num_frames: int, heads: int, over: str) -> Tensor:
-    """A patch sees the class token and its group, the class token sees all, as in DividedAttention.
-
-    Args:
-        qkv: [B, 1 + T·n, 3·width], for each token its query, key and value.
-        bias: [3·width], what was added to every row of qkv: it is not read, but gets its gradient from here.
-            So qkv is to be computed with the bias detached.
-
-    Returns:
-        [B, 1 + T·n, width].
-    """
-    return divided_attention_forward(qkv, bias, num_frames, heads, over == "time")[0]
-
-
-# ------------------------------------------------------------------ kernels
 
 
 @triton.jit
@@ -89,7 +53,7 @@ def _token(r, tile, n, members, T: tl.constexpr, TIME: tl.constexpr):
 
 
 @triton.jit
-def _forward_kernel(
+def divided_attention_kernel(
     qkv, out, lse, class_out, class_lse, n, L, members, tiles,
     SCALE: tl.constexpr, T: tl.constexpr, TIME: tl.constexpr, HEADS: tl.constexpr, SIZE: tl.constexpr,
     HEAD: tl.constexpr, TAIL: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr, PRECISION: tl.constexpr,
@@ -148,7 +112,7 @@ def _forward_kernel(
 
 
 @triton.jit
-def _backward_kernel(
+def divided_attention_grad_kernel(
     qkv, out, lse, grad_out, grad_qkv, class_grad, bias_grad, n, L, members, tiles,
     SCALE: tl.constexpr, T: tl.constexpr, TIME: tl.constexpr, HEADS: tl.constexpr, SIZE: tl.constexpr,
     HEAD: tl.constexpr, TAIL: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr, PRECISION: tl.constexpr,
@@ -215,7 +179,7 @@ def _backward_kernel(
 
 
 @triton.jit
-def _combine_kernel(
+def class_token_kernel(
     class_out, class_lse, out, lse, L, tiles,
     HEADS: tl.constexpr, SIZE: tl.constexpr, PAD: tl.constexpr, TILES: tl.constexpr,
 ):  # fmt: skip
@@ -237,7 +201,7 @@ def _combine_kernel(
 
 
 @triton.jit
-def _combine_grad_kernel(class_grad, grad_qkv, L, tiles, WIDTH: tl.constexpr, COLUMNS: tl.constexpr):
+def class_token_grad_kernel(class_grad, grad_qkv, L, tiles, WIDTH: tl.constexpr, COLUMNS: tl.constexpr):
     """The class token's row of the gradient of qkv: the sum of its parts."""
     column, b = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS), tl.program_id(1).to(tl.int64)
     total = tl.zeros((COLUMNS,), tl.float32)
@@ -246,109 +210,3 @@ def _combine_grad_kernel(class_grad, grad_qkv, L, tiles, WIDTH: tl.constexpr, CO
         total += tl.load(part, mask=column < WIDTH, other=0.0)
     to = grad_qkv + b * L * WIDTH + column
     tl.store(to, total.to(grad_qkv.dtype.element_ty), mask=column < WIDTH)
-
-
-# ------------------------------------------------------------------ launches
-
-
-def _geometry(qkv: Tensor, num_frames: int, heads: int, over_time: bool) -> tuple[int, int, int, int]:
-    """(head size, patches a frame, members of a tile, tiles)."""
-    n = (qkv.shape[1] - 1) // num_frames
-    size = qkv.shape[2] // (3 * heads)
-    if not over_time:
-        return size, n, n, num_frames
-    positions = min((TIME_TILE - 1) // num_frames, n)
-    return size, n, positions * num_frames, triton.cdiv(n, positions)
-
-
-def _constants(qkv: Tensor, size: int, num_frames: int, heads: int, over_time: bool) -> dict[str, object]:
-    head, tail = split_head(size)
-    return {
-        "SCALE": size**-0.5 * LOG2E,
-        "T": num_frames,
-        "TIME": over_time,
-        "HEADS": heads,
-        "SIZE": size,
-        "HEAD": head,
-        "TAIL": tail,
-        "PRECISION": "ieee" if qkv.dtype == torch.float32 else "tf32",  # of no matter to half precision
-    }
-
-
-def forward_blocks(columns: int) -> dict[str, int]:
-    """Rows and keys that a program of the forward kernel holds at a time, its warps.
-
-    As measured fastest with 64 and 128 columns a head; those between by the registers that they leave.
-    """
-    return {"ROWS": 64, "KEYS": 64, "num_warps": 4, "num_stages": 2 if columns <= 80 else 1}
-
-
-def backward_blocks(members: int, columns: int) -> dict[str, int]:
-    """The same for the backward kernel, whose programs hold all keys of a tile."""
-    keys = max(16, triton.next_power_of_2(members + 1))
-    rows = 64 if keys <= 64 and columns <= 64 else 32
-    if keys * columns > 256 * 64:
-        rows = 16  # 32 spill more, and of 128 columns do not fit the shared memory of a Hopper GPU
-    warps = 4 if keys * columns <= 128 * 64 else 8
-    return {"ROWS": min(rows, keys), "KEYS": keys, "num_warps": warps, "num_stages": 1}
-
-
-@triton_op("tvtsv2::divided_attention_forward", mutates_args=())
-def divided_attention_forward(
-    qkv: Tensor, bias: Tensor, num_frames: int, heads: int, over_time: bool
-) -> tuple[Tensor, Tensor]:
-    """qkv [B, L, 3·width], bias [3·width] -> out [B, L, width], lse [B, heads, L]."""
-    qkv = qkv.contiguous()
-    B, L, _ = qkv.shape
-    size, n, members, tiles = _geometry(qkv, num_frames, heads, over_time)
-    constants = _constants(qkv, size, num_frames, heads, over_time)
-    blocks = forward_blocks(constants["HEAD"] + constants["TAIL"])
-    out = qkv.new_empty(B, L, heads * size)
-    lse = qkv.new_empty(B, heads, L, dtype=torch.float32)
-    class_out = qkv.new_empty(B, tiles, heads, size, dtype=torch.float32)
-    class_lse = qkv.new_empty(B, tiles, heads, dtype=torch.float32)
-    row_blocks = triton.cdiv(members + 1, blocks["ROWS"])
-    wrap_triton(_forward_kernel)[(heads, tiles * row_blocks, B)](
-        qkv, out, lse, class_out, class_lse, n, L, members, tiles, **constants, **blocks
-    )
-    wrap_triton(_combine_kernel)[(heads, B)](
-        class_out, class_lse, out, lse, L, tiles,
-        HEADS=heads, SIZE=size, PAD=triton.next_power_of_2(size), TILES=triton.next_power_of_2(tiles),
-    )  # fmt: skip
-    return out, lse
-
-
-@triton_op("tvtsv2::divided_attention_backward", mutates_args=())
-def divided_attention_backward(
-    grad_out: Tensor, qkv: Tensor, out: Tensor, lse: Tensor, num_frames: int, heads: int, over_time: bool
-) -> tuple[Tensor, Tensor]:
-    """Gradients of qkv, [B, L, 3·width], and in float32 of the bias in it, in parts [B, tiles, 3·width]."""
-    qkv, grad_out = qkv.contiguous(), grad_out.contiguous()
-    B, L, packed = qkv.shape
-    size, n, members, tiles = _geometry(qkv, num_frames, heads, over_time)
-    constants = _constants(qkv, size, num_frames, heads, over_time)
-    grad_qkv = torch.empty_like(qkv)
-    class_grad, bias_grad = (qkv.new_empty(B, tiles, packed, dtype=torch.float32) for _ in range(2))
-    wrap_triton(_backward_kernel)[(heads, tiles, B)](
-        qkv, out, lse, grad_out, grad_qkv, class_grad, bias_grad, n, L, members, tiles,
-        **constants, **backward_blocks(members, constants["HEAD"] + constants["TAIL"]),
-    )  # fmt: skip
-    wrap_triton(_combine_grad_kernel)[(triton.cdiv(packed, 256), B)](
-        class_grad, grad_qkv, L, tiles, WIDTH=packed, COLUMNS=256
-    )
-    return grad_qkv, bias_grad
-
-
-def _setup_context(ctx, inputs, output):
-    qkv, bias, *ctx.shape = inputs
-    ctx.bias_dtype = bias.dtype
-    ctx.set_materialize_grads(False)  # there is none of lse
-    ctx.save_for_backward(qkv, *output)
-
-
-def _backward(ctx, grad_out, _grad_lse):
-    grad_qkv, bias_parts = divided_attention_backward(grad_out, *ctx.saved_tensors, *ctx.shape)
-    return grad_qkv, bias_parts.sum((0, 1)).to(ctx.bias_dtype), None, None, None
-
-
-divided_attention_forward.register_autograd(_backward, setup_context=_setup_context)

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from model.layers import LayerNorm
-from tests.model.interpreted import relative_error, run_interpreted
+from model.kernels import Projected, add_norm, project_branch
+from tests.model.kernels.interpreted import relative_error, run_interpreted
 
-triton_norm = pytest.importorskip("model.triton_norm", reason="Triton is for NVIDIA's GPUs")
+triton_norm = pytest.importorskip("model.kernels.triton_norm", reason="Triton is for NVIDIA's GPUs")
 ON_GPU = torch.cuda.is_available()
 WIDTHS = (768, 20)
 
@@ -64,10 +64,12 @@ def test_compiled_kernel_equals_pytorch(width, has_branch):
     assert max(compare(width, has_branch, "cuda", torch.float32)) < 1e-5
 
 
-def test_layer_norm_after_a_sum_equals_both_apart():
-    norm, plain = LayerNorm(12), torch.nn.LayerNorm(12)
-    x, branch = torch.randn(2, 3, 12), torch.randn(2, 3, 12)
-    total, normed = norm.after_sum(x, branch)
-    assert torch.equal(total, x + branch)
-    assert torch.equal(normed, plain(x + branch))
-    assert torch.equal(norm(x), plain(x))
+def test_the_plain_form_on_a_cpu():
+    norm, proj = torch.nn.LayerNorm(12), torch.nn.Linear(8, 12)
+    x, y = torch.randn(2, 3, 12), torch.randn(2, 3, 8)
+    branch = project_branch(y, proj)
+    assert isinstance(branch, Projected) and torch.equal(branch.value, proj(y)) and branch.bias is None
+    for given, want in ((branch, x + proj(y)), (proj(y), x + proj(y)), (None, x)):
+        total, normed = add_norm(x, given, norm)
+        assert torch.equal(total, want)
+        assert torch.equal(normed, norm(want))

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from model.layers import ACTIVATIONS
-from tests.model.interpreted import relative_error, run_interpreted
+from model.kernels import ACTIVATIONS, activate
+from tests.model.kernels.interpreted import relative_error, run_interpreted
 
-triton_activation = pytest.importorskip("model.triton_activation", reason="Triton is for NVIDIA's GPUs")
+pytest.importorskip("triton", reason="Triton is for NVIDIA's GPUs")
 ON_GPU = torch.cuda.is_available()
 SHAPES = ((2, 7, 20), (600, 130))  # less than a tile; parts and tiles half full
 
@@ -18,7 +18,7 @@ def compare(kind, shape, device, dtype):
     bias = torch.randn(shape[-1], device=device).to(dtype).requires_grad_()
     hidden = (x + bias.detach()).requires_grad_()
     weights = torch.randn_like(x)
-    got = triton_activation.activate(hidden, bias, kind)
+    got = activate(hidden, bias, kind)
     exact = hidden.detach().double().requires_grad_()
     want = ACTIVATIONS[kind](exact)
     got_grads = torch.autograd.grad(got, [hidden, bias], weights)

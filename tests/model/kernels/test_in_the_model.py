@@ -4,15 +4,21 @@ from contextlib import contextmanager
 
 import pytest
 import torch
+from torch.profiler import profile
 
 from model import create_model
-from tests.model.interpreted import relative_error, run_interpreted
+from model.kernels import norm, projection
+from tests.model.kernels.interpreted import relative_error, run_interpreted
 from tests.model.test_text_encoder import random_ids
 
-KERNELS = [
-    pytest.importorskip(f"model.triton_{name}", reason="Triton is for NVIDIA's GPUs")
-    for name in ("activation", "attention", "norm")
-]
+triton_norm = pytest.importorskip("model.kernels.triton_norm", reason="Triton is for NVIDIA's GPUs")
+OPERATORS = {
+    f"tvtsv2::{name}"
+    for name in (
+        *("activation_forward", "activation_backward", "add_layer_norm", "add_layer_norm_backward"),
+        *("divided_attention_forward", "divided_attention_backward"),
+    )
+}
 SMALL = {"video_layers": 2, "text_layers": 2, "trained_text_blocks": 1}
 
 
@@ -26,19 +32,17 @@ def outputs_and_gradients(model, batch):
 
 @contextmanager
 def with_kernels():
-    """The kernels take what is given to them, on the CPU and in float32, too. Gives those that were asked."""
-    plain, asked = [kernels.supports for kernels in KERNELS], set()
-    for kernels in KERNELS:
-        kernels.supports = lambda *_, name=kernels.__name__: not asked.add(name)
-    try:
-        yield asked
-    finally:
-        for kernels, supports in zip(KERNELS, plain, strict=True):
-            kernels.supports = supports
+    """The kernels run on the CPU and in float32, too. Gives the operators that ran."""
+    ran = set()
+    with pytest.MonkeyPatch.context() as patch, profile() as profiler:
+        for module in (projection, norm):
+            patch.setattr(module, "kernels_take", lambda *_: True)
+        yield ran
+    ran |= {event.name for event in profiler.events() if event.name.startswith("tvtsv2::")}
 
 
 def interpreted_cases():
-    KERNELS[2].PROCESSORS = 1  # programs without work take the interpreter time, too
+    triton_norm.PROCESSORS = 1  # programs without work take the interpreter time, too
     for checkpointing in (0, "mlp", 1):
         torch.manual_seed(0)
         model = create_model("TVTSv2_Demo", **SMALL, activation_checkpointing=checkpointing)
@@ -48,9 +52,9 @@ def interpreted_cases():
             "text": random_ids([7, 5] * 4),
         }
         want = outputs_and_gradients(model, batch)
-        with with_kernels() as asked:
+        with with_kernels() as ran:
             got = outputs_and_gradients(model, batch)
-        assert len(asked) == len(KERNELS)
+        assert ran == OPERATORS
         assert got.keys() == want.keys()
         errors = {name: relative_error(got[name], want[name].double()) for name in want}
         worst = max(errors, key=errors.get)

@@ -24,7 +24,7 @@ class Interpreter:
         if self.process is None or self.process.poll() is not None:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", __name__],
-                cwd=Path(__file__).parents[2],
+                cwd=Path(__file__).parents[3],
                 env={**os.environ, "TRITON_INTERPRET": "1"},  # has to be there before Triton is imported
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

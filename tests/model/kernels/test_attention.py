@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from model import create_model
-from model.attention import DividedAttention
-from tests.model.interpreted import relative_error, run_interpreted
+from model.kernels.attention import LARGEST_HEAD, LONGEST_BACKWARD
+from tests.model.kernels.interpreted import relative_error, run_interpreted
 from tests.model.reference import allowed_pairs, plain_attention
 
-triton_attention = pytest.importorskip("model.triton_attention", reason="Triton is for NVIDIA's GPUs")
+triton_attention = pytest.importorskip("model.kernels.triton_attention", reason="Triton is for NVIDIA's GPUs")
 ON_GPU = torch.cuda.is_available()
 
 # frames, patches a frame, heads, head size: one tile and several, a last tile half full, keys in several
@@ -23,7 +23,7 @@ def compare(over, frames, patches, heads, size, device, dtype):
     shape = (2, 1 + frames * patches, 3 * heads * size)
     qkv = torch.randn(shape, device=device).to(dtype).requires_grad_()
     bias = torch.zeros(shape[-1], device=device, requires_grad=True)
-    got = triton_attention.triton_divided_attention(qkv, bias, frames, heads, over)
+    got = triton_attention.divided_attention(qkv, bias, frames, heads, over == "time")
     exact = qkv.detach().double().requires_grad_()
     q, k, v = exact.view(*shape[:2], 3, heads, size).unbind(2)
     want = plain_attention(q, k, v, allowed_pairs(frames, patches, over).to(device)).flatten(2)
@@ -42,7 +42,7 @@ def sharp_error(over, device, dtype):
     qkv = torch.randn(2, 1 + 3 * 70, 3 * 2 * 16, device=device).to(dtype)
     q, k, v = qkv.view(*qkv.shape[:2], 3, 2, 16).unbind(2)
     k[:, 0] = 100 * q[:, 0]
-    got = triton_attention.triton_divided_attention(qkv, qkv.new_zeros(3 * 2 * 16), 3, 2, over)
+    got = triton_attention.divided_attention(qkv, qkv.new_zeros(3 * 2 * 16), 3, 2, over == "time")
     pairs = allowed_pairs(3, 70, over).to(device)
     return relative_error(got, plain_attention(q.double(), k.double(), v.double(), pairs).flatten(2))
 
@@ -73,15 +73,7 @@ def test_compiled_kernels_equal_plain_attention(over, case):
 
 @pytest.mark.skipif(not ON_GPU, reason="compiled kernels need a GPU")
 def test_the_largest_tiles_fit_the_shared_memory():
-    frames, patches = 2, triton_attention.LONGEST_BACKWARD
-    size = triton_attention.LARGEST_HEAD
-    assert max(compare("space", frames, patches, 1, size, "cuda", torch.bfloat16)) < 1e-2
-
-
-def test_cpu_and_float32_take_pytorchs_attention():
-    assert not triton_attention.supports(torch.zeros(2, 13, 96, dtype=torch.bfloat16), 3, 2, "time")
-    module = DividedAttention(16, 2, "space")
-    module(torch.zeros(2, 13, 16), 3)  # would raise in a kernel: there is no GPU or it is float32
+    assert max(compare("space", 2, LONGEST_BACKWARD, 1, LARGEST_HEAD, "cuda", torch.bfloat16)) < 1e-2
 
 
 @pytest.mark.skipif(not ON_GPU, reason="compiled kernels need a GPU")

@@ -2,7 +2,9 @@
 
 import pytest
 
-split_head = pytest.importorskip("model.triton_pieces", reason="Triton is for NVIDIA's GPUs").split_head
+split_head = pytest.importorskip(
+    "model.kernels.triton_heads", reason="Triton is for NVIDIA's GPUs"
+).split_head
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,22 @@
+"""The parts of a block that are faster as Triton kernels, each behind a function with a plain PyTorch form.
+
+Which form runs is decided here and nowhere else: the kernels on a GPU in half precision, if Triton is
+installed and the sizes fit; PyTorch everywhere else. Results are the same but for rounding.
+"""
+
+from model.kernels.activation import ACTIVATIONS, activate, project_hidden
+from model.kernels.attention import ATTENTION_BACKENDS, attend, divided_attention
+from model.kernels.norm import add_norm, project_branch
+from model.kernels.projection import Projected
+
+__all__ = [
+    "ACTIVATIONS",
+    "ATTENTION_BACKENDS",
+    "Projected",
+    "activate",
+    "add_norm",
+    "attend",
+    "divided_attention",
+    "project_branch",
+    "project_hidden",
+]

@@ -1,0 +1,29 @@
+"""The activation between the two layers of an MLP."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model.kernels.projection import HAS_TRITON, Projected, kernels_take_products, project
+
+if HAS_TRITON:
+    from model.kernels.triton_activation import activation_forward
+
+
+def quick_gelu(x: Tensor) -> Tensor:
+    """OpenAI CLIP's x · sigmoid(1.702 x), written so that backward needs one stored tensor, not three."""
+    return F.silu(1.702 * x) / 1.702
+
+
+ACTIVATIONS = {"quick_gelu": quick_gelu, "gelu": F.gelu}  # the kernel knows both
+
+
+def project_hidden(x: Tensor, c_fc: nn.Linear) -> Projected:
+    """c_fc(x) for `activate` to read, [..., width] -> [..., 4·width]."""
+    return project(x, c_fc, for_kernel=kernels_take_products(x))
+
+
+def activate(hidden: Tensor, bias: Tensor | None, name: str) -> Tensor:
+    """ACTIVATIONS[name] of hidden [..., F], which with its bias [F] is as `project_hidden` returns them."""
+    if bias is None:
+        return ACTIVATIONS[name](hidden)
+    return activation_forward(hidden, bias, name == "quick_gelu")

@@ -1,0 +1,44 @@
+"""Linear layers whose bias gets its gradient from the kernel that reads their output.
+
+By itself the gradient of a bias is a sum over all tokens, for which everything would be read once more. The
+backward kernels hold these numbers anyway and sum them up in passing.
+"""
+
+from importlib.util import find_spec
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from model.precision import dtype_of_products
+
+HAS_TRITON = find_spec("triton") is not None  # it comes with PyTorch for NVIDIA's GPUs, not everywhere else
+
+
+class Projected(NamedTuple):
+    """The output of a linear layer, for one of the functions of this package to read.
+
+    `value` holds the bias already. Where `bias` is given, `value` passes no gradient on to it: the kernel
+    that takes the two of them does.
+    """
+
+    value: Tensor
+    bias: Tensor | None
+
+
+def project(x: Tensor, layer: nn.Linear, for_kernel: bool) -> Projected:
+    """layer(x) of x [..., in], as [..., out]; for_kernel: what reads it is a kernel."""
+    if for_kernel:
+        return Projected(F.linear(x, layer.weight, layer.bias.detach()), layer.bias)
+    return Projected(layer(x), None)
+
+
+def kernels_take(x: Tensor, dtype: torch.dtype) -> bool:
+    """Whether the kernels run where x is, on numbers of this type: on a GPU, in half precision."""
+    return HAS_TRITON and x.is_cuda and dtype in (torch.bfloat16, torch.float16)
+
+
+def kernels_take_products(x: Tensor) -> bool:
+    """The same of what a linear layer makes of x."""
+    return kernels_take(x, dtype_of_products(x))
