@@ -24,8 +24,9 @@ from model.metric import sim_matrix
 from model.variants import get_variant
 from trainer.optim import build_optimizer, parameter_groups
 from utils.errors import user_errors
+from utils.schema import OptimizerConfig
 
-OPTIMIZER = {"new_lr": 1e-4, "clip_lr": 1e-7, "weight_decay": 0.05, "betas": (0.9, 0.999), "eps": 1e-6}
+OPTIMIZER = OptimizerConfig()
 
 
 def random_batch(variant, batch_size: int, frames: int, texts: int, text_len: int, device) -> dict:
