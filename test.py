@@ -9,7 +9,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 
 from downstream import multiple_choice, recognition, retrieval
-from downstream.evaluation import run_all, run_command
+from downstream.commands import run_all, run_command
 from downstream.options import evaluation_parser
 
 PROTOCOLS = (retrieval.PROTOCOL, recognition.PROTOCOL, multiple_choice.PROTOCOL)

@@ -1,12 +1,11 @@
-"""Evaluations, from the command line to the results: what all protocols have in common.
+"""Evaluations: what all protocols have in common, from data sets to results.
 
 A protocol says which texts are to be embedded and makes figures of embeddings; everything else is here.
 """
 
 import sys
 import time
-from argparse import Namespace
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,24 +18,21 @@ from data_loader.dataset import VideoDataset
 from data_loader.failures import Failure
 from downstream.clips import Clip
 from downstream.embedder import Embedder
-from downstream.options import config_path, join_processes, read_config
 from downstream.pages import write_report
 from downstream.report import (
     Evaluation,
     Measurement,
     evaluation_table,
     failed_files,
-    paper_tables,
     write_json,
     write_results,
 )
 from downstream.resumable_table import ResumableTable
-from downstream.trained import TrainedModel, load_trained
+from downstream.trained import TrainedModel
 from downstream.windows import SlidingWindows
 from utils.config import ConfigError, resolve_path
-from utils.errors import one_line_interrupts, run_errors, user_errors
-from utils.files import WriteError, check_folder, or_warn
-from utils.processes import DistContext, leaving_group
+from utils.files import check_folder, or_warn
+from utils.processes import DistContext
 from utils.schema import EvaluationConfig
 from utils.text import counted
 
@@ -248,100 +244,3 @@ def open_dataset(config: EvaluationConfig, image_size: int, split: str | None = 
     except FileNotFoundError as error:
         source = f"\nWhere to get it: {config.source}" if config.source else ""
         raise FileNotFoundError(f"{error}{source}") from error
-
-
-@one_line_interrupts()
-def run_command(args: Namespace, protocols: Iterable[Protocol]) -> int:
-    """Evaluate the one data set that the options name; the exit status."""
-    with user_errors():
-        config = read_config(config_path(args.config, args.dataset), args)
-        protocol = protocol_for(config, protocols)
-        context = join_processes(args.device)
-    with leaving_group():
-        with user_errors():
-            evaluator = build_evaluator(args, context)
-            root = Path(args.output).expanduser() if args.output else None
-            job = evaluator.open(protocol, config, root or results_folder(None, protocol, config, args.arch))
-            evaluator.check_folders(job.folder)
-        try:
-            with run_errors():
-                evaluation = evaluator.evaluate(job)
-                if evaluation is not None:
-                    print(evaluation_table(evaluation, args.dsl))
-                    evaluator.write(job, evaluation)
-        except UnreadableVideosError as error:
-            if context.is_main:
-                print(f"error: {error}", file=sys.stderr)
-            return 1
-    return 0
-
-
-@one_line_interrupts()
-def run_all(args: Namespace, names: Sequence[str], protocols: Sequence[Protocol]) -> int:
-    """Evaluate every data set of `names` that is there, print the paper's tables; the exit status."""
-    with user_errors():
-        if args.config or args.dataset:
-            raise ConfigError("--all takes no --config or --dataset")
-        configs = [read_config(config_path(None, name), args) for name in names]
-        context = join_processes(args.device)
-    jobs: list[Job] = []
-    results: list[Evaluation] = []
-    notes: list[str] = []
-    status = 0
-    root = Path(args.output).expanduser() if args.output else None
-    with leaving_group(), run_errors():
-        with user_errors():
-            evaluator = build_evaluator(args, context)
-        for config in configs:
-            protocol = protocol_for(config, protocols)
-            if not protocol.windows:
-                config = replace(config, sliding_window_stride=-1)
-            try:
-                jobs.append(
-                    evaluator.open(protocol, config, results_folder(root, protocol, config, args.arch))
-                )
-            except FileNotFoundError as error:
-                notes.append(f"{config.name}: left out, not all of it is there. {error}")
-            except ValueError as error:
-                notes.append(f"{config.name}: failed. {error}")
-                status = 1
-        if not jobs and not status:
-            notes.append("none of the data sets is there: see the README's table for where they go")
-        if jobs:
-            with user_errors():
-                evaluator.check_folders(root or Path("results"))
-        for job in jobs:
-            try:
-                evaluation = evaluator.evaluate(job)
-                if evaluation is not None:
-                    results.append(evaluation)
-                    evaluator.write(job, evaluation)
-            except (UnreadableVideosError, WriteError) as error:
-                notes.append(f"{job.config.name}: failed. {error}")
-                status = 1
-    if context.is_main:
-        print("\n\n".join([*notes, *([paper_tables(results, args.arch)] if results else [])]))
-        return status if results else 1
-    return status
-
-
-def protocol_for(config: EvaluationConfig, protocols: Iterable[Protocol]) -> Protocol:
-    """The protocol of a config's task. Raises ConfigError if it is none of these."""
-    of_task = {protocol.task: protocol for protocol in protocols}
-    if config.task not in of_task:
-        known = " or ".join(of_task)
-        raise ConfigError(
-            f"the task of {config.name} is {config.task}, this command's is {known}; test.py takes any"
-        )
-    return of_task[config.task]
-
-
-def build_evaluator(args: Namespace, context: DistContext) -> Evaluator:
-    report = Path(args.report).expanduser() if args.report else None
-    trained = load_trained(args.arch, args.checkpoint, context)
-    return Evaluator(trained, context, args.allow_missing, args.dsl, report)
-
-
-def results_folder(root: Path | None, protocol: Protocol, config: EvaluationConfig, arch: str) -> Path:
-    """A folder for each protocol, data set and model, below `root` or else results/ in the current one."""
-    return (root or Path("results")) / protocol.name / config.name / arch

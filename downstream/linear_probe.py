@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from downstream.commands import run_command
 from downstream.embedder import exact_float32
-from downstream.evaluation import EmbeddedVideos, Protocol, run_command
+from downstream.evaluation import EmbeddedVideos, Protocol
 from downstream.options import evaluation_parser
 from downstream.recognition import classification
 from downstream.report import Measurement, draw_table

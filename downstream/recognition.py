@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from data_loader.dataset import VideoDataset
-from downstream.evaluation import EmbeddedVideos, Protocol, run_command
+from downstream.commands import run_command
+from downstream.evaluation import EmbeddedVideos, Protocol
 from downstream.options import evaluation_parser
 from downstream.report import Measurement
 from model.metric import accuracy, label_ranks, sim_matrix

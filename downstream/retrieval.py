@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from data_loader.dataset import VideoDataset
-from downstream.evaluation import EmbeddedVideos, Protocol, run_command
+from downstream.commands import run_command
+from downstream.evaluation import EmbeddedVideos, Protocol
 from downstream.options import evaluation_parser
 from downstream.report import Measurement, first_ranked
 from model.metric import retrieval_ranks, sim_matrix, t2v_metrics, v2t_metrics

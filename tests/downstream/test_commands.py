@@ -16,8 +16,8 @@ import test as test_entry
 from data_loader.transforms import clip_transform
 from data_loader.video import read_clip
 from downstream import linear_probe, multiple_choice, recognition, retrieval
+from downstream.commands import run_all
 from downstream.embedder import Embedder
-from downstream.evaluation import run_all
 from downstream.feature_files import load_features
 from downstream.options import default_workers
 from downstream.trained import find_checkpoint
