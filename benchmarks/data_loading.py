@@ -31,8 +31,8 @@ from data_loader import build_dataset, build_loader
 from data_loader.collate import Collate
 from data_loader.cores import usable_cores
 from data_loader.dataset import VideoDataset
-from data_loader.readers.memory import keep_freed_memory
 from data_loader.video import READERS, read_frames
+from data_loader.video.process import keep_freed_memory
 from utils.errors import user_errors
 
 NUM_FRAMES = 12
@@ -65,7 +65,7 @@ def stage_times(videos: Sequence[Path], reader: str, clips: int, folder: str) ->
         marks = [time.process_time()]
         start = time.perf_counter()
         frames, _, _ = read_frames(
-            dataset.records.path(index), lambda vlen, rng=rng: dataset.choose_frames(vlen, rng), reader
+            dataset.records.path(index), lambda video, rng=rng: dataset.choose_frames(video, rng), reader
         )
         wall.append(time.perf_counter() - start)
         marks.append(time.process_time())
@@ -146,7 +146,7 @@ def installed(readers: Sequence[str], video: Path) -> list[str]:
     found = []
     for reader in readers:
         try:
-            read_frames(video, lambda vlen: [0], reader)
+            read_frames(video, lambda video: [0], reader)
             found.append(reader)
         except ImportError as error:
             print(f"without {reader}: {str(error).splitlines()[0]}", file=sys.stderr)

@@ -32,8 +32,7 @@ from benchmarks.videos import add_arguments, choose_videos, is_prepared, link_vi
 from data_loader.build import build_loaders
 from data_loader.cores import usable_cores
 from data_loader.loader import JointLoader
-from data_loader.video import READERS
-from downstream.clips import find_extent
+from data_loader.video import READERS, open_video
 from model import VARIANTS
 from trainer.build import build_trainer
 from utils.config import REPOSITORY, load_config
@@ -232,7 +231,7 @@ def plan(args: argparse.Namespace, sets: Mapping[str, Sequence[Path]], folder: P
     runs = []
     for number, (name, videos) in enumerate(sets.items()):
         data, own = folder / f"data{number}", folder / "runs" / str(number)
-        lay_out(data, videos, count, [find_extent(str(path))[0] for path in videos])
+        lay_out(data, videos, count, [open_video(path).duration for path in videos])
         raw = not is_prepared(name)
         runs.append(Run(name, overrides(args, data, own, (raw and args.raw_steps) or args.steps), own))
     # The steps alone take the first batches of the last set: prepared videos are read sooner.

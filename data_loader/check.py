@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "are not UTF-8 stands in it as a JSON string",
     )
     parser.add_argument("--workers", type=int, default=cores, help="processes that read (%(default)s)")
-    parser.add_argument("--reader", help="see data_loader/video.py (the config's)")
+    parser.add_argument("--reader", help="see data_loader/video/ (the config's)")
     parser.add_argument(
         "--timeout", type=float, help=f"seconds a video may take (the config's, or {TIMEOUT_S:g})"
     )

@@ -15,14 +15,14 @@ from data_loader.masking import tube_mask
 from data_loader.records import Records
 from data_loader.sampling import clip_times, draw_segment, sample_frames, span_frames
 from data_loader.transforms import clip_transform, pad_clip
-from data_loader.video import FrameCache, VideoReadError, read_frames
+from data_loader.video import FrameCache, Video, VideoReadError, read_frames
 
 logger = logging.getLogger(__name__)
 
 VIEWS = ("train", "val", "test")
 TRIES = 10  # samples tried in training before giving up: one broken file is chance, ten in a row are not
 
-FrameChoice = Callable[[int, np.random.Generator], list[int]]  # from the number of frames to those wanted
+FrameChoice = Callable[[Video, np.random.Generator], list[int]]  # from an open video to the frames wanted
 
 
 def known_reader(reader: str) -> str:
@@ -154,8 +154,8 @@ class VideoDataset(Dataset):
         """The video part of an item."""
         seed = int(rng.integers(2**63))  # a reader may ask twice and should get the same answer
 
-        def chosen(vlen: int) -> list[int]:
-            return choose(vlen, np.random.default_rng(seed))
+        def chosen(video: Video) -> list[int]:
+            return choose(video, np.random.default_rng(seed))
 
         with self.records.video_file(index) as path:
             cache = self.cache if path == self.records.path(index) else None  # it knows videos by their files
@@ -166,15 +166,15 @@ class VideoDataset(Dataset):
             item["keep_ind"] = tube_mask(self.num_patches, self.mask_ratio, rng)
         return item
 
-    def choose_frames(self, vlen: int, rng: np.random.Generator) -> list[int]:
-        """The frames to take from a file of `vlen` frames."""
-        return sample_frames(self.num_frames, vlen, self.how, rng)
+    def choose_frames(self, video: Video, rng: np.random.Generator) -> list[int]:
+        """The frames to take from a file."""
+        return sample_frames(self.num_frames, len(video), self.how, rng)
 
     def choose_in_segment(
-        self, start: float, end: float, duration: float, vlen: int, rng: np.random.Generator
+        self, start: float, end: float, duration: float, video: Video, rng: np.random.Generator
     ) -> list[int]:
         """The frames to take from a segment, in seconds."""
-        return span_frames(start, end, duration, self.num_frames, vlen, self.how, rng)
+        return span_frames(start, end, duration, self.num_frames, len(video), self.how, rng)
 
     @property
     def video_paths(self) -> list[Path]:

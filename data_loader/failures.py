@@ -7,7 +7,7 @@ import logging
 from collections import Counter
 from typing import NamedTuple
 
-from data_loader.readers.errors import VideoReadError
+from data_loader.video.base import VideoReadError
 from utils.errors import RunError
 
 logger = logging.getLogger(__name__)

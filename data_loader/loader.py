@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from data_loader.collate import Collate
 from data_loader.handover import hand_over_through_pipes, shared_memory_is_short
-from data_loader.readers.memory import keep_freed_memory
+from data_loader.video.process import keep_freed_memory
 
 # A loader that restarts within an epoch of the joint loader goes through its data in a new order: that of
 # an epoch number far from all others.

@@ -5,6 +5,7 @@ import numpy as np
 SAMPLES = ("uniform", "rand")
 GAP = 1  # seconds between two clips of a narrated video
 CLIP_SECONDS = (3, 5)  # the shortest and the longest of them
+TOLERANCE = 1e-6  # seconds: the times of frames are rounded
 
 
 def part_bounds(num_parts: int, length: int) -> np.ndarray:
@@ -72,6 +73,24 @@ def window_shifts(num_frames: int, vlen: int, stride: int) -> list[int]:
         )
     limit = int(vlen / (min(num_frames, vlen) + 1))
     return list(range(0, max(limit, 1), stride))
+
+
+def frames_between(times: np.ndarray, start: float, end: float) -> range:
+    """The frames that appear from `start` on and before `end`.
+
+    times: when each frame of the video appears, in seconds since the first, float [N]; never falling.
+
+    Where none does, it is the one frame that is still shown then, so that the range is never empty.
+    """
+    first, stop = (int(i) for i in np.searchsorted(times, np.array([start, end]) - TOLERANCE))
+    if first == stop:
+        first, stop = frame_at(times, start), frame_at(times, start) + 1
+    return range(first, stop)
+
+
+def frame_at(times: np.ndarray, time: float) -> int:
+    """The frame that is shown at a time; `times` as for `frames_between`."""
+    return max(int(np.searchsorted(times, time + TOLERANCE, side="right")) - 1, 0)
 
 
 def span_frames(

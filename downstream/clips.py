@@ -8,25 +8,27 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 from torch.utils.data import Dataset
 
 from data_loader.failures import Failure
-from data_loader.readers.errors import VideoReadTimeout
-from data_loader.readers.pyav_reader import open_video
-from data_loader.sampling import linspace_frames
+from data_loader.sampling import TOLERANCE, frames_between, linspace_frames
 from data_loader.transforms import feature_transform
-from data_loader.video import VideoReadError, file_state, read_frames
-
-READ_BYTES = 256 * 2**20  # of decoded frames that one read of a file may give
+from data_loader.video import (
+    Video,
+    VideoReadError,
+    VideoReadTimeout,
+    file_state,
+    open_video,
+    read_in_parts,
+)
 
 
 @dataclass(frozen=True)
 class Clip:
     """A video file, or the window [start, end) of it, in seconds.
 
-    A window knows its video's duration and the pixels of a frame.
+    A window knows its video's duration. Seconds count from the first frame shown.
     """
 
     path: str
@@ -35,7 +37,6 @@ class Clip:
     duration: float | None = None
     start: float | None = None
     end: float | None = None
-    pixels: int = 0
 
     @classmethod
     def of_file(cls, path: str | Path) -> "Clip":
@@ -55,13 +56,11 @@ class Clip:
         key = (self.path, self.size_bytes, self.modified_ns)
         return key if self.start is None else (*key, self.start)
 
-    def span(self, vlen: int) -> tuple[int, int]:
-        """First frame and the one after the last, of a file of `vlen` frames; at least one frame."""
+    def span(self, video: Video) -> range:
+        """The frames of the open file that it takes its own from; at least one."""
         if self.start is None:
-            return 0, vlen
-        first = min(round(self.start / self.duration * vlen), vlen - 1)
-        end = min(round(self.end / self.duration * vlen), vlen)
-        return first, max(first + 1, end)
+            return range(len(video))
+        return frames_between(video.times, self.start, self.end)
 
     @staticmethod
     def columns(clips: Sequence["Clip"]) -> dict[str, Any]:
@@ -75,13 +74,16 @@ class Clip:
         return columns
 
 
-def find_clips(paths: Sequence[str], window: float | None = None) -> tuple[list[Clip], dict[str, str]]:
+def find_clips(
+    paths: Sequence[str], window: float | None = None, timeout: float | None = None
+) -> tuple[list[Clip], dict[str, str]]:
     """The clips of each video, one or one for each `window` seconds, and why some files have none.
 
-    Windows need every file's duration, so each is opened once; nothing is decoded.
+    Windows need the times of every file's frames, so each is opened once, for `timeout` seconds at most;
+    nothing is decoded.
     """
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(lambda path: _find(path, window), paths))
+        found = list(pool.map(lambda path: _find(path, window, timeout), paths))
     clips, failed = [], {}
     for path, video in zip(paths, found, strict=True):
         if isinstance(video, VideoReadError):
@@ -91,68 +93,39 @@ def find_clips(paths: Sequence[str], window: float | None = None) -> tuple[list[
     return clips, failed
 
 
-def _find(path: str, window: float | None) -> list[Clip] | VideoReadError:
+def _find(path: str, window: float | None, timeout: float | None) -> list[Clip] | VideoReadError:
     """The clips of one file. Errors are given back, not raised, so that all files get their turn."""
     try:
-        video = Clip(path, *file_state(path))
+        clip = Clip(path, *file_state(path))
         if window is None:
-            return [video]
-        duration, pixels = find_extent(path)
-        return cut(replace(video, pixels=pixels), duration, window)
+            return [clip]
+        with open_video(path, timeout=timeout) as video:
+            return cut(replace(clip, duration=video.duration), video.times, window)
     except VideoReadError as error:
         return error
 
 
-def find_extent(path: str) -> tuple[float, int]:
-    """Seconds that a video lasts, NaN when neither the file nor its packets say; pixels of a frame.
+def cut(video: Clip, times: np.ndarray, window: float) -> list[Clip]:
+    """The windows of `window` seconds, one after the other, in which frames appear at `times`.
 
-    Raises:
-        VideoReadError: there is no video in it.
+    Time starts with the first frame. A rest under a tenth of a window joins the last.
     """
-    with open_video(path) as (container, stream):
-        if stream.duration is not None and stream.time_base is not None:
-            duration = float(stream.duration * stream.time_base)
-        elif container.duration is not None:
-            duration = container.duration / av.time_base
-        else:
-            duration = math.nan
-        if not duration > 0:  # such as recordings of browsers
-            duration = end_of_packets(container, stream)
-        pixels = stream.codec_context.width * stream.codec_context.height
-    return duration if duration > 0 else math.nan, pixels
+    last = max(0, math.ceil(video.duration / window - 0.1) - 1)
+    numbers = np.unique(np.minimum((times + TOLERANCE) // window, last))
+    return [
+        replace(video, start=k * window, end=video.duration if k == last else (k + 1) * window)
+        for k in numbers.tolist()
+    ]
 
 
-def end_of_packets(container: av.container.InputContainer, stream: av.VideoStream) -> float:
-    """Seconds at which the last frame ends, as the packets have it; NaN where they have no times."""
-    packets = (packet for packet in container.demux(stream) if packet.pts is not None)
-    end = max((packet.pts + (packet.duration or 0) for packet in packets), default=0)
-    return float(end * stream.time_base) if end else math.nan
+def read_together(clips: Sequence[Clip], most: int) -> list[range]:
+    """Clips of the same file that follow one another, by their places, at most `most` at once.
 
-
-def cut(video: Clip, duration: float, window: float) -> list[Clip]:
-    """Windows of `window` seconds that follow one another. A rest under a tenth of one joins the last.
-
-    Raises:
-        VideoReadError: the duration is not known.
-    """
-    if math.isnan(duration):
-        raise VideoReadError(video.path, "does not say how long it is, so it cannot be cut into windows")
-    count = max(1, math.ceil(duration / window - 0.1))
-    starts = [i * window for i in range(count)]
-    times = zip(starts, [*starts[1:], duration], strict=True)
-    return [replace(video, duration=duration, start=start, end=end) for start, end in times]
-
-
-def read_together(clips: Sequence[Clip], most: int, num_frames: int) -> list[range]:
-    """Clips of the same file that follow one another, by their places, `most` or READ_BYTES at once.
-
-    Opening a file means to go through all of it, so that a long one should not be opened for each window;
-    nor should memory grow with its length.
+    Opening a file means to go through all of it, so that a long one should not be opened for each window.
     """
     reads: list[range] = []
     for i, clip in enumerate(clips):
-        room = READ_BYTES // (3 * num_frames * max(1, clip.pixels))
-        if reads and clips[reads[-1].start].path == clip.path and len(reads[-1]) < min(most, room):
+        if reads and clips[reads[-1].start].path == clip.path and len(reads[-1]) < most:
             reads[-1] = range(reads[-1].start, i + 1)
         else:
             reads.append(range(i, i + 1))
@@ -207,19 +180,14 @@ class ClipDataset(Dataset):
         """Items of clips of one file. Raises VideoReadError."""
         clips = [self.clips[row] for row in rows]
 
-        def choose(vlen: int) -> list[int]:
-            spans = [clip.span(vlen) for clip in clips]
-            return [first + i for first, end in spans for i in linspace_frames(self.num_frames, end - first)]
+        def choose(video: Video) -> list[int]:
+            spans = [clip.span(video) for clip in clips]
+            return [span[i] for span in spans for i in linspace_frames(self.num_frames, len(span))]
 
-        path, duration = clips[0].path, clips[0].duration
-        frames, _, vlen = read_frames(path, choose, reader=self.reader, timeout=self.timeout)
-        if duration is None:
-            duration, _ = find_extent(path)
+        with open_video(clips[0].path, self.reader, self.timeout) as video:
+            frames, _ = read_in_parts(video, choose, self.transform)
+            vlen, duration = len(video), clips[0].duration or video.duration
         return [
-            {
-                "index": row,
-                "video": self.transform(part),
-                "metadata": {"duration": duration, "num_frames": vlen},
-            }
+            {"index": row, "video": part, "metadata": {"duration": duration, "num_frames": vlen}}
             for row, part in zip(rows, frames.split(self.num_frames), strict=True)
         ]

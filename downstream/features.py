@@ -103,7 +103,9 @@ def extract_features(
             "window": window,
             "tokens": tokens,
         }
-        clips, unreadable = context.broadcast_object(find_clips(files, window) if context.is_main else None)
+        clips, unreadable = context.broadcast_object(
+            find_clips(files, window, timeout) if context.is_main else None
+        )
         failed |= unreadable
         keys = [clip.key for clip in clips]
         table = at_end.enter_context(ResumableTable(output, metadata, context, overwrite=overwrite))

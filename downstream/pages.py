@@ -16,7 +16,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from data_loader.dataset import VideoDataset
-from data_loader.video import VideoReadError, read_frames
+from data_loader.sampling import frame_at
+from data_loader.video import Video, VideoReadError, read_frames
 from downstream.report import Evaluation
 from model.metric import accuracy
 from utils.files import write_text
@@ -45,9 +46,9 @@ class Picture:
     open: Callable[[], AbstractContextManager[str | Path]]
     places: tuple[float, ...] = STRIP
 
-    def frames(self, vlen: int) -> list[int]:
-        """Which frames, of a video of `vlen`."""
-        return [min(int(place * vlen), vlen - 1) for place in self.places]
+    def frames(self, video: Video) -> list[int]:
+        """The frames that are shown at the places, by time."""
+        return [frame_at(video.times, place * video.duration) for place in self.places]
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from data_loader.dataset import VideoDataset
 from data_loader.failures import Failure
 from data_loader.sampling import sample_frames, window_shifts
 from data_loader.transforms import pad_clip
-from data_loader.video import VideoReadError, read_frames
+from data_loader.video import Video, VideoReadError, open_video, read_in_parts
 
 
 class SlidingWindows(Dataset):
@@ -37,20 +37,18 @@ class SlidingWindows(Dataset):
         return [sample_frames(num_frames, vlen, shift=shift) for shift in shifts]
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        data = self.dataset
-        windows: list[list[int]] = []
+        data, windows = self.dataset, []
 
-        def choose(vlen: int) -> list[int]:
-            windows[:] = self.windows(vlen)
+        def choose(video: Video) -> list[int]:
+            windows[:] = self.windows(len(video))
             return [frame for window in windows for frame in window]
 
         try:
-            with data.records.video_file(index) as path:
-                frames, _, _ = read_frames(path, choose, reader=data.reader, timeout=data.timeout)
+            with data.records.video_file(index) as path, open_video(path, data.reader, data.timeout) as video:
+                frames, _ = read_in_parts(video, choose, data.transform)
         except VideoReadError as error:
             return {"index": index, "missing": Failure.of(error)}
-        clips = data.transform(frames).split(len(windows[0]))
-        padded = [pad_clip(clip, data.num_frames) for clip in clips]
+        padded = [pad_clip(clip, data.num_frames) for clip in frames.split(len(windows[0]))]
         return {
             "video": torch.stack([video for video, _ in padded]),
             "valid_frames": torch.tensor([valid for _, valid in padded]),

@@ -12,12 +12,11 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
-from data_loader.readers import VideoReadError
-from data_loader.readers.container import open_video
-from data_loader.readers.packets import scan_packets
-from data_loader.readers.rgb import RGB
 from data_loader.transforms import nearest_index, resized_shape
-from data_loader.video import file_state
+from data_loader.video import VideoReadError, file_state
+from data_loader.video.packets import open_container, scan_packets
+from data_loader.video.pixels import RGB
+from data_loader.video.pyav_reader import AllFrames
 
 # x264's, from the fastest to the smallest files
 PRESETS = (
@@ -81,15 +80,15 @@ def upright_frames(source: Path, short_side: int) -> Iterator[Frame]:
     """
     file_state(os.fspath(source))  # a pipe of that name would never end
     to_rgb, first, last = RGB(), None, -1
-    with open_video(os.path.abspath(source)) as (container, stream):
-        for frame in container.decode(stream):
+    with open_container(os.fspath(source)) as (container, stream):
+        for shown_at, frame in AllFrames(os.fspath(source), container, stream):
             pixels = to_rgb(frame)
             height, width = pixels.shape[:2]
             if min(height, width) > short_side:
                 height, width = resized_shape(height, width, short_side)
                 rows, cols = nearest_index(pixels.shape[0], height), nearest_index(pixels.shape[1], width)
                 pixels = pixels[rows[:, None], cols]
-            time = last + 1 if frame.pts is None else frame.pts
+            time = last + 1 if shown_at is None else shown_at
             first = time if first is None else first
             last = max(time - first, last + 1)
             yield Frame(np.ascontiguousarray(pixels), last, stream.time_base, stream.average_rate)

@@ -30,7 +30,7 @@ from tqdm import tqdm
 
 from data_loader.cores import usable_cores
 from data_loader.prepare.encoding import PRESETS, Encoding, encode, is_being_written
-from data_loader.readers import VideoReadError
+from data_loader.video import VideoReadError
 from data_loader.video_files import VIDEO_ENDINGS, walk_files
 from utils.errors import user_errors
 from utils.files import UNFINISHED, WriteError, check_folder, unfinished_name, write_text

@@ -5,8 +5,7 @@ import json
 import pytest
 
 from benchmarks import data_loading, end_to_end, feature_extraction, videos
-from data_loader.readers.container import open_video
-from data_loader.readers.packets import scan_packets
+from data_loader.video.packets import open_container, scan_packets
 
 TINY = ["--sizes", "340x256", "--videos", "2", "--seconds", "3", "4"]
 
@@ -31,7 +30,7 @@ def run(cache, tmp_path):
 def test_generated_videos_are_of_the_size_and_length_asked_for_with_sound(cache):
     paths = videos.make_videos(cache, "340x256", 2, (3, 4))
     for path, frames in zip(paths, (75, 100), strict=True):
-        with open_video(str(path)) as (container, stream):
+        with open_container(str(path)) as (container, stream):
             assert (stream.width, stream.height) == (340, 256)
             assert len(container.streams.audio) == 1
         assert scan_packets(str(path)).count == frames

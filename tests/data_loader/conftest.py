@@ -25,7 +25,7 @@ def make(tmp_path_factory):
 def torchcodec(make):
     """Skips where this optional package or FFmpeg's libraries are not installed; CI requires them."""
     try:
-        read_frames(make("h264.mp4"), lambda vlen: [0], "torchcodec")
+        read_frames(make("h264.mp4"), lambda video: [0], "torchcodec")
     except ImportError as error:
         if os.environ.get("REQUIRE_TORCHCODEC"):
             raise

@@ -16,9 +16,9 @@ from PIL import Image
 
 from data_loader.prepare.encoding import Encoding, encode, is_being_written
 from data_loader.prepare.videos import main
-from data_loader.readers.packets import scan_packets
 from data_loader.transforms import clip_transform
 from data_loader.video import read_clip, read_frames
+from data_loader.video.packets import scan_packets
 from tests.data_loader import video_files as files
 from utils.config import REPOSITORY
 

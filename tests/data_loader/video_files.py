@@ -156,3 +156,92 @@ def truncate(path: Path, share: float) -> Path:
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * share)])
     return path
+
+
+def packet_places(path: Path) -> list[tuple[int, int]]:
+    """First byte and size of the packets of a video, found by what they hold: formats wrap them up."""
+    content = path.read_bytes()
+    with av.open(str(path)) as container:
+        packets = [bytes(packet) for packet in container.demux(video=0) if packet.size]
+    places, end = [], 0
+    for packet in packets:
+        start = content.index(packet, end)
+        end = start + len(packet)
+        places.append((start, len(packet)))
+    return places
+
+
+def spoil(path: Path, numbers: Sequence[int]) -> Path:
+    """Overwrites what some packets of an H.264 file hold, so that the decoder refuses them."""
+    content = bytearray(path.read_bytes())
+    places = packet_places(path)
+    for number in numbers:
+        start, size = places[number]
+        content[start : start + size] = b"\xff" * size
+    path.write_bytes(content)
+    return path
+
+
+def hide(path: Path, number: int, show_frame: int) -> Path:
+    """Makes one packet of a VP8 or VP9 file a picture that is never shown, by this bit of its first byte."""
+    content = bytearray(path.read_bytes())
+    content[packet_places(path)[number][0]] &= ~show_frame
+    path.write_bytes(content)
+    return path
+
+
+def write_palette(path: Path, num_frames: int = 40) -> Path:
+    """Raw pictures of palette indices; the palette itself comes with the first."""
+    palette = np.zeros((256, 4), np.uint8)
+    palette[:, 0], palette[7] = 255, 255  # alpha; white
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("rawvideo", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "pal8"
+        for i in range(num_frames):
+            white = numbered_frame(i, 96, 64)[..., 0] == 255
+            frame = av.VideoFrame.from_ndarray(((white * 7).astype(np.uint8), palette), format="pal8")
+            frame.pts = i
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+def write_late_video(path: Path, start_ms: int, num_frames: int, sound_s: int) -> Path:
+    """Silence from 0 on, and pictures from later on."""
+    with av.open(str(path), "w") as container:
+        video, sound = container.add_stream("libx264", rate=25), container.add_stream("aac", rate=16000)
+        video.width, video.height, video.pix_fmt = 96, 64, "yuv420p"
+        video.codec_context.time_base = Fraction(1, TICKS)
+        for i in range(sound_s):
+            samples = av.AudioFrame.from_ndarray(np.zeros((1, 16000), np.float32), "fltp", "mono")
+            samples.sample_rate, samples.pts = 16000, i * 16000
+            container.mux(sound.encode(samples))
+        for i in range(num_frames):
+            frame = av.VideoFrame.from_ndarray(numbered_frame(i, 96, 64), format="rgb24")
+            frame.pts, frame.time_base = start_ms + 40 * i, Fraction(1, TICKS)
+            container.mux(video.encode(frame))
+        container.mux(video.encode())
+        container.mux(sound.encode())
+    return path
+
+
+def write_two_sizes(path: Path, *parts: tuple[tuple[int, int], int]) -> Path:
+    """An H.264 stream that changes its size: ((width, height), number of frames), one after the other."""
+    packets, number = [], 0
+    for (width, height), count in parts:
+        encoder = av.CodecContext.create("libx264", "w")
+        encoder.width, encoder.height, encoder.pix_fmt = width, height, "yuv420p"
+        encoder.time_base = Fraction(1, 25)
+        for i in range(count):
+            frame = av.VideoFrame.from_ndarray(numbered_frame(number + i, width, height), format="rgb24")
+            frame.pts = number + i
+            packets += encoder.encode(frame)
+        packets += encoder.encode()
+        number += count
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        (stream.width, stream.height), stream.pix_fmt = parts[0][0], "yuv420p"
+        for packet in packets:
+            packet.stream = stream
+            container.mux(packet)
+    return path

@@ -1,6 +1,10 @@
 """The video files that the readers are tested on: good ones with their frames, bad ones with the reason."""
 
+from pathlib import Path
+
 from tests.data_loader import video_files as files
+
+REPEATS = Path(__file__).with_name("theora_repeats.ogv")
 
 HEVC_OPEN = {"x265-params": "open-gop=1:keyint=8:bframes=3:scenecut=0:log-level=none"}
 H264_OPEN = {"x264-params": "open-gop=1:keyint=8:bframes=3:scenecut=0"}
@@ -66,6 +70,20 @@ GOOD = {
     ),
     "program_stream.mpg": (lambda p: files.write_video(p, codec="mpeg2video", b_frames=2), range(40)),
     "transport_stream.ts": (lambda p: files.write_video(p, b_frames=2), range(40)),
+    "palette.avi": (files.write_palette, range(40)),
+    # 20 frames, written by libtheora; of packets 6, 7 and 15 nothing was left, which shows a frame once more
+    "repeats.ogv": (
+        lambda p: written(p, REPEATS.read_bytes()),
+        [0, 1, 2, 3, 4, 5, 5, 5, 8, 9, 10, 11, 12, 13, 14, 14, 16, 17, 18, 19],
+    ),
+    "hidden_vp8.webm": (
+        lambda p: files.hide(files.write_video(p, codec="libvpx"), 7, show_frame=0x10),
+        [i for i in range(40) if i != 7],
+    ),
+    "hidden_vp9.webm": (
+        lambda p: files.hide(files.write_video(p, **VP9), 0, show_frame=0x02),
+        range(1, 40),
+    ),
     "cut_short.mkv": (lambda p: files.truncate(files.write_video(p, b_frames=0), 0.7), None),
 }
 

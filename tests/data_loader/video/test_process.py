@@ -1,7 +1,8 @@
-"""Reading under a time limit: what hangs or crashes costs one file, not the run."""
+"""Reading under a time limit: what hangs or crashes costs one file, not the run; and memory that is kept."""
 
 import multiprocessing
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -11,10 +12,10 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from data_loader.readers import killable
 from data_loader.sampling import sample_frames
-from data_loader.video import VideoReadError, read_clip, read_frames
+from data_loader.video import VideoReadError, open_video, process, read_clip, read_frames
 from tests.data_loader import video_files as files
+from utils.config import REPOSITORY
 
 LONG = 120  # seconds no read here comes near
 
@@ -27,11 +28,11 @@ def video(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def no_child_left():
     yield
-    killable.stop()
+    process.end_children()
 
 
 def child_pid():
-    return killable._child.process.pid
+    return process._children[0].process.pid
 
 
 @pytest.mark.parametrize("reader", ["decord", "pyav"])
@@ -75,7 +76,7 @@ def test_a_hanging_reader_is_given_up_and_the_next_file_read(video):
 
 
 def test_a_crash_is_reported_with_its_file(video):
-    def crash(vlen):
+    def crash(video):
         os.kill(child_pid(), signal.SIGSEGV)
         return [0]
 
@@ -86,28 +87,28 @@ def test_a_crash_is_reported_with_its_file(video):
 
 def test_a_child_that_has_died_meanwhile_is_replaced(video):
     read_clip(video, 1, timeout=LONG)
-    killable._child.process.kill()
-    killable._child.process.wait()
+    process._children[0].process.kill()
+    process._children[0].process.wait()
     assert read_clip(video, 12, timeout=LONG)[2] == 40
 
 
 def test_a_failing_choice_does_not_upset_the_exchange(video):
     with pytest.raises(ValueError, match="no frames were chosen"):
-        read_frames(video, lambda vlen: [], timeout=LONG)
+        read_frames(video, lambda video: [], timeout=LONG)
     assert read_clip(video, 12, timeout=LONG)[2] == 40
 
 
 def test_mistakes_in_the_call_stay_what_they_are(video, monkeypatch):
     with pytest.raises(ValueError, match="unknown video reader 'cv2'"):
         read_clip(video, 12, reader="cv2", timeout=LONG)
-    killable.stop()
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent / "no_decord"))
+    process.end_children()
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent.parent / "no_decord"))
     with pytest.raises(ImportError, match="pip install decord"):
         read_clip(video, 12, reader="decord", timeout=LONG)
 
 
 def test_a_child_that_cannot_start_is_no_broken_video(video, monkeypatch):
-    monkeypatch.setattr(killable, "BOOT", "raise SystemExit(3)")
+    monkeypatch.setattr(process, "BOOT", "raise SystemExit(3)")
     with pytest.raises(RuntimeError, match="the process that decodes videos could not start") as caught:
         read_clip(video, 12, timeout=LONG)
     assert not isinstance(caught.value, VideoReadError)
@@ -117,12 +118,12 @@ def test_the_child_goes_with_its_process(video):
     """The parent is killed without a chance to tidy up."""
     program = (
         "import os, signal\n"
-        "from data_loader.readers import killable\n"
-        f"killable.read_killable({str(video)!r}, lambda n: [0], 'pyav', {LONG})\n"
-        "print(killable._child.process.pid, flush=True)\n"
+        "from data_loader.video import process\n"
+        f"video = process.RemoteVideo({str(video)!r}, 'pyav', {LONG})\n"
+        "print(process._children[0].process.pid, flush=True)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     run = subprocess.run([sys.executable, "-c", program], cwd=root, stdout=subprocess.PIPE, check=False)
     assert run.returncode == -signal.SIGKILL
     assert has_ended(int(run.stdout))
@@ -149,7 +150,7 @@ class Clips(Dataset):
         return 8
 
     def __getitem__(self, index):
-        return read_clip(self.path, 12, timeout=LONG)[0].contiguous(), killable._child.process.pid
+        return read_clip(self.path, 12, timeout=LONG)[0].contiguous(), process._children[0].process.pid
 
 
 @pytest.mark.parametrize("context", ["fork", "spawn"])
@@ -170,7 +171,44 @@ def test_loader_workers_have_a_child_each(video, context):
 def test_a_fork_lets_go_of_the_child(video):
     read_clip(video, 1, timeout=LONG)
     results = multiprocessing.get_context("fork").SimpleQueue()
-    process = multiprocessing.get_context("fork").Process(target=lambda: results.put(killable._child is None))
-    process.start()
+    fork = multiprocessing.get_context("fork").Process(
+        target=lambda: results.put(process._children == process._idle == [])
+    )
+    fork.start()
     assert results.get() is True
-    process.join()
+    fork.join()
+
+
+def test_several_videos_can_be_open_at_once(video):
+    with open_video(video, timeout=LONG) as one, open_video(video, timeout=LONG) as other:
+        frames = [v.read([i]) for i in (3, 30) for v in (one, other)]
+        assert [files.frame_numbers(f.transpose(0, 3, 1, 2))[0] for f in frames] == [3, 3, 30, 30]
+        assert one.child is not other.child
+    assert len(process._idle) == 2
+    with pytest.raises(ValueError, match="the video is closed"):
+        one.read([0])
+
+
+# Pages that a process maps while it allocates four arrays of 8 MB and frees them, 20 times over.
+PAGES = """
+import resource, sys
+import numpy as np
+from data_loader.video.process import keep_freed_memory
+if sys.argv[1] == "kept":
+    keep_freed_memory()
+def read():
+    clips = [np.zeros(8 * 2**20, np.uint8) + 1 for _ in range(4)]
+read()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20):
+    read()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc alone has these settings")
+def test_freed_memory_is_not_mapped_anew():
+    def pages(how):
+        return int(subprocess.check_output([sys.executable, "-c", PAGES, how], cwd=REPOSITORY))
+
+    assert pages("kept") < pages("default") / 10

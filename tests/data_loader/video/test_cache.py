@@ -22,8 +22,8 @@ def videos(tmp_path_factory):
 @pytest.fixture
 def reads(monkeypatch):
     """The files that were opened."""
-    reads, plain = [], video.read
-    monkeypatch.setattr(video, "read", lambda path, *rest: reads.append(path) or plain(path, *rest))
+    reads, plain = [], video.open_local
+    monkeypatch.setattr(video, "open_local", lambda path, *rest: reads.append(path) or plain(path, *rest))
     return reads
 
 
@@ -65,7 +65,7 @@ def test_a_caller_may_change_its_frames(videos):
 
 def test_long_videos_are_read_as_ever(videos):
     cache, asked = FrameCache(10 * VIDEO_BYTES, max_frames=39), []
-    frames, indices, _ = read_frames(videos[0], lambda vlen: asked.append(vlen) or [5], cache=cache)
+    frames, indices, _ = read_frames(videos[0], lambda video: asked.append(len(video)) or [5], cache=cache)
     assert files.frame_numbers(frames) == indices == [5]
     assert asked == [40] and len(cache) == 0 and not cache.full
 

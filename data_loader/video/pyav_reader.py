@@ -1,0 +1,259 @@
+"""The default reader: PyAV, exact on every file that FFmpeg reads.
+
+Of a video of key frames alone nothing but the wanted frames is read. Where every frame has a time of its own,
+only the groups of pictures with wanted frames are decoded, and the frames known by their times. Elsewhere
+(AVI, MPEG streams, damaged starts) all are decoded and counted.
+
+A packet that the decoder refuses costs its frame alone, as in FFmpeg's own tools. Where more than one in ten
+is refused the file counts as unreadable.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+
+import av
+import numpy as np
+from av.video.frame import PictureType
+
+from .base import FrameCountChanged, Video, VideoReadError
+from .packets import (
+    ENCRYPTED,
+    Packets,
+    ffmpeg_errors,
+    list_packets,
+    open_container,
+    open_stream,
+    seconds,
+    video_packets,
+)
+from .pixels import Clip
+
+KEPT_BYTES = 64 * 2**20  # files up to this size are read once: their packets are kept
+MAX_LOST = 0.1  # of the packets
+
+
+class PyAVVideo(Video):
+    """The packets give the number of frames in advance. Where the decoder disagrees (pictures that are never
+    shown, or that lack the ones they build on), what it gives is the number."""
+
+    def __init__(self, path: str):
+        self.path = path
+        self.container, self.stream = open_stream(path)
+        self.kept: list[av.Packet] | None = None
+        self.packets: Packets | None = None
+        self.in_order = False  # whether frames are counted from the first one on
+        try:
+            with ffmpeg_errors(path):
+                self.key_times = key_frame_times(path, self.stream)
+                if self.key_times is None:
+                    self._list_packets()
+                else:
+                    last = (self.stream.duration or 0) + (self.stream.start_time or 0) - self.key_times[-1]
+                    self.times, self.duration = seconds(self.key_times, max(last, 0), self.stream)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        self.kept = None
+        self.container.close()
+
+    def read(self, indices: Sequence[int]) -> np.ndarray:
+        clip = Clip(indices)
+        with ffmpeg_errors(self.path):
+            if self.key_times is not None:
+                if not self._read_key_frames(clip):
+                    self._doubt_header()
+            elif self.in_order or not self._read_groups(clip):
+                self.in_order, clip = True, Clip(indices)
+                self._read_in_order(clip)
+        return clip.pixels
+
+    def _list_packets(self) -> None:
+        coming = video_packets(self.container, self.stream)
+        if os.path.getsize(self.path) <= KEPT_BYTES:
+            coming = self.kept = list(coming)
+        self.packets = list_packets(self.path, self.container, self.stream, coming)
+        if self.packets.count == 0:
+            raise VideoReadError(self.path, "has no video frames")
+        shown = self.packets.shown() or [None] * self.packets.count
+        self.times, self.duration = seconds(shown, self.packets.last_duration(), self.stream)
+        # a palette comes with the first packet
+        palette = self.stream.codec_context.pix_fmt == "pal8"
+        self.in_order = palette or not (self.packets.are_timed() and self.packets.start_clean())
+
+    def _doubt_header(self) -> None:
+        """Reads the packets of a file whose header has turned out to be wrong."""
+        self.key_times = None
+        self._reopen()
+        self._list_packets()
+        raise FrameCountChanged
+
+    def _reopen(self) -> None:
+        self.close()
+        self.container, self.stream = open_stream(self.path)
+
+    def _read_key_frames(self, clip: Clip) -> bool:
+        """The wanted frames, each by seeking to it; False where anything is not as the header promises."""
+        decoder = self.stream.codec_context
+        for i in sorted(clip.missing):
+            time = self.key_times[i]
+            self.container.seek(time, stream=self.stream)
+            packet = next(video_packets(self.container, self.stream), None)
+            if packet is None or packet.pts != time or not packet.is_keyframe:
+                return False
+            if packet.has_sidedata("encryption_info"):
+                raise VideoReadError(self.path, ENCRYPTED)
+            try:
+                decoded = packet.decode() + decoder.decode(None)
+            except av.error.InvalidDataError:
+                return False
+            if [(f.pts, f.pict_type) for f in decoded] != [(time, PictureType.I)]:
+                return False
+            clip.add(i, decoded[0])
+        return True
+
+    def _read_groups(self, clip: Clip) -> bool:
+        """The wanted frames, each decoded from the key frame before it; False where that is not safe."""
+        shown = self.packets.shown()
+        index_of = {shown[i]: i for i in clip.missing}
+        ranges = self.packets.ranges(index_of)
+        starts = {self.packets.times[first] for first, _ in ranges}
+        started = set()
+        try:
+            for frame in self._frames_of_ranges(ranges, index_of):
+                if frame.pts in starts and frame.pict_type == PictureType.I:
+                    started.add(frame.pts)
+                if frame.pts in index_of:
+                    clip.add(index_of[frame.pts], frame)
+        except av.error.InvalidDataError:
+            return False
+        # a start that gives no whole picture of its own is none: intra refresh builds them up over several
+        return started == starts and not clip.missing
+
+    def _frames_of_ranges(
+        self, ranges: Sequence[tuple[int, int]], times: Iterable[int]
+    ) -> Iterator[av.VideoFrame]:
+        """What the decoder gives for ranges of packets, (first, last) positions, starting anew at each.
+
+        Of H.264 it leaves out what is not shown at one of `times` and no other frame builds on (most
+        B-frames); in other codecs such pictures may serve others after all, or the decoder does not know
+        them.
+        """
+        coming = self._packets_from(ranges[0][0])
+        decoder = self.stream.codec_context
+        skips = decoder.name == "h264"
+        rest = iter(ranges)
+        first, last = next(rest)
+        for position, packet in coming:
+            if position >= first:
+                if skips:
+                    decoder.skip_frame = "DEFAULT" if packet.pts in times else "NONREF"
+                yield from packet.decode()
+            if position == last:
+                yield from decoder.decode(None)
+                decoder.flush_buffers()
+                first, last = next(rest, (None, None))
+                if first is None:
+                    return
+
+    def _packets_from(self, first: int) -> Iterator[tuple[int, av.Packet]]:
+        """Packets with their positions, from the one at `first`, a key frame, or from an earlier one on."""
+        if self.kept is not None:
+            return enumerate(self.kept)
+        self._reopen()
+        if first == 0:
+            return enumerate(video_packets(self.container, self.stream))
+        self.container.seek(self.packets.times[first], stream=self.stream)
+        coming = video_packets(self.container, self.stream)
+        start = next(coming, None)
+        if start is not None and start.pts == self.packets.times[first]:
+            return enumerate(chain([start], coming), first)
+        self._reopen()
+        return enumerate(video_packets(self.container, self.stream))
+
+    def _read_in_order(self, clip: Clip) -> None:
+        """The wanted frames, all being decoded in order from the first.
+
+        Stops at the last wanted one where this has the time that the packets foretell for it, so that their
+        number can be believed; goes on to the end of the file otherwise, and counts.
+        """
+        expected = self.packets.shown()
+        last = max(clip.rows)
+        times: list[int | None] = []
+        with open_container(self.path) as (container, stream):
+            frames = AllFrames(self.path, container, stream)
+            for time, frame in frames:
+                clip.add(len(times), frame)
+                times.append(time)
+                if len(times) == last + 1 and expected and time == expected[last]:
+                    break
+            else:
+                expected = None
+        self.lost = frames.lost
+        if expected:
+            return
+        if not times:
+            raise VideoReadError(self.path, "none of its video frames can be decoded")
+        if len(times) != len(self):
+            self.times, self.duration = seconds(times, None, self.stream)
+            raise FrameCountChanged
+
+
+class AllFrames:
+    """All frames of a stream with their times, in the order shown.
+
+    `lost` counts the packets that the decoder refused. Raises VideoReadError at the end where these were too
+    many, and at once where packets are encrypted.
+    """
+
+    def __init__(self, path: str, container: av.container.InputContainer, stream: av.VideoStream):
+        self.path, self.container, self.stream = path, container, stream
+        self.lost = 0
+
+    def __iter__(self) -> Iterator[tuple[int | None, av.VideoFrame]]:
+        latest, count = None, 0
+        for packet in video_packets(self.container, self.stream):
+            count += 1
+            if packet.has_sidedata("encryption_info"):
+                raise VideoReadError(self.path, ENCRYPTED)
+            if not packet.size:
+                if latest is not None:
+                    yield packet.pts, latest
+                continue
+            try:
+                frames = packet.decode()
+            except av.error.InvalidDataError:
+                self.lost += 1
+                continue
+            for latest in frames:
+                yield latest.pts, latest
+        for frame in self.stream.codec_context.decode(None):
+            yield frame.pts, frame
+        if self.lost > MAX_LOST * count:
+            raise VideoReadError(self.path, f"{self.lost} of its {count} packets cannot be decoded: damaged")
+
+
+def key_frame_times(path: str, stream: av.VideoStream) -> list[int] | None:
+    """When each frame is shown, in the stream's time base; None where some frame leans on another.
+
+    Videos of key frames alone are what scripts/prepare_videos.sh writes. The header of an MP4 says where each
+    frame lies and when it is decoded, which is then also when it is shown. So nothing but the wanted frames
+    need be read, which counts on a network drive.
+
+    None, too, where the header need not be right: parts of the file are missing, an edit list cuts frames
+    off, or the index is one that grows while the file is read; and where a palette comes with the first
+    frame.
+    """
+    entries = list(stream.index_entries)
+    if not entries or len(entries) != stream.frames or stream.codec_context.has_b_frames:
+        return None
+    if not all(entry.is_keyframe and not entry.is_discard and entry.size for entry in entries):
+        return None
+    if max(entry.pos + entry.size for entry in entries) > os.path.getsize(path):
+        return None
+    if stream.codec_context.pix_fmt == "pal8":
+        return None
+    times = [entry.timestamp for entry in entries]
+    return times if times == sorted(set(times)) else None

@@ -1,0 +1,144 @@
+"""The readers by their names, and those beside PyAV's: decord and torchcodec, where they are installed."""
+
+import importlib
+import os
+import re
+from collections.abc import Sequence
+from types import ModuleType
+
+import numpy as np
+
+from .base import Video, VideoReadError
+from .packets import Packets, open_container, scan_packets, seconds
+from .pixels import is_mirrored
+from .pyav_reader import PyAVVideo
+
+READERS = ("pyav", "decord", "torchcodec")
+
+
+def check_reader(reader: str) -> None:
+    """Raises ValueError on a name that is not one of READERS."""
+    if reader == "decord-unguarded":
+        raise ValueError("reader 'decord-unguarded' is now called 'decord'; 'pyav', the default, is exact")
+    if reader not in READERS:
+        raise ValueError(f"unknown video reader {reader!r}; choose one of {', '.join(READERS)}")
+
+
+def open_local(path: str, reader: str) -> Video:
+    """Opens a file in this process, by one of READERS.
+
+    Raises VideoReadError, ImportError where the reader is not installed, ValueError on an unknown reader.
+    """
+    check_reader(reader)
+    return {"pyav": PyAVVideo, "decord": DecordVideo, "torchcodec": open_torchcodec}[reader](path)
+
+
+class DecordVideo(Video):
+    """decord as it is, the reader of the official release, for exact comparison with it.
+
+    It seeks by time stamps and can be wrong without a word, or hang, on files whose time stamps do not lead
+    straight to a frame: stream-copied cuts (edit lists), AVI and MPEG streams, open GOPs, wrong key frames.
+    It turns frames as a file asks, and does not mirror them. Encrypted frames are noise.
+    """
+
+    def __init__(self, path: str):
+        """Raises ImportError with what to install, VideoReadError."""
+        decord = import_decord()
+        self.path, self.errors = path, (decord.DECORDError, RuntimeError, IndexError, ValueError)
+        try:
+            self.decoder = decord.VideoReader(os.path.abspath(path), ctx=decord.cpu(0), num_threads=1)
+            count = len(self.decoder)
+            stamps = self.decoder.get_frame_timestamp(list(range(count)))  # [count, 2], start and end
+        except self.errors as error:
+            raise self._unreadable(error) from error
+        if count == 0:
+            raise VideoReadError(path, "has no video frames")
+        self.times = np.maximum.accumulate(stamps[:, 0].astype(np.float64)) - stamps[0, 0]
+        self.duration = float(max(stamps[-1, 1] - stamps[0, 0], self.times[-1]))
+
+    def read(self, indices: Sequence[int]) -> np.ndarray:
+        try:
+            # not the "torch" bridge: it is a global of one thread and does not reach loader workers
+            return np.asarray(self.decoder.get_batch(list(indices)).asnumpy())
+        except self.errors as error:
+            raise self._unreadable(error) from error
+
+    def _unreadable(self, error: Exception) -> VideoReadError:
+        """decord's message without the time, the source line and the stack trace around it."""
+        line = re.sub(r"^\[[\d:]+\] \S+: ", "", _first_line(error))
+        return VideoReadError(self.path, f"{line} (decord)")
+
+
+def import_decord() -> ModuleType:
+    """Raises ImportError with what to install: there is no wheel for Arm Linux and Apple silicon."""
+    try:
+        import decord
+    except (ImportError, OSError) as error:
+        message = "reader 'decord' needs the package decord: pip install decord, or take 'pyav'"
+        raise ImportError(message) from error
+    decord.logging.set_level(decord.logging.QUIET)
+    return decord
+
+
+class TorchcodecVideo(Video):
+    """torchcodec in its exact seek mode, for files that it reads rightly; see `open_torchcodec`."""
+
+    def __init__(self, path: str, packets: Packets):
+        """Raises ImportError with what to install, VideoReadError."""
+        self.path = path
+        options = {"dimension_order": "NHWC", "num_ffmpeg_threads": 1, "seek_mode": "exact"}
+        try:
+            self.decoder = import_torchcodec().VideoDecoder(os.path.abspath(path), **options)
+            self.count = len(self.decoder)
+        except (RuntimeError, ValueError, IndexError) as error:
+            raise self._failure(error) from error
+        with open_container(path) as (_, stream):
+            self.times, self.duration = seconds(packets.shown(), packets.last_duration(), stream)
+
+    def read(self, indices: Sequence[int]) -> np.ndarray:
+        try:
+            return self.decoder.get_frames_at(list(indices)).data.numpy()
+        except (RuntimeError, ValueError, IndexError) as error:
+            raise self._failure(error) from error
+
+    def _failure(self, error: Exception) -> Exception:
+        if "libtorchcodec" in str(error):  # looked for at the first use only
+            return _no_torchcodec(error)
+        return VideoReadError(self.path, f"{_first_line(error)} (torchcodec)")
+
+
+def open_torchcodec(path: str) -> Video:
+    """torchcodec where it is exact. It is off by some frames where they have no time stamps or are hidden,
+    and does not mirror them: those files PyAV reads."""
+    import_torchcodec()
+    packets = scan_packets(path)
+    if packets.count and packets.are_timed() and not _mirrors(path):
+        video = TorchcodecVideo(path, packets)
+        if video.count == len(video):
+            return video
+    return PyAVVideo(path)
+
+
+def import_torchcodec() -> ModuleType:
+    """torchcodec.decoders. Raises ImportError with what to install."""
+    try:
+        return importlib.import_module("torchcodec.decoders")
+    except (ImportError, OSError, RuntimeError) as error:
+        raise _no_torchcodec(error) from error
+
+
+def _mirrors(path: str) -> bool:
+    """Whether the first frame that can be decoded is to be shown mirrored."""
+    with open_container(path) as (container, stream):
+        return is_mirrored(next(container.decode(stream)))
+
+
+def _no_torchcodec(error: Exception) -> ImportError:
+    return ImportError(
+        "reader 'torchcodec' needs the package torchcodec and FFmpeg's shared libraries "
+        f"(pip install torchcodec; or take reader 'pyav'): {error}"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
