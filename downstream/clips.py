@@ -152,7 +152,7 @@ class ClipDataset(Dataset):
     ):
         self.clips = clips
         pending = [clips[row] for row in rows]
-        self.reads = [rows[read.start : read.stop] for read in read_together(pending, most, num_frames)]
+        self.reads = [rows[read.start : read.stop] for read in read_together(pending, most)]
         self.num_frames = num_frames
         self.transform = feature_transform(image_size)
         self.reader = reader

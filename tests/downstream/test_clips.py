@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from data_loader.video import open_video, process
-from downstream.clips import NUM_FRAMES, Clip, ClipDataset, cut, find_clips, read_together
+from downstream.clips import Clip, ClipDataset, cut, find_clips, read_together
 from tests.data_loader import video_files as files
 
 
@@ -16,13 +16,15 @@ def windows_of(path, seconds):
     """[(start, end)] of the windows of a video, and a data set of them."""
     clips, failed = find_clips([str(path)], seconds)
     assert failed == {}
-    return [(clip.start, clip.end) for clip in clips], ClipDataset(clips, 48, "pyav", None, most=16)
+    return [(clip.start, clip.end) for clip in clips], ClipDataset(
+        clips, range(len(clips)), 12, 48, "pyav", None, most=16
+    )
 
 
 def numbers(dataset):
     """The frames of each window, by the numbers in their pixels."""
     items = [item for i in range(len(dataset)) for item in dataset[i]]
-    assert [item["row"] for item in items] == list(range(len(items)))
+    assert [item["index"] for item in items] == list(range(len(items)))
     return [files.frame_numbers(item["video"]) for item in items]
 
 
@@ -53,15 +55,15 @@ def test_windows_count_seconds_and_not_frames(tmp_path):
     path = files.write_video(tmp_path / "vfr.mp4", 60, times=times)
     found, dataset = windows_of(path, 2.0)
     assert found == [(0, 2), (2, 4), (4, 6), (6, pytest.approx(8, abs=0.05))]
-    slow = [np.linspace(4 * k, 4 * k + 3, NUM_FRAMES).astype(int).tolist() for k in range(3)]
-    assert numbers(dataset) == [*slow, (12 + np.linspace(0, 47, NUM_FRAMES).astype(int)).tolist()]
+    slow = [np.linspace(4 * k, 4 * k + 3, 12).astype(int).tolist() for k in range(3)]
+    assert numbers(dataset) == [*slow, (12 + np.linspace(0, 47, 12).astype(int)).tolist()]
 
 
 def test_sound_after_the_picture_and_a_late_start_make_no_windows(tmp_path):
     path = files.write_late_video(tmp_path / "late.mkv", start_ms=30_000, num_frames=25, sound_s=60)
     found, dataset = windows_of(path, 10.0)
     assert found == [(0, pytest.approx(1.0, abs=0.002))]
-    assert numbers(dataset) == [np.linspace(0, 24, NUM_FRAMES).astype(int).tolist()]
+    assert numbers(dataset) == [np.linspace(0, 24, 12).astype(int).tolist()]
 
 
 def test_gaps_make_no_windows(tmp_path):
@@ -73,8 +75,8 @@ def test_gaps_make_no_windows(tmp_path):
     before, after = map(set, numbers(dataset))
     assert before <= set(range(25)) and after <= set(range(25, 40))
     items = dataset[0]
-    assert [item["num_frames"] for item in items] == [40, 40]
-    assert items[0]["duration"] == pytest.approx(month + 0.6, abs=0.01)
+    assert [item["metadata"]["num_frames"] for item in items] == [40, 40]
+    assert items[0]["metadata"]["duration"] == pytest.approx(month + 0.6, abs=0.01)
 
 
 def test_windows_of_a_file_are_read_together():
@@ -96,13 +98,15 @@ def test_what_is_damaged_costs_the_windows_there_alone(tmp_path, timeout):
     path = files.write_video(tmp_path / "a.mp4", options={"g": "1"})
     whole, failed = find_clips([str(path)], 0.2)
     assert failed == {} and len(whole) == 8
-    right = ClipDataset(whole, 32, "pyav", None, most=8)[0]
+    right = ClipDataset(whole, range(len(whole)), 12, 32, "pyav", None, most=8)[0]
     files.spoil(path, range(20, 40))
-    items = ClipDataset(whole, 32, "pyav", timeout, most=8)[0]
-    assert [item["row"] for item in items if "failure" not in item] == [0, 1, 2, 3]
+    items = ClipDataset(whole, range(len(whole)), 12, 32, "pyav", timeout, most=8)[0]
+    assert [item["index"] for item in items if "missing" not in item] == [0, 1, 2, 3]
     for item, other in zip(items[:4], right, strict=False):
-        assert (item["video"] == other["video"]).all() and item["num_frames"] == 40
-    assert {item["failure"] for item in items[4:]} == {"20 of its 40 packets cannot be decoded: damaged"}
+        assert (item["video"] == other["video"]).all() and item["metadata"]["num_frames"] == 40
+    assert {item["missing"].reason for item in items[4:]} == {
+        "20 of its 40 packets cannot be decoded: damaged"
+    }
 
 
 def test_a_file_that_timed_out_is_not_tried_again_for_its_parts(tmp_path):
@@ -112,10 +116,10 @@ def test_a_file_that_timed_out_is_not_tried_again_for_its_parts(tmp_path):
     with open_video(path, timeout=60.0) as video:
         hanging = video.child.process.pid
     os.kill(hanging, signal.SIGSTOP)  # the one that the next reading takes
-    items = ClipDataset(clips, 32, "pyav", 0.3, most=8)[0]
-    assert [item["failure"] for item in items] == ["not read within 0.3 s, given up (reader pyav)"] * 8
-    again = ClipDataset(clips, 32, "pyav", 60.0, most=8)[0]
-    assert not any("failure" in item for item in again)
+    items = ClipDataset(clips, range(len(clips)), 12, 32, "pyav", 0.3, most=8)[0]
+    assert [item["missing"].reason for item in items] == ["not read within 0.3 s, given up (reader pyav)"] * 8
+    again = ClipDataset(clips, range(len(clips)), 12, 32, "pyav", 60.0, most=8)[0]
+    assert not any("missing" in item for item in again)
     process.end_children()
 
 

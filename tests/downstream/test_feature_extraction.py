@@ -43,7 +43,7 @@ def command(checkpoint: Path, *more: object) -> list[str]:
 @torch.no_grad()
 def plain_feature(model, path: Path, first: int = 0, end: int | None = None, frames: int = 12) -> np.ndarray:
     """One video by the official recipe, step by step."""
-    everything, _, vlen = read_frames(path, lambda n: list(range(n)), reader="pyav")
+    everything, _, vlen = read_frames(path, lambda video: range(len(video)), reader="pyav")
     end = vlen if end is None else end
     indices = [first + int(i) for i in np.linspace(0, end - first - 1, frames)]
     size = (model.image_size, model.image_size)

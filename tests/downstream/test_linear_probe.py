@@ -98,7 +98,8 @@ def test_several_views_of_a_test_video_are_averaged(checkpoint, model, tmp_path)
         logits = []
         for shift in (0, 1, 2):  # 40 frames in 12 parts and one more give shifts below three
             frames, _, _ = read_frames(
-                tmp_path / "data" / query["video"], lambda n, shift=shift: sample_frames(12, n, shift=shift)
+                tmp_path / "data" / query["video"],
+                lambda video, shift=shift: sample_frames(12, len(video), shift=shift),
             )
             clip = normalize(clip_transform("test", model.image_size)(frames))
             with torch.no_grad():

@@ -28,7 +28,7 @@ def test_a_strip_is_three_frames_in_their_order(start, end, frames, tmp_path):
     """Of a video, or of a window of it."""
     path = write_video(tmp_path / "a.mp4", seed=3, frames=60)
     strip = shown(Hit(str(path), 0.5, start, end, 6.0).picture)
-    expected, _, _ = read_frames(path, lambda vlen: list(frames), reader="pyav")
+    expected, _, _ = read_frames(path, lambda video: list(frames), reader="pyav")
     assert strip.shape == (48, 3 * 64 + 2 * GAP, 3)
     for i, frame in enumerate(expected.permute(0, 2, 3, 1).numpy().astype(int)):
         part = strip[:, i * (64 + GAP) :][:, :64]

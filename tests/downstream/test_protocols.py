@@ -132,7 +132,9 @@ def test_sliding_windows_are_averaged_by_video(model, checkpoint, tmp_path):
         vlen = read_clip(path, 1)[2]
         embeds = []
         for shift in window_shifts(12, vlen, 1):
-            frames, _, _ = read_frames(path, lambda n, shift=shift: sample_frames(12, n, shift=shift))
+            frames, _, _ = read_frames(
+                path, lambda video, shift=shift: sample_frames(12, len(video), shift=shift)
+            )
             video = torch.zeros(1, 12, 3, model.image_size, model.image_size)
             video[0, : len(frames)] = normalize(clip_transform("test", model.image_size)(frames))
             with torch.no_grad():
