@@ -305,7 +305,8 @@ def test_a_missing_reader_is_noticed_before_anything_is_loaded(videos, tmp_path,
     with pytest.raises(SystemExit) as stop:
         feature_extraction.main([*given, "opencv"])
     assert stop.value.code == 2 and "unknown video reader 'opencv'" in capsys.readouterr().err
-    monkeypatch.setitem(sys.modules, "torchcodec", None)  # as if it were not installed
+    for name in ("torchcodec", "torchcodec.decoders"):
+        monkeypatch.setitem(sys.modules, name, None)  # as if it were not installed
     with pytest.raises(SystemExit) as stop:
         feature_extraction.main([*given, "torchcodec"])
     assert stop.value.code == 2 and "pip install torchcodec" in capsys.readouterr().err
