@@ -173,8 +173,12 @@ class VideoDataset(Dataset):
     def choose_in_segment(
         self, start: float, end: float, duration: float, video: Video, rng: np.random.Generator
     ) -> list[int]:
-        """The frames to take from a segment, in seconds."""
-        return span_frames(start, end, duration, self.num_frames, len(video), self.how, rng)
+        """The frames to take from a segment, in seconds of the `duration` that the transcript gives.
+
+        As in the official release the video is taken to last so long: most are up to a second longer.
+        """
+        times = video.times * (duration / max(video.duration, 1e-6))
+        return span_frames(times, duration, start, end, self.num_frames, self.how, rng)
 
     @property
     def video_paths(self) -> list[Path]:

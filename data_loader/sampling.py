@@ -94,25 +94,33 @@ def frame_at(times: np.ndarray, time: float) -> int:
 
 
 def span_frames(
+    times: np.ndarray,
+    duration: float,
     start: float,
     end: float,
-    duration: float,
     num_frames: int,
-    vlen: int,
     sample: str = "rand",
     rng: np.random.Generator | None = None,
 ) -> list[int]:
-    """Frames of the span from `start` to `end` (seconds) of a video that lasts `duration` seconds.
+    """One frame from each of `num_frames` equal parts of the span from `start` to `end`, in seconds.
 
-    One frame from each of `num_frames` equal parts of the span. Seconds become frames by vlen / duration
-    and not by the file's own rate, as the official release does for YT-Temporal. The indices stay inside
-    the video; a span shorter than `num_frames` frames gives fewer.
+    times: see `frames_between`. duration: seconds at which the last frame ends.
+
+    At a constant rate they are the frames of the official release, which multiplies seconds by that rate; at
+    another, seconds become fractions of frames by the times of the frames around them. The indices stay
+    inside the video; a span shorter than `num_frames` frames gives fewer.
     """
-    rate = vlen / duration
-    length = max(1, int(rate * (end - start)))
-    first = min(int(start * rate), vlen - 1)
-    length = min(length, vlen - first)
-    return [first + offset for offset in sample_frames(num_frames, length, sample, rng)]
+    count = len(times)
+    rate = count / max(duration, TOLERANCE)
+    if np.abs(times * rate - np.arange(count)).max() < 0.5:
+        first, length = start * rate, rate * (end - start)
+    else:
+        bounds = np.array([*times, max(duration, times[-1])])
+        first, stop = np.interp([start, end], bounds, np.arange(count + 1))
+        length = stop - first + TOLERANCE
+    first = min(int(first), count - 1)
+    length = min(max(1, int(length)), count - first)
+    return [first + i for i in sample_frames(num_frames, length, sample, rng)]
 
 
 def draw_segment(duration: float, num_clips: int, rng: np.random.Generator) -> tuple[float, float]:

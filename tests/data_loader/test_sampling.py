@@ -56,29 +56,42 @@ def test_every_window_fits(vlen):
         assert len(sample_frames(12, vlen, shift=shift)) == min(12, vlen)
 
 
-def test_span_goes_by_count_over_duration():
-    rng = np.random.default_rng(0)
+@pytest.mark.parametrize("rate", [24, 25, 30, 30000 / 1001])
+def test_at_a_constant_rate_a_span_is_the_official_one(rate):
+    rng, times, duration = np.random.default_rng(1), np.arange(3000) / rate, 3000 / rate
+    for _ in range(300):
+        start = float(rng.choice([0.0, rng.random() * 90, rng.integers(90)]))
+        end = start + int(rng.integers(1, 24))
+        first, length = int(start * rate), int(rate * (end - start))
+        length = min(length, 3000 - first)
+        expected = [first + i for i in sample_frames(12, length, "uniform")]
+        assert span_frames(times, duration, start, end, 12, "uniform") == expected
+
+
+def test_a_span_is_that_of_the_times():
+    rng, times = np.random.default_rng(0), np.arange(2500) / 25
     for _ in range(50):
-        frames = span_frames(10.5, 25.5, 100, 12, 2500, rng=rng)  # 25 frames a second: 262 to 637, 12 parts
+        frames = span_frames(times, 100, 10.5, 25.5, 12, rng=rng)  # 262.5 to 637.5, in 12 parts
         bounds = 262 + np.linspace(0, 375, 13).astype(int)
         assert all(low <= i < high for i, low, high in zip(frames, bounds, bounds[1:], strict=False))
-    assert span_frames(10.5, 25.5, 100, 12, 2500, "uniform") == [262 + i for i in sample_frames(12, 375)]
+    assert span_frames(times, 100, 10.5, 25.5, 12, "uniform") == [262 + i for i in sample_frames(12, 375)]
 
 
 @pytest.mark.parametrize("vlen", [1, 3, 11, 40])
-def test_span_of_a_short_video_stays_inside(vlen):
-    for start, end in ((0, 4), (1.9, 2.0), (3.99, 9.0)):
-        frames = span_frames(start, end, 5, 12, vlen)
+def test_a_span_of_a_short_video_stays_inside(vlen):
+    for start, end in ((0, 4), (1.9, 2.0), (3.99, 9.0), (7, 8)):
+        frames = span_frames(np.linspace(0, 4, vlen), 4.5, start, end, 12)
         assert 1 <= len(frames) <= 12
         assert min(frames) >= 0 and max(frames) < vlen
 
 
-def test_windows_with_a_variable_frame_rate():
+def test_spans_with_a_variable_frame_rate():
     """30 s of two frames a second, then 30 s of 30."""
     times = np.concatenate([np.arange(60) / 2, 30 + np.arange(900) / 30])
     assert frames_between(times, 0, 10) == range(20)
     assert frames_between(times, 20, 30) == range(40, 60)
     assert frames_between(times, 30, 40) == range(60, 360)
+    assert span_frames(times, 60, 0, 6, 12, "uniform") == list(range(12))
 
 
 def test_times_that_are_rounded_do_not_move_a_frame():
