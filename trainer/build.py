@@ -9,6 +9,7 @@ from trainer.checkpoints import list_checkpoints, prepare_folder
 from trainer.run_log import setup_logging
 from trainer.trainer import Trainer
 from utils.config import output_path
+from utils.lock import lock_folder
 from utils.processes import DistContext
 from utils.schema import PretrainingConfig
 
@@ -24,10 +25,14 @@ def build_trainer(config: PretrainingConfig, context: DistContext, resume: str |
         ConfigError: a value of the config cannot be used.
         FileExistsError: the run's folder holds checkpoints already and `resume` is None.
         FileNotFoundError: starting weights or data are missing; the message says where they go.
-        RunWriteError: the run's folder cannot be written.
+        RunError: another training is writing to the run's folder.
+        WriteError: the run's folder cannot be written.
     """
     run_dir = output_path(config.trainer.save_dir) / config.name
+    lock = None
     if context.is_main:
+        advice = "give this one another name (--set name=…)"
+        lock = lock_folder(run_dir, f"checkpoints to {run_dir}", advice)
         prepare_folder(run_dir)
         if config.trainer.wandb:
             import_wandb()  # said before the training if it is missing
@@ -43,6 +48,7 @@ def build_trainer(config: PretrainingConfig, context: DistContext, resume: str |
     model = build_model(config.arch, starting_weights=resume is None)
     train_loader, val_loaders = build_loaders(config, model, context)
     trainer = Trainer(config, model, train_loader, val_loaders, run_dir, context)
+    trainer.lock = lock
     if resume is not None:
         resumed = trainer.resume(resume)
         if resumed is None:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from model.checkpoint import read_state_dict
+from model.torch_files import check_torch_file
 from trainer.sharded import read_rest, remove_sharded
 from utils.files import UNFINISHED, RunWriteError, unfinished_name, whole_file
 
@@ -80,9 +81,13 @@ def prepare_folder(run_dir: Path) -> None:
 def remove_old(run_dir: Path, keep: int | None) -> None:
     """Delete all but the `keep` newest checkpoints (None: keep all); the best one has a name of its own.
 
-    One that cannot be deleted is named in a warning: no reason to end a training.
+    One that cannot be read does not count: it is kept, and so is a whole one in its place. One that cannot be
+    deleted is named in a warning: no reason to end a training.
     """
-    for path in list_checkpoints(run_dir)[keep:] if keep is not None else []:
+    found = list_checkpoints(run_dir)
+    if keep is None or len(found) <= keep:
+        return
+    for path in [path for path in found if is_whole(path)][keep:]:
         try:
             remove(path)
         except OSError as error:
@@ -104,12 +109,21 @@ def list_checkpoints(run_dir: Path) -> list[Path]:
     return [path for _, path in found]
 
 
+def is_whole(path: Path) -> bool:
+    """Whether a checkpoint can be read; its tensors are not looked at."""
+    try:
+        read_checkpoint(path)
+    except (ValueError, OSError):
+        return False
+    return True
+
+
 def read_newest(run_dir: Path) -> tuple[Path, dict[str, Any]] | None:
     """The furthest checkpoint that is whole, or None; damaged ones are passed over with a warning."""
     for path in list_checkpoints(run_dir):
         try:
             return path, read_checkpoint(path)
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             logger.warning("passing over %s", error)
     return None
 
@@ -127,9 +141,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         if path.is_dir():
             state = read_rest(path)
         else:
+            check_torch_file(path)
             state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"no checkpoint {path}") from error
+        raise FileNotFoundError(f"no checkpoint {path}: {error}") from error
     except Exception as error:  # torch raises half a dozen types for a damaged file
         raise ValueError(f"{path}: not a whole checkpoint ({type(error).__name__}: {error})") from error
     missing = {"state_dict", "optimizer", "scheduler", "loader", "epoch", "global_step"} - set(state)

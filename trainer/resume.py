@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from trainer.checkpoints import list_checkpoints, read_checkpoint, read_newest
+from trainer.optim import build_scheduler
 from trainer.sharded import restore
 from utils.config import as_dict, resolve_path
 
@@ -93,19 +94,26 @@ def _load_tensors(trainer: "Trainer", path: Path, state: Mapping[str, Any]) -> N
     restore(path, state, trainer.model, optimizer)
     for group, settings in zip(optimizer.param_groups, wanted, strict=True):
         group.update(settings)
-    trainer.scheduler.load_state_dict(state["scheduler"])
-    trainer.scheduler.base_lrs = [settings["initial_lr"] for settings in wanted]
+        group["lr"] = settings["initial_lr"]  # from which a schedule starts
 
 
 def _position_schedule(trainer: "Trainer") -> None:
     """Let learning rate and end of the run follow from the epochs done, not from the steps.
 
-    Another number of ranks, or another batch size, makes epochs of other lengths.
+    Another number of ranks, or another batch size, makes epochs of other lengths. Where `max_steps` ends the
+    run before its epochs do, a schedule that ends with the run counts steps, as `max_steps` does: with a
+    position in epochs it would be past its end too early, where a cosine rises again.
     """
+    settings, length = trainer.config.lr_scheduler, trainer.epochs * trainer.steps_per_epoch
     done = (trainer.epoch + 1) * trainer.steps_per_epoch - len(trainer.train_loader)
-    trainer.scheduler.last_epoch = done - 1
-    trainer.scheduler.step()
-    trainer.total_steps = trainer.steps_with(trainer.epochs * trainer.steps_per_epoch - done)
+    trainer.total_steps = trainer.steps_with(length - done)
+    position, end = done, length
+    if settings.type != "milestones" and trainer.total_steps - trainer.global_step < length - done:
+        position, end = trainer.global_step, trainer.total_steps
+    scheduler = build_scheduler(trainer.optimizer, settings, trainer.steps_per_epoch, end)
+    scheduler.last_epoch = position - 1
+    scheduler.step()
+    trainer.scheduler = trainer.train_step.scheduler = scheduler
 
 
 def random_state(device: torch.device) -> dict[str, Any]:

@@ -77,10 +77,19 @@ class RunLog:
         self.boards.close()
 
 
-def write_settings(run_dir: Path, config: PretrainingConfig) -> None:
-    """Save the resolved config, and the command, commit, versions and machine that it runs with."""
+def write_settings(run_dir: Path, config: PretrainingConfig, global_step: int = 0) -> None:
+    """Save the resolved config, and the command, commit, versions and machine that it runs with.
+
+    config.json and environment.json are those of the latest start; starts.jsonl has a line for each.
+    """
     write_text(json.dumps(as_dict(config), indent=2) + "\n", run_dir / "config.json", RunWriteError)
-    write_text(json.dumps(environment(), indent=2) + "\n", run_dir / "environment.json", RunWriteError)
+    found = environment()
+    write_text(json.dumps(found, indent=2) + "\n", run_dir / "environment.json", RunWriteError)
+    try:
+        with (run_dir / "starts.jsonl").open("a") as file:
+            file.write(json.dumps({"step": global_step, **found, "config": as_dict(config)}) + "\n")
+    except OSError as error:
+        raise RunWriteError.of(run_dir / "starts.jsonl", error) from error
 
 
 def environment() -> dict[str, Any]:

@@ -22,6 +22,7 @@ from torch.distributed.tensor import DTensor
 
 from model import load_checkpoint
 from model.checkpoint import SIZES, check_whole
+from model.torch_files import check_torch_file
 from trainer.engine import slice_like
 from utils.files import UNFINISHED, RunWriteError, flush_folder
 from utils.processes import DistContext
@@ -98,6 +99,7 @@ def read_rest(path: Path) -> dict[str, Any]:
         ValueError: a file is missing or has another size than it was written with.
     """
     check_whole(path)
+    check_torch_file(path / REST)
     return torch.load(path / REST, map_location="cpu", weights_only=True)
 
 

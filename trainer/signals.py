@@ -1,5 +1,6 @@
 """Being told to stop: SIGTERM and SIGINT end a run between two steps, on all ranks together, after saving."""
 
+import os
 import signal
 from collections.abc import Sequence
 from types import FrameType
@@ -16,10 +17,24 @@ class Stopped(Exception):
 
 
 class StopSignal:
-    """Remembers, while entered as a context, that this process got a SIGTERM or SIGINT."""
+    """Remembers, while entered as a context, that this process got a SIGTERM or SIGINT.
+
+    A process that torchrun has started stops, too, when torchrun is gone: if that is killed, its processes
+    are left behind, and would train on, unseen, in the folder of the run that is started next.
+    """
 
     def __init__(self) -> None:
-        self.received = False
+        self._signalled = False
+        self._torchrun = os.getppid() if "TORCHELASTIC_RUN_ID" in os.environ else None
+
+    @property
+    def received(self) -> bool:
+        return self._signalled or self.abandoned
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether the torchrun that has started this process has ended."""
+        return self._torchrun is not None and os.getppid() != self._torchrun
 
     def __enter__(self) -> "StopSignal":
         self._previous = {s: signal.signal(s, self._remember) for s in (signal.SIGTERM, signal.SIGINT)}
@@ -30,7 +45,7 @@ class StopSignal:
             signal.signal(number, handler)
 
     def _remember(self, _number: int, _frame: FrameType | None) -> None:
-        self.received = True
+        self._signalled = True
 
 
 class LateSum:

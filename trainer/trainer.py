@@ -5,8 +5,9 @@ import logging
 import math
 import time
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
 
 from torch import nn
 from tqdm import tqdm
@@ -87,6 +88,13 @@ class Trainer:
         self.scheduler = build_scheduler(
             self.optimizer, config.lr_scheduler, self.steps_per_epoch, self.total_steps
         )
+        if config.lr_scheduler.warmup_steps >= self.total_steps:
+            logger.warning(
+                "lr_scheduler.warmup_steps is %d, but the run has %d steps: the learning rate never rises to "
+                "what is set",
+                config.lr_scheduler.warmup_steps,
+                self.total_steps,
+            )
         self.scaler = self.precision.scaler()
         self.train_step = TrainStep(
             self.engine, self.optimizer, self.scheduler, self.scaler, self.precision, context, config
@@ -95,6 +103,8 @@ class Trainer:
         self.monitor = self._monitor()
         self.stop, self.late_sum = StopSignal(), LateSum(context)
         self.run_log: RunLog | None = None
+        self.began = 0, 0.0  # step and time
+        self.lock: IO[str] | None = None  # on the run's folder, until this process ends
         self.lasting_set_aside = False  # whether `_set_lasting_aside` has been at work
 
     def _monitor(self) -> Monitor | None:
@@ -125,13 +135,14 @@ class Trainer:
         """
         if self.context.is_main:
             self.run_log = RunLog(self.run_dir, self.config, self.global_step)
-            write_settings(self.run_dir, self.config)
+            write_settings(self.run_dir, self.config, self.global_step)
         metrics: dict[str, float] = {}
         with self.stop:
             try:
                 if self._validation_is_missing():
                     metrics = self._validate()
                 self._log_plan()
+                self.began = self.global_step, time.monotonic()
                 while self.epoch < self.epochs and self.global_step < self.total_steps:
                     self._train_epoch()
                     metrics = self._end_epoch() or metrics
@@ -227,7 +238,8 @@ class Trainer:
         self.late_sum.collect()
         counts = [self.stop.received, self.unreadable.read, self.unreadable.failed]
         stop, read, failed = self.context.sum(counts)
-        logger.info("epoch %d: %s", self.epoch + 1, self.unreadable.summary())
+        if self.unreadable.failed or self.unreadable.problems:
+            logger.info("epoch %d: %s", self.epoch + 1, self.unreadable.summary())
         if len(self.train_loader) == 0:
             self.epoch += 1
             self.train_loader.set_epoch(self.epoch)
@@ -256,21 +268,25 @@ class Trainer:
         if metrics is None:
             self._end_by_signal()
         if self.context.is_main and metrics:
-            logger.info("validation: %s", "  ".join(f"{k} {v:.2f}" for k, v in metrics.items()))
+            for name in self.val_loaders:
+                own = {k.removeprefix(f"{name}_"): v for k, v in metrics.items() if k.startswith(f"{name}_")}
+                logger.info("validation, %s: %s", name, "  ".join(f"{k} {v:.2f}" for k, v in own.items()))
             if self.monitor is not None and self._checkpoint.exists():
                 self.monitor.judge(metrics, self._checkpoint)
             self.run_log.write("validation", [{"step": self.global_step, "epoch": self.epoch, **metrics}])
         return metrics
 
     def _end_by_signal(self) -> NoReturn:
-        raise Stopped(f"stopped by a signal at step {self.global_step}; go on with --resume auto")
+        cause = "since torchrun has ended" if self.stop.abandoned else "by a signal"
+        raise Stopped(f"stopped {cause} at step {self.global_step}; go on with --resume auto")
 
     def _log(self, meter: StepMeter, bar: tqdm) -> None:
         rows, summary = meter.flush()
         if self.context.is_main and rows:
             self.run_log.write("step", [{"step": row["step"], "epoch": self.epoch, **row} for row in rows])
             bar.set_postfix_str(summary)
-            logger.info("step %d/%d  %s", self.global_step, self.total_steps, summary)
+            left = timedelta(seconds=round(self._seconds_left()))
+            logger.info("step %d/%d  %s  %s left", self.global_step, self.total_steps, summary, left)
         bad = [row for row in rows if not math.isfinite(row["loss"] + row["grad_norm"])]
         if bad and self.scaler.is_enabled() and self.scaler.get_scale() >= 1:
             return  # a loss scaler skips such steps, the first ones as a rule, and halves its scale
@@ -281,6 +297,12 @@ class Trainer:
                 "learning rate, clip gradients (optimizer.max_grad_norm) or use trainer.precision=fp32, and "
                 "--resume auto"
             )
+
+    def _seconds_left(self) -> float:
+        """Time to the last step, at the rate since training began in this process, validations included."""
+        begin, since = self.began
+        done = self.global_step - begin
+        return (time.monotonic() - since) / max(1, done) * (self.total_steps - self.global_step)
 
     # ------------------------------------------------------------------ checkpoints
 

@@ -1,7 +1,11 @@
-"""How a person's mistakes, and what stops a run on the way, end a command: with their message alone."""
+"""How a person's mistakes, and what stops a run on the way, end a command: with their message alone.
+
+TVTS_DEBUG=1 in the environment shows the traceback, too.
+"""
 
 import os
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -26,7 +30,7 @@ def user_errors() -> Iterator[None]:
     """While a run is prepared, mistakes in files, options and configs end it with their message alone."""
     try:
         yield
-    except (*MISTAKES, WriteError) as error:
+    except (*MISTAKES, RunError, WriteError) as error:
         _say(error)
         raise SystemExit(2) from error
 
@@ -53,6 +57,8 @@ def one_line_interrupts(advice: str = "the same command starts again") -> Iterat
         raise SystemExit(130) from None  # 128 + SIGINT, as shells have it
 
 
-def _say(error: object) -> None:
+def _say(error: BaseException) -> None:
+    if os.environ.get("TVTS_DEBUG"):
+        traceback.print_exception(error)
     rank = os.environ.get("RANK", "0")
     print(f"error{'' if rank == '0' else f' (process {rank})'}: {error}", file=sys.stderr, flush=True)

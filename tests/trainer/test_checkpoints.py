@@ -6,6 +6,7 @@ import pickle
 import pytest
 import torch
 
+from tests.utils.test_inert_pickle import NESTED_KEY
 from trainer.checkpoints import (
     checkpoint_path,
     list_checkpoints,
@@ -49,6 +50,30 @@ def test_truncated_newest_is_passed_over_with_a_warning(tmp_path, caplog):
     path, _ = read_newest(tmp_path)
     assert path == whole
     assert broken.name in caplog.text
+
+
+def test_what_is_no_regular_file_is_passed_over_with_a_warning(tmp_path, caplog):
+    whole = save(tmp_path, 1, 0)
+    checkpoint_path(tmp_path, 5, 0).symlink_to("nowhere")
+    checkpoint_path(tmp_path, 6, 0).mkdir()
+    os.mkfifo(checkpoint_path(tmp_path, 7, 0))
+    checkpoint_path(tmp_path, 8, 0).write_bytes(NESTED_KEY)
+    path, _ = read_newest(tmp_path)
+    assert path == whole
+    for epoch in (5, 6, 7, 8):
+        assert checkpoint_path(tmp_path, epoch, 0).name in caplog.text
+        with pytest.raises((ValueError, FileNotFoundError), match=f"epoch{epoch}"):
+            read_checkpoint(checkpoint_path(tmp_path, epoch, 0))
+
+
+def test_checkpoints_that_cannot_be_read_do_not_count_among_the_newest(tmp_path):
+    damaged = save(tmp_path, 9, 0)
+    os.truncate(damaged, damaged.stat().st_size // 2)
+    for epoch in (1, 2, 3):
+        save(tmp_path, epoch, 0)
+        remove_old(tmp_path, keep=1)
+        assert read_newest(tmp_path)[0] == checkpoint_path(tmp_path, epoch, 0)
+    assert list_checkpoints(tmp_path) == [damaged, checkpoint_path(tmp_path, 3, 0)]
 
 
 def test_no_checkpoint_is_none(tmp_path):
@@ -124,7 +149,7 @@ def test_distributed_checkpoints_stand_among_the_others_and_only_whole_ones_coun
     assert f"{shard.name} missing or cut short" in caplog.text
     assert "files.json is missing" in caplog.text
     remove_old(tmp_path, keep=1)
-    assert [path.name for path in tmp_path.iterdir()] == [half.name]
+    assert list_checkpoints(tmp_path) == [half, cut, whole]  # epoch 1 is gone; what is damaged does not count
 
 
 def test_distributed_write_that_fails_leaves_the_earlier_folder(tmp_path, monkeypatch):

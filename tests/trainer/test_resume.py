@@ -1,5 +1,6 @@
 """Going on with a run: to the same losses, by the config's settings, on another number of processes."""
 
+import json
 import os
 
 import numpy as np
@@ -158,3 +159,34 @@ def test_going_back_is_refused_while_further_checkpoints_are_there(undisturbed, 
     said = capsys.readouterr().err
     assert f"holds checkpoints beyond {further[-1].name}" in said and further[0].name in said
     assert list_checkpoints(undisturbed) == further
+
+
+def test_with_max_steps_a_cosine_goes_on_falling_after_a_change_of_the_batch_size(arguments, tmp_path):
+    """Epochs of 6 steps, then, with half the batch size, of 12."""
+    often = {**OFTEN, "trainer__epochs": 50, "lr_scheduler__type": "cosine", "name": "cosine"}
+    assert train.main(arguments(**often, trainer__max_steps=24, trainer__validate_every=50)) == 0
+    keep_up_to(tmp_path / "cosine", "checkpoint-epoch2.pth")
+    settings = {**often, "trainer__max_steps": 24, "trainer__validate_every": 50, "data__batch_size": 2}
+    whole = [row["lr_new"] for row in rows(tmp_path / "cosine", "step")]
+    assert train.main(arguments("--resume", "auto", **settings)) == 0
+    rates = [row["lr_new"] for row in rows(tmp_path / "cosine", "step")]
+    assert len(rates) == 24
+    assert rates == pytest.approx(whole, rel=1e-9)  # 24 steps are 24 steps, however long an epoch is
+    peak = rates.index(max(rates))
+    assert rates[peak:] == sorted(rates[peak:], reverse=True)
+
+
+def test_each_start_is_written_down(undisturbed, arguments):
+    assert train.main(arguments("--resume", "auto", name="undisturbed", trainer__epochs=3)) == 0
+    first, second = map(json.loads, (undisturbed / "starts.jsonl").read_text().splitlines())
+    assert [first["step"], second["step"]] == [0, 12]
+    assert [first["config"]["trainer"]["epochs"], second["config"]["trainer"]["epochs"]] == [2, 3]
+    assert first["command"] and first["packages"]["torch"] == torch.__version__.partition("+")[0]
+
+
+def test_a_warm_up_beyond_the_end_of_the_run_is_said(arguments, tmp_path):
+    settings = {"lr_scheduler__warmup_steps": 4, "trainer__max_steps": 4, "data__val": []}
+    assert train.main(arguments(name="warm", **settings)) == 0
+    assert (
+        "lr_scheduler.warmup_steps is 4, but the run has 4 steps" in (tmp_path / "warm/log.txt").read_text()
+    )

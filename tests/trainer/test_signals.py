@@ -1,7 +1,10 @@
 """Being told to stop: real processes, groups and workers; nothing is lost and nothing lives on."""
 
+import contextlib
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,7 @@ import train
 from tests.trainer.runs import DEVICES, losses, rows, wait_until
 from trainer import trainer as trainer_module
 from trainer.checkpoints import list_checkpoints, read_checkpoint
+from utils.config import REPOSITORY
 
 ENDLESS = {
     "trainer__epochs": 1000,
@@ -106,3 +110,50 @@ def test_a_run_told_to_stop_while_it_validates_validates_when_it_goes_on(argumen
     assert not rows(tmp_path / "told", "validation")
     assert train.main(arguments("--resume", "auto", name="told")) == 0
     assert [row["epoch"] for row in rows(tmp_path / "told", "validation")] == [1, 2]
+
+
+def test_two_trainings_of_one_name_cannot_run_at_once(start, arguments, tmp_path):
+    first = start(arguments(name="one", **ENDLESS), tmp_path / "first")
+    wait_until(lambda: len(rows(tmp_path / "one", "step")) >= 1)
+    unfinished = tmp_path / "one/.checkpoint-epoch9.pth.1.unfinished"  # as if the first were writing it
+    unfinished.touch()
+    second = start(arguments("--resume", "auto", name="one", **ENDLESS), tmp_path / "second")
+    second.join(60)
+    said = (tmp_path / "second").read_text()
+    assert second.exitcode == 2
+    assert f"another run is writing checkpoints to {tmp_path / 'one'} (process {first.pid})" in said
+    assert unfinished.exists() and first.is_alive()
+    os.killpg(first.pid, signal.SIGKILL)  # a dead process does not keep the lock
+    first.join()
+    third = start(arguments("--resume", "auto", name="one", **ENDLESS), tmp_path / "third")
+    before = len(rows(tmp_path / "one", "step"))
+    wait_until(lambda: not unfinished.exists() and len(rows(tmp_path / "one", "step")) > before)
+    os.kill(third.pid, signal.SIGTERM)
+    third.join(60)
+    assert third.exitcode == 3, (tmp_path / "third").read_text()
+
+
+def test_ranks_whose_torchrun_was_killed_save_and_end(arguments, tmp_path):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    with (tmp_path / "says").open("w") as says:
+        torchrun = subprocess.Popen(
+            [*command, "train.py", *arguments(name="left", **ENDLESS)],
+            cwd=REPOSITORY,
+            stdout=says,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    left = tmp_path / "left"
+    try:
+        wait_until(lambda: len(rows(left, "step")) >= 2, limit=120)
+        ranks = children(torchrun.pid)
+        torchrun.kill()
+        torchrun.wait()
+        wait_until(lambda: not any(map(runs, ranks)), limit=60)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(torchrun.pid, signal.SIGKILL)
+    said = (tmp_path / "says").read_text()
+    assert "stopped since torchrun has ended at step" in said
+    done = read_checkpoint(list_checkpoints(left)[0])["global_step"]
+    assert [row["step"] for row in rows(left, "step")] == list(range(1, done + 1))
