@@ -5,7 +5,7 @@ import zlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from torch.utils.data import Dataset
@@ -18,6 +18,8 @@ from data_loader.transforms import clip_transform, pad_clip
 from data_loader.video import FrameCache, Video, VideoReadError, read_frames
 
 logger = logging.getLogger(__name__)
+
+R = TypeVar("R", bound=Records)
 
 VIEWS = ("train", "val", "test")
 TRIES = 10  # samples tried in training before giving up: one broken file is chance, ten in a row are not
@@ -94,6 +96,15 @@ class VideoDataset(Dataset):
         self.allow_missing = allow_missing
         self.transform = clip_transform(view, image_size)
         self.how = "uniform" if view == "test" else "rand"  # frames are chosen
+
+    def records_as(self, kind: type[R]) -> R:
+        """The records, which are of that kind. Raises ValueError: they are of another."""
+        if not isinstance(self.records, kind):
+            raise ValueError(
+                f"the data of {self.name} are {type(self.records).__name__}, {kind.__name__} are needed: the "
+                "config's task and the type of its data do not go together"
+            )
+        return self.records
 
     def __len__(self) -> int:
         return len(self.records)

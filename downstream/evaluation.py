@@ -16,6 +16,8 @@ from CLIP import tokenize
 from data_loader import build_dataset
 from data_loader.dataset import VideoDataset
 from data_loader.failures import Failure
+from data_loader.labels import LabelRecords
+from data_loader.records import Records
 from downstream.clips import Clip
 from downstream.embedder import Embedder
 from downstream.pages import write_report
@@ -62,7 +64,8 @@ class EmbeddedVideos:
     @property
     def labels(self) -> list[int]:
         """The class numbers of a data set that has them."""
-        return [int(self.dataset.records.labels[i]) for i in self.indices]
+        labels = self.dataset.records_as(LabelRecords).labels
+        return [int(labels[i]) for i in self.indices]
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,7 @@ class Protocol:
 
     name: what results and published numbers are filed under.
     task: of the configs that it is for.
+    records: the kind of records that it is for.
     measure: (EmbeddedVideos of each of `splits`, text -> its embedding [D], config) -> Measurement; runs on
         the first process alone.
     texts: (data set, config) -> the texts to embed for it; None for none.
@@ -81,6 +85,7 @@ class Protocol:
 
     name: str
     task: str
+    records: type[Records]
     measure: Callable[..., Measurement]
     texts: Callable[[VideoDataset, EvaluationConfig], list[str]] | None = None
     splits: Sequence[str | None] = (None,)
@@ -121,6 +126,8 @@ class Evaluator:
             )
         config = replace(config, num_frames=frames)
         datasets = [open_dataset(config, self.trained.model.image_size, split) for split in protocol.splits]
+        for dataset in datasets:
+            dataset.records_as(protocol.records)
         return Job(protocol, config, datasets, folder)
 
     def check_folders(self, results: Path) -> None:

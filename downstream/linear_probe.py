@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from data_loader.labels import LabelRecords
 from downstream.commands import run_command
 from downstream.embedder import exact_float32
 from downstream.evaluation import EmbeddedVideos, Protocol
@@ -131,7 +132,7 @@ def measure(
     logits, weights, details = probe(
         (train.embeds.to(device), labels),
         test.embeds.to(device),
-        len(test.dataset.records.class_names),
+        len(test.dataset.records_as(LabelRecords).class_names),
         held_out,
     )
     measured = classification(test, logits)
@@ -148,7 +149,9 @@ def measure(
     return measured
 
 
-PROTOCOL = Protocol("linear_probe", "recognition", measure, splits=("train", "test"), windows=True)
+PROTOCOL = Protocol(
+    "linear_probe", "recognition", LabelRecords, measure, splits=("train", "test"), windows=True
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

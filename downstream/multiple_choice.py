@@ -6,6 +6,7 @@ python downstream/multiple_choice.py --dataset ssv2_mc --arch TVTSv2_B_16 --chec
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # to run as a file from anywhere
 
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from data_loader.dataset import VideoDataset
+from data_loader.multiple_choice import QuestionRecords
 from downstream.commands import run_command
 from downstream.evaluation import EmbeddedVideos, Protocol
 from downstream.options import evaluation_parser
@@ -22,13 +24,13 @@ from utils.schema import EvaluationConfig
 
 
 def all_options(dataset: VideoDataset, config: EvaluationConfig) -> list[str]:
-    return list(dataset.records.sentences)
+    return list(dataset.records_as(QuestionRecords).sentences)
 
 
 def measure(videos: EmbeddedVideos, texts: Mapping[str, Tensor], config: EvaluationConfig) -> Measurement:
     """Each video chooses among its own options, the nearest by cosine."""
-    records = videos.dataset.records
-    queries = []
+    records = videos.dataset.records_as(QuestionRecords)
+    queries: list[dict[str, Any]] = []
     for i, name, embed in zip(videos.indices, videos.ids, videos.embeds, strict=True):
         options, answer = records.options(i), int(records.answers[i])
         embeds = torch.stack([texts[option] for option in options])
@@ -47,7 +49,7 @@ def measure(videos: EmbeddedVideos, texts: Mapping[str, Tensor], config: Evaluat
     return Measurement({"accuracy": {"plain": accuracy([q["rank"] for q in queries])}}, queries, counts)
 
 
-PROTOCOL = Protocol("multiple_choice", "multiple_choice", measure, all_options)
+PROTOCOL = Protocol("multiple_choice", "multiple_choice", QuestionRecords, measure, all_options)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

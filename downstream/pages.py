@@ -16,6 +16,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from data_loader.dataset import VideoDataset
+from data_loader.labels import LabelRecords
 from data_loader.sampling import frame_at
 from data_loader.video import Video, VideoReadError, read_frames
 from downstream.report import Evaluation
@@ -138,7 +139,7 @@ def write_report(folder: Path, evaluation: Evaluation, dataset: VideoDataset, ab
         shown = video_pictures(pictures_of(items), dataset, evaluation.config)
         write_page(path, "ranking.html", **common, heading=heading, items=items, shown=shown)
     else:
-        values = confusion(queries, dataset.records.class_names)
+        values = confusion(queries, dataset.records_as(LabelRecords).class_names)
         write_page(path, "confusion.html", **common, **values, shown=Thumbnails({}, {}))
     return path
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from data_loader.dataset import VideoDataset
+from data_loader.labels import LabelRecords
 from downstream.commands import run_command
 from downstream.evaluation import EmbeddedVideos, Protocol
 from downstream.options import evaluation_parser
@@ -23,7 +24,7 @@ from utils.schema import EvaluationConfig
 
 
 def class_texts(dataset: VideoDataset, config: EvaluationConfig) -> list[str]:
-    names = dataset.records.class_names
+    names = dataset.records_as(LabelRecords).class_names
     return [prompt.replace("{}", name) for prompt in config.prompts for name in names]
 
 
@@ -32,7 +33,7 @@ def measure(videos: EmbeddedVideos, texts: Mapping[str, Tensor], config: Evaluat
 
     A class is the mean of its prompts' normalised embeddings.
     """
-    names = videos.dataset.records.class_names
+    names = videos.dataset.records_as(LabelRecords).class_names
     prompts = torch.stack([texts[text] for text in class_texts(videos.dataset, config)])
     prompts = prompts.view(-1, len(names), prompts.shape[-1])  # [prompts, classes, D]
     classes = normalize(prompts, dim=-1).mean(dim=0)
@@ -42,7 +43,7 @@ def measure(videos: EmbeddedVideos, texts: Mapping[str, Tensor], config: Evaluat
 
 def classification(videos: EmbeddedVideos, logits: Tensor) -> Measurement:
     """What logits [videos, classes], on the CPU, say of labelled videos: accuracy, and each one's class."""
-    names, labels = videos.dataset.records.class_names, videos.labels
+    names, labels = videos.dataset.records_as(LabelRecords).class_names, videos.labels
     ranks = label_ranks(logits, labels)
     guesses = logits.argmax(dim=1).tolist()
     queries = [
@@ -53,7 +54,7 @@ def classification(videos: EmbeddedVideos, logits: Tensor) -> Measurement:
     return Measurement({"accuracy": {"plain": accuracy(ranks)}}, queries, counts)
 
 
-PROTOCOL = Protocol("recognition", "recognition", measure, class_texts)
+PROTOCOL = Protocol("recognition", "recognition", LabelRecords, measure, class_texts)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from data_loader.dataset import VideoDataset
+from data_loader.records import CaptionRecords
 from downstream.commands import run_command
 from downstream.evaluation import EmbeddedVideos, Protocol
 from downstream.options import evaluation_parser
@@ -23,7 +24,7 @@ from utils.schema import EvaluationConfig
 
 
 def captions(dataset: VideoDataset, config: EvaluationConfig) -> list[str]:
-    return list(dataset.records.captions)
+    return list(dataset.records_as(CaptionRecords).captions)
 
 
 def measure(videos: EmbeddedVideos, texts: Mapping[str, Tensor], config: EvaluationConfig) -> Measurement:
@@ -31,7 +32,7 @@ def measure(videos: EmbeddedVideos, texts: Mapping[str, Tensor], config: Evaluat
 
     Videos that could not be read are left out with their captions.
     """
-    records, ids = videos.dataset.records, videos.ids
+    records, ids = videos.dataset.records_as(CaptionRecords), videos.ids
     column = {video: i for i, video in enumerate(videos.indices)}
     pairs = [
         (records.captions[i], column[int(video)])
@@ -99,7 +100,7 @@ def of_groups(
     return metrics(rows, query_masks=mask)
 
 
-PROTOCOL = Protocol("retrieval", "retrieval", measure, captions, windows=True)
+PROTOCOL = Protocol("retrieval", "retrieval", CaptionRecords, measure, captions, windows=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -305,6 +305,14 @@ def test_windows_are_for_retrieval(tmp_path, checkpoint, capsys):
     assert "retrieval and linear probes only" in failing(multiple_choice.main, given, capsys)
 
 
+def test_a_task_that_its_data_are_not_for_is_refused_before_the_work(world, checkpoint, capsys, count_videos):
+    layouts.recognition("hmdb51", world / "data", world / "meta")
+    given = arguments(world, checkpoint, "--set", "data.type=hmdb51", dataset="didemo")
+    said = failing(retrieval.main, given, capsys)
+    assert "task and the type of its data do not go together" in said
+    assert count_videos == []
+
+
 def test_no_data_set_named(capsys):
     assert "--config FILE or --dataset NAME (demo_" in failing(test_entry.main, [], capsys)
 
