@@ -163,15 +163,16 @@ class Embedder:
         """
         mine = list(items)[self.context.rank :: self.context.world_size]
         most = max(items.values(), default=1)
+        clips_an_item = max(most, getattr(dataset, "clips_an_item", 1))
         on_cpu = self.context.device.type == "cpu"  # there a large batch would only come late
         batches = read_batches(
             dataset,
             mine,
-            max(1, (min(self.batch_size, PIECE_CLIPS) if on_cpu else self.batch_size) // most),
+            max(1, (min(self.batch_size, PIECE_CLIPS) if on_cpu else self.batch_size) // clips_an_item),
             collate_clips,
             num_workers=self.num_workers,
             device=self.context.device,
-            clips_an_item=most,
+            clips_an_item=clips_an_item,
         )
         missing: dict[int, Failure] = {}
         with progress_bar(sum(items[i] for i in mine), "clip" if most > 1 else "video", self.context) as bar:

@@ -10,7 +10,7 @@ from data_loader.handover import stack
 from data_loader.loader import worker_options
 
 PIECE_CLIPS = 8  # what a worker hands over at once
-PIECES_AHEAD = 4  # that a worker keeps ready
+CLIPS_AHEAD = 32  # that a worker keeps ready, in pieces
 
 
 def read_batches(
@@ -30,7 +30,7 @@ def read_batches(
 
     Args:
         collate: of some items, lists, dicts, or tensors with a row for each clip; see `join_pieces`.
-        clips_an_item: how many at most.
+        clips_an_item: how many at most, or about; the more, the fewer items lie ready.
     """
     size = max(1, PIECE_CLIPS // clips_an_item) if num_workers else batch_size
     batches = [indices[start : start + batch_size] for start in range(0, len(indices), batch_size)]
@@ -41,7 +41,7 @@ def read_batches(
         batch_sampler=every_piece,
         collate_fn=collate,
         pin_memory=device.type == "cuda",
-        **worker_options(min(num_workers, len(every_piece)), PIECES_AHEAD),
+        **worker_options(min(num_workers, len(every_piece)), max(1, CLIPS_AHEAD // (size * clips_an_item))),
     )
     coming = iter(loader)
     for batch in pieces:

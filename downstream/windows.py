@@ -20,6 +20,8 @@ class SlidingWindows(Dataset):
     does. Each file is opened and decoded once for all its windows.
     """
 
+    clips_an_item = 32  # not a bound, as files may have more: workers are to hand over one video at a time
+
     def __init__(self, dataset: VideoDataset, stride: int):
         window_shifts(
             dataset.num_frames, dataset.num_frames, stride

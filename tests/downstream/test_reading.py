@@ -1,6 +1,7 @@
 """Batches put together from what several workers read."""
 
 import os
+import time
 
 import pytest
 import torch
@@ -55,6 +56,30 @@ def test_items_of_many_clips_come_one_by_one():
     options = {"num_workers": 2, "device": CPU, "clips_an_item": 2 * PIECE_CLIPS}
     batch = next(read_batches(Numbers(), range(3), 3, process_ids, **options))
     assert len(set(batch["process"])) == 2
+
+
+class Counted(Numbers):
+    """Says in a file which items were read."""
+
+    def __init__(self, log):
+        super().__init__()
+        self.log = log
+
+    def __getitem__(self, i):
+        with open(self.log, "a") as log:
+            log.write(f"{i}\n")
+        return super().__getitem__(i)
+
+
+@pytest.mark.parametrize("clips_an_item, most", [(1, 8 + 2 * 32), (16, 1 + 2 * 2), (32, 1 + 2), (69, 1 + 2)])
+def test_of_items_of_many_clips_few_lie_ready(tmp_path, clips_an_item, most):
+    options = {"num_workers": 2, "device": CPU, "clips_an_item": clips_an_item}
+    size = max(1, 8 // clips_an_item)
+    batches = read_batches(Counted(tmp_path / "log"), range(400), size, collate_clips, **options)
+    next(batches)
+    time.sleep(1)  # the workers go as far ahead as they may
+    batches.close()
+    assert len((tmp_path / "log").read_text().split()) <= most
 
 
 def test_a_batch_that_nobody_could_read():
