@@ -66,7 +66,8 @@ class StepMeter:
             return [], ""
         rates = {"clips_per_s": self.clips / seconds, "data_wait": self.waited / seconds}
         names = [name for name in ("loss", "contrastive", "sorting") if any(name in row for row in rows)]
-        parts = [f"{name} {_mean(rows, name):.3f}" for name in names]
+        sets = ", ".join(dict.fromkeys(row["set"] for row in rows))
+        parts = [f"({sets})", *(f"{name} {_mean(rows, name):.3f}" for name in names)]
         parts.append("lr " + " / ".join(f"{rows[-1][name]:.1e}" for name in RATES if name in rows[-1]))
         parts.append(f"grad {_mean(rows, 'grad_norm'):.2f}")
         parts += [f"{rates['clips_per_s']:.1f} clips/s", f"data wait {100 * rates['data_wait']:.0f} %"]
