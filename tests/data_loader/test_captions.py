@@ -45,7 +45,7 @@ def test_the_clip_of_an_evaluation_is_uniform_and_centred(webvid):
     dataset = build_dataset("webvid", "test", mask_ratio=0.5, num_patches=4, **options(webvid))
     item = dataset[1]
     path = dataset.records.path(1)
-    frames, _, vlen = read_frames(path, lambda vlen: sample_frames(12, vlen))
+    frames, _, vlen = read_frames(path, lambda video: sample_frames(12, len(video)))
     assert vlen == 21
     assert (item["video"] == clip_transform("test", SIZE)(frames)).all()
     assert "keep_ind" not in item

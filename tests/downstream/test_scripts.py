@@ -117,7 +117,7 @@ def test_missing_weights(tmp_path):
     gone = ("--checkpoint", str(tmp_path / "TVTSv2_ViT_B_32.pth"))
     done = run("zero_ret_msrvtt_TVTSv2_ViT_B_32.sh", *gone, cwd=tmp_path)
     assert done.returncode == 2
-    assert "TVTSv2_ViT_B_32.pth" in done.stderr and "github.com/TencentARC/TVTS" in done.stderr
+    assert "TVTSv2_ViT_B_32.pth" in done.stderr and "python -m model.download TVTSv2_B_32" in done.stderr
 
 
 def test_a_whole_run_from_another_folder(checkpoint, tmp_path):
