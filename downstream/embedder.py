@@ -37,10 +37,11 @@ def exact_float32() -> Iterator[None]:
         torch.backends.cudnn.allow_tf32 = before[1]
 
 
-def progress_bar(total: int, unit: str, context: DistContext) -> tqdm:
+def progress_bar(total: int, unit: str, context: DistContext, name: str) -> tqdm:
     """A bar with the time left and the rate, on the first process alone, for its own share."""
-    share = f"process 0 of {context.world_size}" if context.world_size > 1 else None
-    return tqdm(total=total, unit=unit, desc=share, disable=not (context.is_main and total))
+    share = f"process 0 of {context.world_size}" if context.world_size > 1 else ""
+    described = ", ".join(filter(None, [name, share])) or None
+    return tqdm(total=total, unit=unit, desc=described, disable=not (context.is_main and total))
 
 
 def warn_if_alike(embeds: np.ndarray | torch.Tensor, noun: str) -> None:
@@ -62,6 +63,7 @@ class Embedder:
         tokenize: list of M texts -> ids [M, 77].
         batch_size: clips a forward pass and process on a GPU; texts go eight times as many at once.
         precision: "fp32" (TF32 off) or "bf16" (autocast).
+        name: of what is embedded, before its bar.
     """
 
     model: Any
@@ -70,6 +72,7 @@ class Embedder:
     batch_size: int = 48
     num_workers: int = 0
     precision: str = "fp32"
+    name: str = ""
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
@@ -175,7 +178,9 @@ class Embedder:
             clips_an_item=clips_an_item,
         )
         missing: dict[int, Failure] = {}
-        with progress_bar(sum(items[i] for i in mine), "clip" if most > 1 else "video", self.context) as bar:
+        with progress_bar(
+            sum(items[i] for i in mine), "clip" if most > 1 else "video", self.context, self.name
+        ) as bar:
             for batch in batches:
                 missing |= batch["missing"]
                 bar.update(len(batch["missing"]))

@@ -176,6 +176,7 @@ class Evaluator:
             batch_size=config.batch_size,
             num_workers=config.num_workers or 0,
             precision=config.precision,
+            name=config.name,
         )
 
     def _table(self, file: Path, config: EvaluationConfig, **metadata: Any) -> ResumableTable:

@@ -9,7 +9,6 @@ from trainer.checkpoints import list_checkpoints, prepare_folder
 from trainer.run_log import setup_logging
 from trainer.trainer import Trainer
 from utils.config import output_path
-from utils.lock import lock_folder
 from utils.processes import DistContext
 from utils.schema import PretrainingConfig
 
@@ -31,9 +30,7 @@ def build_trainer(config: PretrainingConfig, context: DistContext, resume: str |
     run_dir = output_path(config.trainer.save_dir) / config.name
     lock = None
     if context.is_main:
-        advice = "give this one another name (--set name=…)"
-        lock = lock_folder(run_dir, f"checkpoints to {run_dir}", advice)
-        prepare_folder(run_dir)
+        lock = prepare_folder(run_dir)
         if config.trainer.wandb:
             import_wandb()  # said before the training if it is missing
     setup_logging(run_dir, context.is_main)

@@ -6,7 +6,7 @@ import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
@@ -14,6 +14,7 @@ from model.checkpoint import read_state_dict
 from model.torch_files import check_torch_file
 from trainer.sharded import read_rest, remove_sharded
 from utils.files import UNFINISHED, RunWriteError, unfinished_name, whole_file
+from utils.lock import lock_folder
 
 logger = logging.getLogger(__name__)
 
@@ -60,18 +61,24 @@ def mark_best(checkpoint: Path) -> None:
             shutil.copyfile(checkpoint, unfinished)
 
 
-def prepare_folder(run_dir: Path) -> None:
-    """Make a run's folder, and remove what a killed process left half-written there.
+def prepare_folder(run_dir: Path) -> IO[str] | None:
+    """Make a run's folder, lock it, and remove what a killed process left half-written there.
+
+    Returns:
+        the lock, to be kept open while the run lasts; None where the file system has no locks.
 
     Raises:
+        RunError: another training is writing there.
         RunWriteError: it cannot be made or written: better said before the training than after.
     """
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
-        for path in run_dir.glob(f".*{UNFINISHED}"):
-            remove(path)
         (probe := unfinished_name(run_dir / "probe")).touch()
         probe.unlink()
+        lock = lock_folder(run_dir, f"checkpoints to {run_dir}", "give this one another name (--set name=…)")
+        for path in run_dir.glob(f".*{UNFINISHED}"):
+            remove(path)
+        return lock
     except OSError as error:
         raise RunWriteError(
             f"cannot write to the run's folder {run_dir}: {error.strerror}; trainer.save_dir chooses another"

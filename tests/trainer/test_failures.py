@@ -41,7 +41,11 @@ def small_files(limit: int):
 @pytest.mark.parametrize("file", ["checkpoint-epoch3.pth", "metrics.jsonl"])
 def test_a_full_disk_stops_the_run_and_leaves_the_checkpoints(undisturbed, arguments, capsys, file):
     whole = (undisturbed / "checkpoint-epoch2.pth").read_bytes()
-    limit = (undisturbed / "metrics.jsonl").stat().st_size + 300 if file == "metrics.jsonl" else 10**6
+    limit = 10**6
+    if file == "metrics.jsonl":  # long enough to be the first file that does not fit
+        metrics = undisturbed / file
+        metrics.write_text(metrics.read_text() * 40)
+        limit = metrics.stat().st_size + 300
     with pytest.raises(SystemExit) as ended, small_files(limit):
         train.main(arguments("--resume", "auto", name="undisturbed", trainer__epochs=3))
     assert ended.value.code == 1
