@@ -35,8 +35,10 @@ class Records(Sequence[Record]):
     """The records of a data set, in columns: millions of them are a few arrays, which workers share.
 
     root: the folder of the videos. ids: the records' names. file_of: the file below `root` of an id.
-    Subclasses add what belongs to a video.
+    Subclasses add what belongs to a video. num_clips: of a sample, each with a text of its own.
     """
+
+    num_clips = 1
 
     def __init__(self, root: Path, ids: Iterable[str], file_of: Callable[[str], str] = str):
         self.root, self.ids, self.file_of = root, Strings(ids), file_of

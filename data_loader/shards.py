@@ -159,6 +159,10 @@ def caption_of(metadata: dict) -> dict[str, Any]:
 class NarratedShards(ShardRecords):
     """Narrated videos, which are called by their file names."""
 
+    def __init__(self, folder: Path, split: str, num_clips: int):
+        super().__init__(folder, split, partial(narration_of, num_clips=num_clips))
+        self.num_clips = num_clips
+
     def id(self, index: int) -> str:
         return super().id(index) + self.suffix(index)
 
@@ -171,9 +175,7 @@ def yttemporal(
     The transcript is aligned already ("words", "times", "duration"), as `prepare shards` writes it, or the
     original. There is nothing to cache.
     """
-    return NarratedShards(
-        root, "train" if split == "train" else "val", partial(narration_of, num_clips=num_clips)
-    )
+    return NarratedShards(root, "train" if split == "train" else "val", num_clips)
 
 
 def narration_of(metadata: dict, num_clips: int) -> dict[str, Any]:

@@ -39,7 +39,7 @@ def metric_names(loaders: Mapping[str, Any]) -> list[str]:
     names = []
     for name, loader in loaders.items():
         names += [f"{name}_{way}_{metric}" for way in ("t2v", "v2t") for metric in REPORTED]
-        if getattr(loader.dataset, "num_clips", 1) > 1:
+        if loader.dataset.records.num_clips > 1:
             names.append(f"{name}_order_accuracy")
     return names
 

@@ -154,8 +154,9 @@ def test_shards_of_other_programs(tmp_path):
 def test_original_transcripts_are_aligned_when_read(tmp_path):
     content = json.dumps(worlds.transcript(["one", "two"], 20)).encode()
     write_tar(tmp_path / "data/train-0.tar", {"x.mp4": worlds.template(30), "x.json": content})
-    item = build_dataset("yttemporal", "train", format="webdataset", **options(tmp_path))[0]
-    assert len(item["text"]) == 4
+    dataset = build_dataset("yttemporal", "train", format="webdataset", **options(tmp_path))
+    item = dataset[0]
+    assert len(item["text"]) == dataset.records.num_clips == 4
     assert item["id"] == "x.mp4"
 
 

@@ -12,6 +12,7 @@ from model.convert import convert
 from tests.trainer.runs import losses, rows
 from trainer.checkpoints import list_checkpoints, read_checkpoint
 from trainer.trainer import Trainer
+from utils.schema import TrainerConfig
 
 
 def test_a_run_writes_what_people_and_programs_need(undisturbed):
@@ -82,6 +83,20 @@ def test_values_that_cannot_be_used_are_named_before_training(
         train.main(arguments(name="wrong", **{key: value}))
     assert message in capsys.readouterr().err
     assert not list_checkpoints(tmp_path / "wrong")
+
+
+def test_the_default_monitor_is_one_that_the_default_sets_have(arguments, tmp_path):
+    monitor = TrainerConfig().monitor
+    assert train.main(arguments(name="best", trainer__monitor=monitor, trainer__max_steps=1)) == 0
+    note = json.loads((tmp_path / "best/model_best.json").read_text())
+    assert note["monitor"] == monitor == "max yttemporal_order_accuracy"
+    assert note["value"] == rows(tmp_path / "best", "validation")[-1]["yttemporal_order_accuracy"]
+
+
+def test_without_a_monitor_there_is_no_best_checkpoint(arguments, tmp_path):
+    assert train.main(arguments(name="none", trainer__monitor=None, trainer__max_steps=1)) == 0
+    assert rows(tmp_path / "none", "validation")
+    assert not list((tmp_path / "none").glob("model_best*"))
 
 
 @pytest.mark.parametrize("key", ["data.reader", "data.val.1.reader"])
