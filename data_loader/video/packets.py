@@ -99,6 +99,7 @@ class Packets:
     keys: list[bool] = field(default_factory=list)  # whether decoding can start there
     hidden: list[bool] = field(default_factory=list)  # whether it is never shown, see `list_packets`
     durations: list[int | None] = field(default_factory=list)  # in the stream's time base
+    described: list[bool] = field(default_factory=list)  # whether size or coding change with it
 
     @property
     def count(self) -> int:
@@ -172,6 +173,7 @@ def list_packets(
         listed.keys.append(bool(packet.is_keyframe))
         listed.hidden.append(bool(packet.is_discard or (is_reference and is_reference(memoryview(packet)))))
         listed.durations.append(packet.duration)
+        listed.described.append(packet.has_sidedata("new_extradata"))
     return listed
 
 

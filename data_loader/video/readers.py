@@ -108,11 +108,15 @@ class TorchcodecVideo(Video):
 
 
 def open_torchcodec(path: str) -> Video:
-    """torchcodec where it is exact. It is off by some frames where they have no time stamps or are hidden,
-    and does not mirror them: those files PyAV reads."""
+    """torchcodec where it is exact, PyAV for other files.
+
+    torchcodec is off by some frames where they have no time stamps or are hidden, does not mirror them, trusts
+    headers in which each frame passes for a key frame, and takes a track's first description for all of it.
+    """
     import_torchcodec()
     packets = scan_packets(path)
-    if packets.count and packets.are_timed() and not _mirrors(path):
+    trusted = not all(packets.keys) and not any(packets.described)
+    if packets.count and trusted and packets.are_timed() and not _mirrors(path):
         video = TorchcodecVideo(path, packets)
         if video.count == len(video):
             return video

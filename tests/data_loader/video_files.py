@@ -2,6 +2,7 @@
 white blocks that survive compression: `frame_numbers` reads them back, so a test sees which frames a reader
 has given."""
 
+import struct
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -45,9 +46,10 @@ def write_video(
     b_frames: int | None = None,
     container_options: dict[str, str] | None = None,
     full_range: bool = False,
+    first: int = 0,
 ) -> Path:
-    """Frames 0 … num_frames − 1. size: (width, height). times: in ms, else 25 frames a second."""
-    assert num_frames <= MAX_FRAMES
+    """Frames from number `first` on. size: (width, height). times: in ms, else 25 frames a second."""
+    assert first + num_frames <= MAX_FRAMES
     width, height = size
     with av.open(str(path), "w", options=container_options or {}) as container:
         stream = container.add_stream(codec, rate=25, options=options or {})
@@ -61,7 +63,7 @@ def write_video(
         if times is not None:
             context.time_base = Fraction(1, TICKS)
         for i in range(num_frames):
-            image = av.VideoFrame.from_ndarray(numbered_frame(i, width, height), format="rgb24")
+            image = av.VideoFrame.from_ndarray(numbered_frame(first + i, width, height), format="rgb24")
             frame = image.reformat(format=pix_fmt, dst_color_range=2 if full_range else 1)
             if times is None:
                 frame.pts, frame.time_base = i, Fraction(1, 25)
@@ -149,6 +151,89 @@ def set_avi_count(path: Path, count: int) -> Path:
         content[at : at + 4] = count.to_bytes(4, "little")
     path.write_bytes(content)
     return path
+
+
+def mark_all_as_key_frames(path: Path) -> Path:
+    """Takes the list of key frames out of an MP4: without one, each frame passes for one."""
+    content = path.read_bytes()
+    assert content.count(b"stss") == 1
+    path.write_bytes(content.replace(b"stss", b"free"))
+    return path
+
+
+def append_with_its_description(path: Path, first: Path, second: Path) -> Path:
+    """Two MP4s of H.264 without B-frames as one track that describes its samples twice, as editors append."""
+    one, two = (_boxes(file.read_bytes()) for file in (first, second))
+    tables, others = (dict(_find(boxes, *STBL)) for boxes in (one, two))
+
+    def table(entries: list[tuple[int, ...]]) -> bytes:
+        rows = b"".join(struct.pack(f">{len(entry)}I", *entry) for entry in entries)
+        return struct.pack(">II", 0, len(entries)) + rows
+
+    def rows(stbl: dict[bytes, bytes], kind: bytes, width: int, start: int = 8) -> list[tuple[int, ...]]:
+        return list(struct.iter_unpack(f">{width}I", stbl[kind][start:]))
+
+    samples, chunks = (len(rows(tables, kind, 1, start)) for kind, start in ((b"stsz", 12), (b"stco", 8)))
+    header = b"".join(_box(kind, content) for kind, content in one if kind == b"ftyp")
+    media = [content for boxes in (one, two) for kind, content in boxes if kind == b"mdat"]
+    offsets = []  # of the chunks, where the two files' media lie one behind the other
+    for file, stbl, start in ((first, tables, 0), (second, others, len(media[0]))):
+        was = file.read_bytes().index(b"mdat") + 4
+        offsets += [(at - was + len(header) + 8 + start,) for (at,) in rows(stbl, b"stco", 1)]
+    sizes = rows(tables, b"stsz", 1, 12) + rows(others, b"stsz", 1, 12)
+    joined = {
+        b"stsd": struct.pack(">II", 0, 2) + tables[b"stsd"][8:] + others[b"stsd"][8:],
+        b"stts": table(rows(tables, b"stts", 2) + rows(others, b"stts", 2)),
+        b"stss": table(rows(tables, b"stss", 1) + [(n + samples,) for (n,) in rows(others, b"stss", 1)]),
+        b"stsc": table(
+            [(chunk, count, 1) for chunk, count, _ in rows(tables, b"stsc", 3)]
+            + [(chunk + chunks, count, 2) for chunk, count, _ in rows(others, b"stsc", 3)]
+        ),
+        b"stsz": bytes(4) + table(sizes),
+        b"stco": table(offsets),
+    }
+    moov = _replace_tables(next(content for kind, content in one if kind == b"moov"), joined)
+    path.write_bytes(header + _box(b"mdat", b"".join(media)) + _box(b"moov", moov))
+    return path
+
+
+STBL = (b"moov", b"trak", b"mdia", b"minf", b"stbl")
+DURATIONS = {b"mvhd": 16, b"tkhd": 20, b"mdhd": 16}  # where a header says how long it all lasts
+
+
+def _box(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", 8 + len(content)) + kind + content
+
+
+def _boxes(content: bytes) -> list[tuple[bytes, bytes]]:
+    """The boxes of an MP4, or of one of its boxes, one after the other."""
+    found = []
+    while content:
+        (size,) = struct.unpack(">I", content[:4])
+        found.append((content[4:8], content[8:size]))
+        content = content[size:]
+    return found
+
+
+def _find(boxes: list[tuple[bytes, bytes]], *way: bytes) -> list[tuple[bytes, bytes]]:
+    for step in way:
+        boxes = _boxes(next(content for kind, content in boxes if kind == step))
+    return boxes
+
+
+def _replace_tables(content: bytes, tables: dict[bytes, bytes]) -> bytes:
+    """A box with these tables in place of its own, twice the duration, and no edit list."""
+    made = []
+    for kind, inner in _boxes(content):
+        if kind in STBL:
+            inner = _replace_tables(inner, tables)
+        elif kind in DURATIONS:
+            at = DURATIONS[kind]
+            (duration,) = struct.unpack(">I", inner[at : at + 4])
+            inner = inner[:at] + struct.pack(">I", 2 * duration) + inner[at + 4 :]
+        if kind != b"edts":
+            made.append(_box(kind, tables.get(kind, inner)))
+    return b"".join(made)
 
 
 def truncate(path: Path, share: float) -> Path:
