@@ -110,8 +110,8 @@ class TorchcodecVideo(Video):
 def open_torchcodec(path: str) -> Video:
     """torchcodec where it is exact, PyAV for other files.
 
-    torchcodec is off by some frames where they have no time stamps or are hidden, does not mirror them, trusts
-    headers in which each frame passes for a key frame, and takes a track's first description for all of it.
+    torchcodec is off by some frames where they have no time stamps or are hidden, does not mirror them,
+    trusts headers in which each frame passes for a key frame, and takes a track's first description for all.
     """
     import_torchcodec()
     packets = scan_packets(path)
