@@ -1,7 +1,8 @@
 """OpenAI's CLIP weights: where they lie, and whether a file is the published one."""
 
-import hashlib
 from pathlib import Path
+
+from utils.files import sha256_of
 
 FOLDER = Path(__file__).parent / "models"
 _RELEASE = "https://openaipublic.azureedge.net/clip/models"
@@ -25,8 +26,7 @@ def find_weights(clip_model: str, folder: str | Path = FOLDER) -> Path:
 def differs_from_published(clip_model: str, path: str | Path) -> str | None:
     """What to warn of where a file is not OpenAI's of that name; None where it is, to the last bit."""
     published = SOURCES[f"{clip_model}.pt"].split("/")[-2]
-    with Path(path).open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = sha256_of(Path(path))
     if found == published:
         return None
     return f"{path} is not the {clip_model} that OpenAI published: its SHA-256 is {found}, not {published}"

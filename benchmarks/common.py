@@ -8,7 +8,7 @@ from typing import Any
 
 from data_loader.cores import usable_cores
 from downstream.report import draw_table
-from trainer.run_log import environment
+from utils.environment import environment
 
 Row = Mapping[str, Any]  # "name" and figures
 

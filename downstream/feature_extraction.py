@@ -17,8 +17,9 @@ from downstream.feature_map import write_map
 from downstream.features import READ_TIMEOUT, Extraction, extract_features, extract_texts
 from downstream.inputs import check_named, find_videos, read_texts
 from downstream.options import add_model_options, add_speed_options, join_processes, positive_seconds
-from downstream.report import failed_files, versions, write_json
+from downstream.report import failed_files, write_json
 from utils.config import resolve_path
+from utils.environment import versions
 from utils.errors import one_line_interrupts, run_errors, user_errors
 from utils.files import check_folder
 from utils.processes import DistContext, leaving_group

@@ -1,11 +1,8 @@
 """Results for people (tables beside the published numbers) and for programs (results.json)."""
 
 import json
-import platform
-import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +10,7 @@ import torch
 from safetensors.torch import save
 
 from data_loader.failures import Failure
-from utils.config import REPOSITORY
+from utils.environment import versions
 from utils.files import whole_file, write_text
 from utils.schema import EvaluationConfig
 from utils.text import counted
@@ -206,19 +203,3 @@ def write_json(path: Path, value: Any) -> None:
 
 def failed_files(failures: Iterable[tuple[str, str]]) -> list[dict[str, str]]:
     return [{"path": path, "reason": reason} for path, reason in failures]
-
-
-def versions() -> dict[str, str | None]:
-    """Python, the packages that can change a number, and the commit of this repository (None outside git)."""
-    found: dict[str, str | None] = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = None
-    try:
-        command = ["git", "-C", str(REPOSITORY), "describe", "--always", "--dirty", "--abbrev=12"]
-        found["commit"] = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        found["commit"] = None
-    return found

@@ -1,6 +1,5 @@
 """A trained model, loaded: where its weights are looked for, and which they are."""
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from model import VARIANTS, create_model
 from model.checkpoint import load_state, read_state_dict
 from model.download import SOURCES
 from utils.config import nearest_key, resolve_path
+from utils.files import sha256_of
 from utils.processes import DistContext
 
 
@@ -30,15 +30,6 @@ class TrainedModel:
     def metadata(self) -> dict[str, str]:
         """What says in a table of features which model made them."""
         return {"arch": self.arch, "checkpoint_sha256": self.sha256}
-
-
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal; of a folder, what `sha256sum * | sha256sum` gives in it."""
-    if path.is_dir():
-        lines = [f"{sha256_of(file)}  {file.name}\n" for file in sorted(path.iterdir())]
-        return hashlib.sha256("".join(lines).encode()).hexdigest()
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def load_trained(arch: str, checkpoint: str | None, context: DistContext) -> TrainedModel:

@@ -2,8 +2,6 @@
 
 import argparse
 import contextlib
-import fcntl
-import hashlib
 import re
 import shutil
 import sys
@@ -17,7 +15,9 @@ from typing import cast
 import CLIP.weights
 import OpenCLIP.weights
 from utils.config import REPOSITORY, nearest_key
-from utils.files import WriteError, check_folder, write_text
+from utils.errors import RunError
+from utils.files import WriteError, sha256_of, write_text
+from utils.lock import lock_folder
 from utils.text import counted
 
 COMMAND = "python -m model.download"
@@ -84,6 +84,7 @@ def download(name: str, folder: str | Path | None = None, overwrite: bool = Fals
     Raises:
         ValueError: an unknown name.
         DownloadError: no connection, a refusal (Google Drive has quotas), or not the published file.
+        RunError: another process is downloading the same.
         WriteError: the folder cannot be written, or the disk is full.
         ModuleNotFoundError: gdown is not installed; says how to install it.
     """
@@ -96,9 +97,9 @@ def download(name: str, folder: str | Path | None = None, overwrite: bool = Fals
     if whole.exists() and not overwrite:
         return _already_there(name, place, source.sha256)
     working = root / ".download" / name
-    check_folder(working)
+    lock = lock_folder(working, str(place), "choose another --folder")
     try:
-        with _alone_in(working), _left_tidy(working):
+        with lock or contextlib.nullcontext(), _left_tidy(working):
             fetched = working / "file"
             url, published = source.url, source.sha256
             if source.repository:
@@ -126,24 +127,13 @@ def download(name: str, folder: str | Path | None = None, overwrite: bool = Fals
 def _already_there(name: str, place: Path, published: str | None) -> str:
     if name == META_DATA:
         return f"{name}: {place} is there already; --overwrite fetches the lists again"
-    digest = _sha256(place)
+    digest = sha256_of(place)
     if published and digest != published:
         raise DownloadError(
             f"{place} is there already, but is not the published file: its SHA-256 is {digest}, not "
             f"{published}; --overwrite fetches it again"
         )
     return f"{name}: {place} is there already, SHA-256 {digest}{' (as published)' if published else ''}"
-
-
-@contextlib.contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Two processes would both append to what has come."""
-    with open(folder / "lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise DownloadError(f"another process is downloading into {folder}; wait for it") from error
-        yield
 
 
 @contextlib.contextmanager
@@ -222,7 +212,7 @@ def _in_a_line(error: BaseException) -> str:
 
 def _checked(path: Path, published: str | None) -> str:
     """The SHA-256 of what has come; if that is not the file meant, DownloadError, and it is removed."""
-    digest = _sha256(path)
+    digest = sha256_of(path)
     with open(path, "rb") as file:
         start = file.read(40)
     reason = None
@@ -234,11 +224,6 @@ def _checked(path: Path, published: str | None) -> str:
         path.unlink()
         raise DownloadError(reason)
     return digest
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def unpack_lists(archive: Path, root: Path, overwrite: bool = False) -> str:
@@ -300,7 +285,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 130
         except ValueError as error:
             parser.error(str(error))
-        except (DownloadError, WriteError, ModuleNotFoundError) as error:
+        except (DownloadError, RunError, WriteError, ModuleNotFoundError) as error:
             print(f"error: {error}", file=sys.stderr)
             failed += 1
     return 1 if failed else 0

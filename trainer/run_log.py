@@ -1,21 +1,15 @@
 """What a run writes down for people and programs: log lines, metrics.jsonl, boards, its own settings."""
 
-import importlib.metadata
 import json
 import logging
-import os
-import platform
-import re
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from trainer.boards import Boards
-from utils.config import REPOSITORY, as_dict
+from utils.config import as_dict
+from utils.environment import environment
 from utils.files import RunWriteError, write_text
 from utils.schema import PretrainingConfig
 
@@ -90,36 +84,3 @@ def write_settings(run_dir: Path, config: PretrainingConfig, global_step: int = 
             file.write(json.dumps({"step": global_step, **found, "config": as_dict(config)}) + "\n")
     except OSError as error:
         raise RunWriteError.of(run_dir / "starts.jsonl", error) from error
-
-
-def environment() -> dict[str, Any]:
-    """Git commit, package versions, Python, the processes and the card, as far as they can be had."""
-    versions: dict[str, str | None] = {}
-    for name in _required_packages():
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            versions[name] = None
-    return {
-        "command": sys.argv,
-        "commit": _git_commit(),
-        "python": platform.python_version(),
-        "packages": versions,
-        "processes": int(os.environ.get("WORLD_SIZE", 1)),
-        "device": torch.cuda.get_device_name()
-        if torch.cuda.is_available()
-        else platform.processor() or "cpu",
-    }
-
-
-def _required_packages() -> list[str]:
-    lines = (REPOSITORY / "requirement.txt").read_text().splitlines()
-    return [re.split(r"[<>=!~; \[]", line)[0] for line in lines if line and not line.startswith("#")]
-
-
-def _git_commit() -> str | None:
-    try:
-        command = ["git", "-C", str(REPOSITORY), "describe", "--always", "--dirty", "--abbrev=40"]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None  # a copy without its history, or no git: nothing to say

@@ -1,6 +1,7 @@
 """Writing files so that each is whole or absent, whatever happens meanwhile."""
 
 import contextlib
+import hashlib
 import os
 import sys
 from collections.abc import Iterator
@@ -99,3 +100,12 @@ def flush_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal; of a folder, what `sha256sum * | sha256sum` gives in it."""
+    if path.is_dir():
+        lines = [f"{sha256_of(file)}  {file.name}\n" for file in sorted(path.iterdir())]
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

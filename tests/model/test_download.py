@@ -7,6 +7,8 @@ import hashlib
 import http.server
 import re
 import resource
+import subprocess
+import sys
 import threading
 import time
 import zipfile
@@ -21,6 +23,8 @@ import requests
 import CLIP.weights
 from model import download as module
 from model.download import RELEASED, SOURCES, DownloadError, download, main, unpack_lists
+from utils.config import REPOSITORY
+from utils.errors import RunError
 
 WEIGHTS = b"\x80" + bytes(range(256)) * 40_000  # 10 MB that begin as a pickle does
 DRIVE_ID = RELEASED["TVTSv2_B_16"][1]
@@ -382,9 +386,14 @@ def test_all_goes_on_past_what_cannot_be_had(net, hub, clip, tmp_path, capsys):
 def test_two_processes_do_not_write_the_same_file(net, tmp_path):
     on_drive(net, DRIVE_ID, WEIGHTS)
     working = tmp_path / ".download/TVTSv2_B_16"
-    working.mkdir(parents=True)
-    with module._alone_in(working), pytest.raises(DownloadError, match="another process is downloading"):
-        download("TVTSv2_B_16", tmp_path)
+    holds = f"lock = utils.lock.lock_folder(pathlib.Path({str(working)!r}), '', '')"
+    code = f"import pathlib, utils.lock; {holds}; print('locked', flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=-1, stdout=-1, cwd=REPOSITORY) as other:
+        assert other.stdout.readline() == b"locked\n"
+        with pytest.raises(RunError, match=rf"another run is writing .*\(process {other.pid}\)"):
+            download("TVTSv2_B_16", tmp_path)
+        other.communicate(b"\n")
+    assert "TVTSv2_B_16" in download("TVTSv2_B_16", tmp_path)
 
 
 def test_an_unknown_name_is_answered_with_the_one_meant(tmp_path, capsys):

@@ -184,6 +184,21 @@ def test_each_start_is_written_down(undisturbed, arguments):
     assert first["command"] and first["packages"]["torch"] == torch.__version__.partition("+")[0]
 
 
+def test_a_relative_save_dir_is_one_of_the_place_where_the_command_is_given(arguments, tmp_path, monkeypatch):
+    """`configs` is a folder of the repository, too: whatever exists there does not matter."""
+    settings = {"name": "here", "trainer__save_dir": "configs", "trainer__max_steps": 2, "data__val": []}
+    for place in ("one", "two"):
+        (tmp_path / place).mkdir()
+        monkeypatch.chdir(tmp_path / place)
+        assert train.main(arguments("--resume", "auto", **settings)) == 0
+        run_dir = tmp_path / place / "configs/here"
+        assert [path.parent for path in list_checkpoints(run_dir)] == [run_dir]
+        assert "nothing to resume" in (run_dir / "log.txt").read_text()
+    monkeypatch.chdir(tmp_path / "one")
+    assert train.main(arguments("--resume", "auto", **settings | {"trainer__max_steps": 4})) == 0
+    assert "resumed from" in (tmp_path / "one/configs/here/log.txt").read_text()
+
+
 def test_a_warm_up_beyond_the_end_of_the_run_is_said(arguments, tmp_path):
     settings = {"lr_scheduler__warmup_steps": 4, "trainer__max_steps": 4, "data__val": []}
     assert train.main(arguments(name="warm", **settings)) == 0

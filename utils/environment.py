@@ -1,0 +1,49 @@
+"""What a result was made with: commit, package versions, Python, machine."""
+
+import importlib.metadata
+import os
+import platform
+import re
+import subprocess
+import sys
+from typing import Any
+
+import torch
+
+from utils.config import REPOSITORY
+
+
+def versions() -> dict[str, str | None]:
+    """Python, the required packages and the commit of this repository; None where there is none."""
+    found: dict[str, str | None] = {"python": platform.python_version(), "commit": _git_commit()}
+    for line in (REPOSITORY / "requirement.txt").read_text().splitlines():
+        if line and not line.startswith("#"):
+            name = re.split(r"[<>=!~; \[]", line)[0]
+            try:
+                found[name] = importlib.metadata.version(name)
+            except importlib.metadata.PackageNotFoundError:
+                found[name] = None
+    return found
+
+
+def environment() -> dict[str, Any]:
+    """The command, `versions`, the number of processes and the card."""
+    found = versions()
+    return {
+        "command": sys.argv,
+        "commit": found.pop("commit"),
+        "python": found.pop("python"),
+        "packages": found,
+        "processes": int(os.environ.get("WORLD_SIZE", 1)),
+        "device": torch.cuda.get_device_name()
+        if torch.cuda.is_available()
+        else platform.processor() or "cpu",
+    }
+
+
+def _git_commit() -> str | None:
+    try:
+        command = ["git", "-C", str(REPOSITORY), "describe", "--always", "--dirty", "--abbrev=40"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None  # a copy without its history, or no git: nothing to say
