@@ -30,7 +30,10 @@ def user_errors() -> Iterator[None]:
     """While a run is prepared, mistakes in files, options and configs end it with their message alone."""
     try:
         yield
-    except (*MISTAKES, RunError, WriteError) as error:
+    except RunError as error:  # no mistake: another run, say, has the folder
+        _say(error)
+        raise SystemExit(1) from error
+    except (*MISTAKES, WriteError) as error:
         _say(error)
         raise SystemExit(2) from error
 
