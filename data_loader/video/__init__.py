@@ -132,8 +132,11 @@ def read_in_parts(
             done += len(frames)
             size = max(1, most_bytes // frames[0].nbytes)
             parts.append(transform(as_tensor(frames)))
+        frames = parts[0] if len(parts) == 1 else torch.cat(parts)
+        if list(indices) == wanted:
+            return frames
         row = {index: i for i, index in enumerate(wanted)}
-        return torch.cat(parts)[[row[i] for i in indices]]
+        return frames.index_select(0, torch.tensor([row[i] for i in indices]))
 
     return _read_chosen(video, choose, read)
 
