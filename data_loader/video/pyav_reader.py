@@ -43,6 +43,7 @@ class PyAVVideo(Video):
         self.kept: list[av.Packet] | None = None
         self.packets: Packets | None = None
         self.in_order = False  # whether frames are counted from the first one on
+        self.size = self.stream.codec_context.width, self.stream.codec_context.height
         try:
             with ffmpeg_errors(path):
                 self.key_times = key_frame_times(path, self.stream)
@@ -79,9 +80,9 @@ class PyAVVideo(Video):
             raise VideoReadError(self.path, "has no video frames")
         shown = self.packets.shown() or [None] * self.packets.count
         self.times, self.duration = seconds(shown, self.packets.last_duration(), self.stream)
-        # a palette comes with the first packet
-        palette = self.stream.codec_context.pix_fmt == "pal8"
-        self.in_order = palette or not (self.packets.are_timed() and self.packets.start_clean())
+        # a palette comes with the first packet, a new description with the first of those it is for
+        starts_anywhere = self.stream.codec_context.pix_fmt != "pal8" and not any(self.packets.described)
+        self.in_order = not (starts_anywhere and self.packets.are_timed() and self.packets.start_clean())
 
     def _doubt_header(self) -> None:
         """Reads the packets of a file whose header has turned out to be wrong."""
@@ -111,6 +112,8 @@ class PyAVVideo(Video):
                 return False
             if [(f.pts, f.pict_type) for f in decoded] != [(time, PictureType.I)]:
                 return False
+            if (decoded[0].width, decoded[0].height) != self.size:
+                return False
             clip.add(i, decoded[0])
         return True
 
@@ -123,6 +126,8 @@ class PyAVVideo(Video):
         started = set()
         try:
             for frame in self._frames_of_ranges(ranges, index_of):
+                if (frame.width, frame.height) != self.size:
+                    return False  # frames are scaled to the first one, which may not be among these
                 if frame.pts in starts and frame.pict_type == PictureType.I:
                     started.add(frame.pts)
                 if frame.pts in index_of:

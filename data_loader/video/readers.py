@@ -10,7 +10,7 @@ import numpy as np
 
 from .base import Video, VideoReadError
 from .packets import Packets, open_container, scan_packets, seconds
-from .pixels import is_mirrored
+from .pixels import is_mirrored, upright
 from .pyav_reader import PyAVVideo
 
 READERS = ("pyav", "decord", "torchcodec")
@@ -83,9 +83,10 @@ def import_decord() -> ModuleType:
 class TorchcodecVideo(Video):
     """torchcodec in its exact seek mode, for files that it reads rightly; see `open_torchcodec`."""
 
-    def __init__(self, path: str, packets: Packets):
-        """Raises ImportError with what to install, VideoReadError."""
-        self.path = path
+    def __init__(self, path: str, packets: Packets, size: tuple[int, int]):
+        """size: (height, width) of the first frame, to which PyAV scales others that have another one. Raises
+        ImportError with what to install, VideoReadError."""
+        self.path, self.size = path, size
         options = {"dimension_order": "NHWC", "num_ffmpeg_threads": 1, "seek_mode": "exact"}
         try:
             self.decoder = import_torchcodec().VideoDecoder(os.path.abspath(path), **options)
@@ -97,9 +98,15 @@ class TorchcodecVideo(Video):
 
     def read(self, indices: Sequence[int]) -> np.ndarray:
         try:
-            return self.decoder.get_frames_at(list(indices)).data.numpy()
+            frames = self.decoder.get_frames_at(list(indices)).data.numpy()
         except (RuntimeError, ValueError, IndexError) as error:
-            raise self._failure(error) from error
+            if "pre-allocated tensor" not in str(error):  # sizes that differ among these frames
+                raise self._failure(error) from error
+            frames = None
+        if frames is not None and frames.shape[1:3] == self.size:
+            return frames
+        with PyAVVideo(self.path) as video:
+            return video.read(indices)
 
     def _failure(self, error: Exception) -> Exception:
         if "libtorchcodec" in str(error):  # looked for at the first use only
@@ -111,15 +118,19 @@ def open_torchcodec(path: str) -> Video:
     """torchcodec where it is exact, PyAV for other files.
 
     torchcodec is off by some frames where they have no time stamps or are hidden, does not mirror them,
-    trusts headers in which each frame passes for a key frame, and takes a track's first description for all.
+    trusts headers in which each frame passes for a key frame, takes a track's first description for all, and
+    does not scale frames that change size.
     """
     import_torchcodec()
     packets = scan_packets(path)
-    trusted = not all(packets.keys) and not any(packets.described)
-    if packets.count and trusted and packets.are_timed() and not _mirrors(path):
-        video = TorchcodecVideo(path, packets)
-        if video.count == len(video):
-            return video
+    if packets.count and packets.are_timed() and not all(packets.keys) and not any(packets.described):
+        with open_container(path) as (container, stream):
+            first = next(container.decode(stream))
+        if not is_mirrored(first):
+            height, width = upright(np.empty((first.height, first.width, 3)), first).shape[:2]
+            video = TorchcodecVideo(path, packets, (height, width))
+            if video.count == len(video):
+                return video
     return PyAVVideo(path)
 
 
@@ -129,12 +140,6 @@ def import_torchcodec() -> ModuleType:
         return importlib.import_module("torchcodec.decoders")
     except (ImportError, OSError, RuntimeError) as error:
         raise _no_torchcodec(error) from error
-
-
-def _mirrors(path: str) -> bool:
-    """Whether the first frame that can be decoded is to be shown mirrored."""
-    with open_container(path) as (container, stream):
-        return is_mirrored(next(container.decode(stream)))
 
 
 def _no_torchcodec(error: Exception) -> ImportError:

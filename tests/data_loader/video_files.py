@@ -184,7 +184,6 @@ def append_with_its_description(path: Path, first: Path, second: Path) -> Path:
     joined = {
         b"stsd": struct.pack(">II", 0, 2) + tables[b"stsd"][8:] + others[b"stsd"][8:],
         b"stts": table(rows(tables, b"stts", 2) + rows(others, b"stts", 2)),
-        b"stss": table(rows(tables, b"stss", 1) + [(n + samples,) for (n,) in rows(others, b"stss", 1)]),
         b"stsc": table(
             [(chunk, count, 1) for chunk, count, _ in rows(tables, b"stsc", 3)]
             + [(chunk + chunks, count, 2) for chunk, count, _ in rows(others, b"stsc", 3)]
@@ -192,8 +191,28 @@ def append_with_its_description(path: Path, first: Path, second: Path) -> Path:
         b"stsz": bytes(4) + table(sizes),
         b"stco": table(offsets),
     }
+    if b"stss" in tables:  # missing where all are key frames
+        keys = rows(tables, b"stss", 1) + [(n + samples,) for (n,) in rows(others, b"stss", 1)]
+        joined[b"stss"] = table(keys)
     moov = _replace_tables(next(content for kind, content in one if kind == b"moov"), joined)
     path.write_bytes(header + _box(b"mdat", b"".join(media)) + _box(b"moov", moov))
+    return path
+
+
+def append_packets(path: Path, *parts: Path) -> Path:
+    """The packets of some files one after the other, all under the header of the first."""
+    with av.open(str(path), "w") as joined:
+        stream, start = None, 0
+        for part in parts:
+            with av.open(str(part)) as source:
+                stream = stream or joined.add_stream_from_template(source.streams.video[0])
+                for packet in source.demux(source.streams.video[0]):
+                    if packet.size:
+                        packet.pts = packet.dts = packet.pts + start
+                        end = packet.pts + packet.duration
+                        packet.stream = stream
+                        joined.mux(packet)
+                start = end
     return path
 
 

@@ -28,15 +28,14 @@ def falsely_marked(path, **options):
     return files.mark_all_as_key_frames(files.write_video(path, options=GOP, **options))
 
 
-def appended(path, second_size):
-    """Two clips of other settings, so that each needs its own description."""
-    parts = [
+def two_sizes(path, **options):
+    """Two clips, of which the second goes on where the first ends, with frames of another size."""
+    return [
         files.write_video(
-            path.with_name(f"{path.stem}_{k}.mp4"), 20, size=size, b_frames=0, options=GOP, first=20 * k
+            path.with_stem(f"{path.stem}_{k}"), 20, size=size, b_frames=0, first=20 * k, **options
         )
-        for k, size in enumerate([(96, 64), second_size])
+        for k, size in enumerate([(96, 64), (160, 128)])
     ]
-    return files.append_with_its_description(path, *parts)
 
 
 def written(path, content):
@@ -58,7 +57,18 @@ GOOD = {
     "falsely_marked_b_frames.mp4": (lambda p: falsely_marked(p, b_frames=3), range(40)),
     "falsely_marked_mpeg4.mp4": (lambda p: falsely_marked(p, codec="mpeg4", b_frames=2), range(40)),
     "falsely_marked.3gp": (lambda p: falsely_marked(p, codec="h263", size=(176, 144)), range(40)),
-    "two_descriptions.mp4": (lambda p: appended(p, (160, 128)), range(40)),
+    "two_descriptions.mp4": (
+        lambda p: files.append_with_its_description(p, *two_sizes(p, options=GOP)),
+        range(40),
+    ),
+    "two_descriptions_key_frames.mp4": (
+        lambda p: files.append_with_its_description(p, *two_sizes(p, options={"g": "1"})),
+        range(40),
+    ),
+    "two_sizes.webm": (
+        lambda p: files.append_packets(p, *two_sizes(p, codec="libvpx", options=GOP)),
+        range(40),
+    ),
     "open_gop.mp4": (lambda p: files.write_video(p, options=H264_OPEN), range(40)),
     "open_gop_hevc.mp4": (lambda p: files.write_video(p, codec="libx265", options=HEVC_OPEN), range(40)),
     "no_count.mkv": (lambda p: files.write_video(p, b_frames=3), range(40)),
