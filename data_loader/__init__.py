@@ -40,5 +40,5 @@ MODULES = {
 def __getattr__(name: str) -> Any:
     for module, names in MODULES.items():
         if name in names:
-            return getattr(import_module(f"data_loader.{module}"), name)
+            return getattr(import_module(f"{__name__}.{module}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

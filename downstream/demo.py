@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-import data_loader.demo
+from data_loader import demo as demo_data
 from data_loader.cores import usable_cores
 from downstream.report import draw_table, write_json
 from trainer.checkpoints import list_checkpoints, read_newest
@@ -60,7 +60,7 @@ class Demo:
         options = ("--root", self.data, "--scale", self.scale)
         print(f"\n$ {spelled(('-m', 'data_loader.demo', *options))}", flush=True)
         try:
-            data_loader.demo.main([*map(str, options)])  # here: another start would take longer than its work
+            demo_data.main([*map(str, options)])  # here: another start would take longer than its work
         except KeyboardInterrupt:
             sys.exit(130)
 

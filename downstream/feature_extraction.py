@@ -11,7 +11,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # to run as a file from anywhere
+if not __package__:  # to run as a file from anywhere
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from downstream.feature_map import write_map
 from downstream.features import READ_TIMEOUT, Extraction, extract_features, extract_texts

@@ -3,7 +3,8 @@
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # to run as a file from anywhere
+if not __package__:  # to run as a file from anywhere
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from downstream.feature_extraction import main
 

@@ -1,9 +1,9 @@
 """TVTSv2 in one set of classes: both towers, the sort head, losses, metrics and weights files."""
 
-from model.checkpoint import LoadReport, load_checkpoint
-from model.clip_weights import load_clip_weights
-from model.tvtsv2 import ModelOutput, TVTSv2, create_model, is_new_parameter
-from model.variants import VARIANTS, Variant
+from .checkpoint import LoadReport, load_checkpoint
+from .clip_weights import load_clip_weights
+from .tvtsv2 import ModelOutput, TVTSv2, create_model, is_new_parameter
+from .variants import VARIANTS, Variant
 
 __all__ = [
     "VARIANTS",

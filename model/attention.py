@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from model.kernels import Projected, divided_attention, project_branch
+from .kernels import Projected, divided_attention, project_branch
 
 
 class DividedAttention(nn.Module):

@@ -2,11 +2,12 @@
 
 import logging
 
-from model.checkpoint import load_checkpoint
-from model.clip_weights import load_clip_weights
-from model.tvtsv2 import TVTSv2, create_model
 from utils.config import resolve_path
 from utils.schema import ArchConfig
+
+from .checkpoint import load_checkpoint
+from .clip_weights import load_clip_weights
+from .tvtsv2 import TVTSv2, create_model
 
 logger = logging.getLogger(__name__)
 

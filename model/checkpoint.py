@@ -15,9 +15,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from model.torch_files import read_tensors
-from model.variants import VARIANTS, Variant
 from utils.inert_pickle import check_file
+
+from .torch_files import read_tensors
+from .variants import VARIANTS, Variant
 
 EXPECTED = (
     "what torch.save wrote (.pth, .pt, .bin), a .safetensors file, a .dcp folder or one of save_pretrained"

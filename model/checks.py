@@ -7,7 +7,7 @@ ids from the CPU (the model moves them) to have them checked. On a GPU the looku
 import torch
 from torch import Tensor
 
-from model.variants import Variant
+from .variants import Variant
 
 
 def check_video(video: Tensor, variant: Variant) -> None:

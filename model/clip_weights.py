@@ -5,13 +5,14 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-import CLIP.weights
-import OpenCLIP.weights
-from model.checkpoint import CheckpointError, LoadReport, fill, read_state_dict
+from CLIP import weights as clip_weights
+from OpenCLIP import weights as openclip_weights
+
+from .checkpoint import CheckpointError, LoadReport, fill, read_state_dict
 
 logger = logging.getLogger(__name__)
 
-FAMILIES = {"CLIP": CLIP.weights, "OpenCLIP": OpenCLIP.weights}
+FAMILIES = {"CLIP": clip_weights, "OpenCLIP": openclip_weights}
 # What CLIP lacks. The first stands in every model; temporal attention starts as adding nothing.
 FRESH = r"video_model\.(temporal_embedding|transformer\.resblocks\.\d+\.(timeattn|ln_3)\.)|pred_model\."
 # What TVTSv2 lacks: it has a fixed temperature.
@@ -41,7 +42,7 @@ def load_clip_weights(model: nn.Module, path: str | Path | None = None) -> LoadR
         path = family.find_weights(variant.clip_model, path or family.FOLDER)
     state = read_state_dict(path)
     if variant.clip_family == "CLIP":
-        different = CLIP.weights.differs_from_published(variant.clip_model, path)
+        different = clip_weights.differs_from_published(variant.clip_model, path)
         if different:
             logger.warning("%s", different)
     if "video_model.conv1.weight" in state:

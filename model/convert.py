@@ -5,8 +5,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from model.checkpoint import CheckpointError, fill, guess_variant, read_state_dict
-from model.tvtsv2 import create_model
+from .checkpoint import CheckpointError, fill, guess_variant, read_state_dict
+from .tvtsv2 import create_model
 
 WRITTEN = ("model.safetensors", "config.json")  # by save_pretrained
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-import CLIP.weights
-import OpenCLIP.weights
+from CLIP import weights as clip_weights
+from OpenCLIP import weights as openclip_weights
 from utils.config import REPOSITORY, nearest_key
 from utils.errors import RunError
 from utils.files import WriteError, sha256_of, write_text
@@ -58,18 +58,18 @@ def _on_drive(folder: Path, file: str, key: str) -> Source:
 
 
 def _of_clip(file: str, url: str) -> Source:
-    return Source(CLIP.weights.FOLDER, file, url, url, sha256=url.split("/")[-2])
+    return Source(clip_weights.FOLDER, file, url, url, sha256=url.split("/")[-2])
 
 
 def _of_openclip(file: str) -> Source:
-    page = f"https://huggingface.co/{OpenCLIP.weights.REPOSITORY}/blob/main/{file}"
-    return Source(OpenCLIP.weights.FOLDER, file, page, repository=OpenCLIP.weights.REPOSITORY)
+    page = f"https://huggingface.co/{openclip_weights.REPOSITORY}/blob/main/{file}"
+    return Source(openclip_weights.FOLDER, file, page, repository=openclip_weights.REPOSITORY)
 
 
 SOURCES: dict[str, Source] = {
     **{name: _on_drive(REPOSITORY, file, key) for name, (file, key) in RELEASED.items()},
-    **{file.removesuffix(".pt"): _of_clip(file, url) for file, url in CLIP.weights.SOURCES.items()},
-    "ViT-H-14": _of_openclip(OpenCLIP.weights.FILES[0]),
+    **{file.removesuffix(".pt"): _of_clip(file, url) for file, url in clip_weights.SOURCES.items()},
+    "ViT-H-14": _of_openclip(openclip_weights.FILES[0]),
     META_DATA: _on_drive(REPOSITORY, META_DATA, "1EOdB1MmPUHvHDW2le7WbAC1fbDV6LOTM"),
 }
 

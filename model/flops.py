@@ -6,7 +6,7 @@ for model-FLOPs utilisation. What activation checkpointing recomputes is left ou
 
 import re
 
-from model.variants import Variant
+from .variants import Variant
 
 # Dense TFLOP/s of the data sheets, in bf16 (V100: fp16), by the words that stand in a card's name. Cards that
 # share a name with a faster or slower one have a line of their own; cards in no line have no peak here.

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from model.kernels import activate, project_hidden
+from .kernels import activate, project_hidden
 
 
 class Mlp(nn.Module):

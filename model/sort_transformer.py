@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.kernels import attend
-from model.variants import Variant
+from .kernels import attend
+from .variants import Variant
 
 
 class Attention(nn.Module):

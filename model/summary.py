@@ -5,9 +5,9 @@ import argparse
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from model.flops import forward_flops, inference_flops_per_clip, train_flops_per_clip
-from model.tvtsv2 import TVTSv2, create_model
-from model.variants import VARIANTS
+from .flops import forward_flops, inference_flops_per_clip, train_flops_per_clip
+from .tvtsv2 import TVTSv2, create_model
+from .variants import VARIANTS
 
 
 def count_parameters(model: TVTSv2) -> dict[str, int]:

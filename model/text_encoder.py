@@ -4,9 +4,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.kernels import Projected, add_norm, attend, project_branch
-from model.layers import Blocks, Mlp, init_attention, init_mlp, run_blocks
-from model.variants import Variant
+from .kernels import Projected, add_norm, attend, project_branch
+from .layers import Blocks, Mlp, init_attention, init_mlp, run_blocks
+from .variants import Variant
 
 
 def cut_to_longest(token_ids: Tensor) -> Tensor:

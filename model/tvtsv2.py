@@ -8,15 +8,15 @@ import torch
 from huggingface_hub import ModelCard, PyTorchModelHubMixin
 from torch import Tensor, nn
 
-from model.checkpoint import check_weights
-from model.checks import check_token_ids
-from model.kernels import ATTENTION_BACKENDS
-from model.layers import Mlp
-from model.precision import as_residual
-from model.sort_transformer import SortTransformer
-from model.text_encoder import TextTransformer, cut_to_longest
-from model.variants import get_variant
-from model.video_encoder import VideoTransformer
+from .checkpoint import check_weights
+from .checks import check_token_ids
+from .kernels import ATTENTION_BACKENDS
+from .layers import Mlp
+from .precision import as_residual
+from .sort_transformer import SortTransformer
+from .text_encoder import TextTransformer, cut_to_longest
+from .variants import get_variant
+from .video_encoder import VideoTransformer
 
 
 class ModelOutput(NamedTuple):

@@ -4,12 +4,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.attention import DividedAttention
-from model.checks import check_keep_ind, check_valid_frames, check_video
-from model.kernels import add_norm
-from model.layers import Blocks, Mlp, init_attention, init_mlp, run_blocks
-from model.precision import as_residual
-from model.variants import Variant
+from .attention import DividedAttention
+from .checks import check_keep_ind, check_valid_frames, check_video
+from .kernels import add_norm
+from .layers import Blocks, Mlp, init_attention, init_mlp, run_blocks
+from .precision import as_residual
+from .variants import Variant
 
 IMAGE_MEAN = (0.485, 0.456, 0.406)
 IMAGE_STD = (0.229, 0.224, 0.225)

@@ -4,10 +4,10 @@ Which form runs is decided here and nowhere else: the kernels on a GPU in half p
 installed and the sizes fit; PyTorch everywhere else. Results are the same but for rounding.
 """
 
-from model.kernels.activation import ACTIVATIONS, activate, project_hidden
-from model.kernels.attention import ATTENTION_BACKENDS, attend, divided_attention
-from model.kernels.norm import add_norm, project_branch
-from model.kernels.projection import Projected
+from .activation import ACTIVATIONS, activate, project_hidden
+from .attention import ATTENTION_BACKENDS, attend, divided_attention
+from .norm import add_norm, project_branch
+from .projection import Projected
 
 __all__ = [
     "ACTIVATIONS",

@@ -3,10 +3,10 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.kernels.projection import HAS_TRITON, Projected, kernels_take_products, project
+from .projection import HAS_TRITON, Projected, kernels_take_products, project
 
 if HAS_TRITON:
-    from model.kernels.triton_activation import activation_forward
+    from .triton_activation import activation_forward
 
 
 def quick_gelu(x: Tensor) -> Tensor:

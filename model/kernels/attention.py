@@ -7,10 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from model.kernels.projection import HAS_TRITON, kernels_take_products, project
+from .projection import HAS_TRITON, kernels_take_products, project
 
 if HAS_TRITON:
-    from model.kernels import triton_attention
+    from . import triton_attention
 
 # "sdpa" lets PyTorch choose the fastest kernel that fits; the others insist on one. "auto" is the same, but
 # takes our Triton kernels for divided attention.

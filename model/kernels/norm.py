@@ -2,11 +2,11 @@
 
 from torch import Tensor, nn
 
-from model.kernels.projection import HAS_TRITON, Projected, kernels_take, kernels_take_products, project
-from model.precision import dtype_of_products, dtype_of_residual
+from ..precision import dtype_of_products, dtype_of_residual
+from .projection import HAS_TRITON, Projected, kernels_take, kernels_take_products, project
 
 if HAS_TRITON:
-    from model.kernels import triton_norm
+    from . import triton_norm
 
 WIDEST = 4096  # tokens that the kernel holds in registers
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.precision import dtype_of_products
+from ..precision import dtype_of_products
 
 HAS_TRITON = find_spec("triton") is not None  # it comes with PyTorch for NVIDIA's GPUs, not everywhere else
 

@@ -5,13 +5,13 @@ import triton
 from torch import Tensor
 from torch.library import triton_op, wrap_triton
 
-from model.kernels.triton_attention_kernels import (
+from .triton_attention_kernels import (
     class_token_grad_kernel,
     class_token_kernel,
     divided_attention_grad_kernel,
     divided_attention_kernel,
 )
-from model.kernels.triton_heads import split_head
+from .triton_heads import split_head
 
 LOG2E = 1.4426950408889634
 TIME_TILE = 64

@@ -16,7 +16,7 @@ also sums up the gradient of the bias of qkv, for which another kernel would rea
 import triton
 import triton.language as tl
 
-from model.kernels.triton_heads import (
+from .triton_heads import (
     as_rows,
     columns,
     divided,
