@@ -21,6 +21,7 @@ from data_loader.records import Records
 from downstream.clips import Clip
 from downstream.embedder import Embedder
 from downstream.pages import write_report
+from downstream.prompts import class_names
 from downstream.report import (
     Evaluation,
     Measurement,
@@ -236,7 +237,7 @@ def open_dataset(config: EvaluationConfig, image_size: int, split: str | None = 
     data = config.data.options()
     name, own_split, root = data.pop("type"), data.pop("split", "test"), resolve_path(data.pop("root"))
     try:
-        return build_dataset(
+        dataset = build_dataset(
             name,
             split or own_split,
             view="test",
@@ -252,3 +253,7 @@ def open_dataset(config: EvaluationConfig, image_size: int, split: str | None = 
     except FileNotFoundError as error:
         source = f"\nWhere to get it: {config.source}" if config.source else ""
         raise FileNotFoundError(f"{error}{source}") from error
+    if config.class_names is not None:
+        records = dataset.records_as(LabelRecords)
+        records.class_names = class_names(config.class_names, len(records.class_names))
+    return dataset

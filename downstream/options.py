@@ -11,6 +11,7 @@ from data_loader.cores import usable_cores
 from data_loader.dataset import known_reader
 from data_loader.video import check_reader
 from downstream.embedder import PRECISIONS
+from downstream.prompts import prompt_templates
 from model import VARIANTS
 from utils.config import ConfigError, load_config
 from utils.processes import DistContext, setup
@@ -184,12 +185,13 @@ def read_config(path: Path, args: argparse.Namespace) -> EvaluationConfig:
     """An evaluation's config, with what was given by --set and by options of their own put over it.
 
     Raises:
-        FileNotFoundError, ConfigError: as load_config. ValueError: as check_installed.
+        FileNotFoundError, ConfigError: as load_config and prompt_templates. ValueError: as check_installed.
     """
     names = ("batch_size", "num_workers", "reader", "precision", "sliding_window_stride")
     options = [f"{name}={value}" for name in names if (value := getattr(args, name)) is not None]
     config = load_config(EvaluationConfig, path, [*args.overrides, *options])
     check_installed(known_reader(config.reader))
+    prompt_templates(config.prompts)  # before the work, not after it
     return config if config.num_workers is not None else replace(config, num_workers=default_workers())
 
 

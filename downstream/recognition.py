@@ -19,14 +19,16 @@ from data_loader.labels import LabelRecords
 from downstream.commands import run_command
 from downstream.evaluation import EmbeddedVideos, Protocol
 from downstream.options import evaluation_parser
+from downstream.prompts import prompt_templates
 from downstream.report import Measurement
 from model.metric import accuracy, label_ranks, sim_matrix
 from utils.schema import EvaluationConfig
 
 
 def class_texts(dataset: VideoDataset, config: EvaluationConfig) -> list[str]:
+    """Those of the first prompt for all classes, then those of the second."""
     names = dataset.records_as(LabelRecords).class_names
-    return [prompt.replace("{}", name) for prompt in config.prompts for name in names]
+    return [prompt.replace("{}", name) for prompt in prompt_templates(config.prompts) for name in names]
 
 
 def measure(videos: EmbeddedVideos, texts: Mapping[str, Tensor], config: EvaluationConfig) -> Measurement:
@@ -39,7 +41,9 @@ def measure(videos: EmbeddedVideos, texts: Mapping[str, Tensor], config: Evaluat
     prompts = prompts.view(-1, len(names), prompts.shape[-1])  # [prompts, classes, D]
     classes = normalize(prompts, dim=-1).mean(dim=0)
     logits = 100 * sim_matrix(videos.embeds.double(), classes.double())
-    return classification(videos, logits)
+    measured = classification(videos, logits)
+    measured.details = {"prompts": prompt_templates(config.prompts)}
+    return measured
 
 
 def classification(videos: EmbeddedVideos, logits: Tensor) -> Measurement:
@@ -64,7 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "examples:\n"
         "  python downstream/recognition.py --dataset hmdb51 --arch TVTSv2_B_16\n"
         "several prompts, their embeddings averaged:\n"
-        """  python downstream/recognition.py --dataset k400 --set 'prompts=["a person {}", "{}"]'""",
+        """  python downstream/recognition.py --dataset k400 --set 'prompts=["a person {}", "{}"]'\n"""
+        "  python downstream/recognition.py --dataset k400 --set prompts=clip-kinetics",
     )
     return run_command(parser.parse_args(argv), [PROTOCOL])
 

@@ -172,9 +172,15 @@ def _fit(value: Any, kind: Any, name: str, base: Any) -> Any:
     if is_dataclass(kind):
         return _fill(value, kind, name, base)
     if origin in (Union, types.UnionType):
+        errors = []
         for member in members:
-            with contextlib.suppress(ConfigError):
+            try:
                 return _convert(value, member, name)
+            except ConfigError as error:
+                errors.append(error)
+        inner = [error for error in errors if str(error).startswith(f"{name}.")]
+        if inner:  # of the right kind, but for a part of it: that says more than all the types do
+            raise inner[0]
         return UNFIT
     if origin is Literal:
         return value if isinstance(value, str) and value in members else UNFIT
@@ -218,6 +224,8 @@ def _set(node: Any, kind: Any, path: list[str], text: str, name: str) -> Any:
     """`node`, of the type `kind`, with what `path` leads to in it replaced by the text of a command line."""
     if not path:
         return _from_text(text, kind, name, node)
+    if get_origin(kind) in (Union, types.UnionType):
+        kind = next((member for member in get_args(kind) if _takes(member, node)), kind)
     if get_origin(kind) is Annotated:
         kind, limit = get_args(kind)
         changed = _set(node, kind, path, text, name)
@@ -241,6 +249,14 @@ def _set(node: Any, kind: Any, path: list[str], text: str, name: str) -> Any:
         item_kind = get_args(kind)[1] if get_origin(kind) is dict else Any
         return {**node, first: _set(node.get(first, {}), item_kind, rest, text, inner)}
     raise ConfigError(f"{name} is a plain value and has no key {first!r}")
+
+
+def _takes(kind: Any, node: Any) -> bool:
+    try:
+        _convert(as_dict(node), kind, "")
+    except ConfigError:
+        return False
+    return True
 
 
 def _from_text(text: str, kind: Any, name: str, before: Any) -> Any:

@@ -19,6 +19,7 @@ Share = Annotated[float, Limit("a number from 0 to 1", lambda x: 0 <= x <= 1)]
 BelowOne = Annotated[float, Limit("a number from 0 to below 1", lambda x: 0 <= x < 1)]
 Text = Annotated[str, Limit("a text", lambda text: bool(text.strip()))]
 Prompt = Annotated[str, Limit("a text with {} where the class goes", lambda text: "{}" in text)]
+Prompts = Annotated[list[Prompt], Limit("a list of texts with {} where the class goes", bool)] | Text
 Reader = Literal["pyav", "decord", "torchcodec", "cv2"]
 Attention = Literal["auto", "sdpa", "flash", "efficient", "cudnn", "math"]
 
@@ -251,8 +252,13 @@ class EvaluationConfig:
         int, Limit("at least 1, or -1 for no windows", lambda n: n == -1 or n >= 1)
     ] = key(-1, "average each video over windows shifted by 0, S, 2S … frames")
     dsl_temperature: Positive = key(0.01, "of the dual softmax")
-    prompts: Annotated[list[Prompt], Limit("a list of texts with {} where the class goes", bool)] = key(
-        ["a person {}"], "texts of a class, whose embeddings are averaged"
+    prompts: Prompts = key(
+        ["a person {}"],
+        "texts of a class, whose embeddings are averaged: a list, a set of downstream/prompts.json "
+        "(clip-kinetics, clip-ucf101, internvideo), or a file with one a line",
+    )
+    class_names: Text | None = key(
+        None, "file with the names of the classes, one a line, in the order of their numbers; null: the set's"
     )
     batch_size: Count = key(48, "clips at once, on each GPU")
     num_workers: Natural | None = key(None, "processes that read videos, for each GPU; null: by the cores")
