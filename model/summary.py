@@ -1,4 +1,7 @@
-"""What a model costs, without building it: python -m model.summary TVTSv2_B_16"""
+"""What a model costs, without building it: python -m model.summary TVTSv2_B_16
+
+And what its pre-training takes: python -m model.summary TVTSv2_B_16 --plan --gpus 32 --samples 10e6
+"""
 
 import argparse
 
@@ -6,6 +9,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from .flops import forward_flops, inference_flops_per_clip, train_flops_per_clip
+from .plan import RATES, plan
 from .tvtsv2 import TVTSv2, create_model
 from .variants import VARIANTS
 
@@ -90,15 +94,33 @@ def summarise(
     return "\n".join(lines)
 
 
-if __name__ == "__main__":
+def main() -> None:
     parser = argparse.ArgumentParser(description="Parameters, FLOPs and activation memory of a model.")
     parser.add_argument("name", choices=VARIANTS)
     parser.add_argument("--frames", type=int, help="frames a clip (default: the variant's)")
     parser.add_argument("--texts", type=int, default=4, help="texts a clip in training (1 for WebVid)")
     parser.add_argument("--text-len", type=int, default=32, help="tokens of the longest text of a batch")
     parser.add_argument("--checkpointing", type=int, default=0, help="recompute every k-th block (0: none)")
+    plans = parser.add_argument_group("a pre-training")
+    plans.add_argument("--plan", action="store_true", help="hours, memory, cores and bandwidth instead")
+    plans.add_argument("--gpus", type=int, default=1, help="in all")
+    plans.add_argument("--samples", type=float, help="clips of an epoch, such as 10e6")
+    plans.add_argument("--epochs", type=float, default=1)
+    plans.add_argument("--card", choices=RATES, default="H200", help="whose measured rate to take")
+    plans.add_argument("--rate", type=float, help="clips a second that you measured on one GPU")
+    plans.add_argument("--efficiency", type=float, help="of all GPUs, as a share of so many times one")
     args = parser.parse_args()
+    if args.plan and args.samples is None:
+        parser.error("--plan needs --samples, the clips of an epoch")
     try:
-        print(summarise(args.name, args.frames, args.texts, args.text_len, args.checkpointing))
+        if args.plan:
+            numbers = (args.gpus, args.samples, args.epochs, args.card, args.rate, args.efficiency)
+            print(plan(args.name, *numbers))
+        else:
+            print(summarise(args.name, args.frames, args.texts, args.text_len, args.checkpointing))
     except ValueError as error:
         parser.error(str(error))
+
+
+if __name__ == "__main__":
+    main()
