@@ -1,5 +1,6 @@
 """The evaluation commands: one data set, or all there are, from the command line to the tables."""
 
+import shlex
 import sys
 from argparse import Namespace
 from collections.abc import Iterable, Sequence
@@ -28,7 +29,8 @@ def run_command(args: Namespace, protocols: Iterable[Protocol]) -> int:
         with user_errors():
             evaluator = build_evaluator(args, context)
             root = Path(args.output).expanduser() if args.output else None
-            job = evaluator.open(protocol, config, root or results_folder(None, protocol, config, args.arch))
+            folder = root or results_folder(None, protocol, config, args.arch)
+            job = evaluator.open(protocol, config, folder, command(args, protocol))
             evaluator.check_folders(job.folder)
         try:
             with run_errors():
@@ -64,9 +66,8 @@ def run_all(args: Namespace, names: Sequence[str], protocols: Sequence[Protocol]
             if not protocol.windows:
                 config = replace(config, sliding_window_stride=-1)
             try:
-                jobs.append(
-                    evaluator.open(protocol, config, results_folder(root, protocol, config, args.arch))
-                )
+                folder = results_folder(root, protocol, config, args.arch)
+                jobs.append(evaluator.open(protocol, config, folder, command(args, protocol)))
             except FileNotFoundError as error:
                 notes.append(f"{config.name}: left out, not all of it is there. {error}")
             except ValueError as error:
@@ -107,6 +108,12 @@ def build_evaluator(args: Namespace, context: DistContext) -> Evaluator:
     report = Path(args.report).expanduser() if args.report else None
     trained = load_trained(args.arch, args.checkpoint, context)
     return Evaluator(trained, context, args.allow_missing, args.dsl, report)
+
+
+def command(args: Namespace, protocol: Protocol) -> str:
+    """What was called, as a line for a shell in the repository's folder."""
+    script = "test.py" if hasattr(args, "all") else f"downstream/{protocol.name}.py"
+    return shlex.join(["python", script, *args.given])
 
 
 def results_folder(root: Path | None, protocol: Protocol, config: EvaluationConfig, arch: str) -> Path:

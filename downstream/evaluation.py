@@ -95,12 +95,13 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Job:
-    """A data set to be evaluated, and the folder for what comes of it."""
+    """A data set to be evaluated, the folder for what comes of it, and the command that asked for it."""
 
     protocol: Protocol
     config: EvaluationConfig
     datasets: list[VideoDataset]  # of protocol.splits
     folder: Path
+    command: str
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ class Evaluator:
     dsl: bool = False
     report: Path | None = None
 
-    def open(self, protocol: Protocol, config: EvaluationConfig, folder: Path) -> Job:
+    def open(self, protocol: Protocol, config: EvaluationConfig, folder: Path, command: str) -> Job:
         """The job of a config. Raises FileNotFoundError, ValueError: its data or config cannot be used."""
         if config.sliding_window_stride > 0 and not protocol.windows:
             raise ConfigError(
@@ -129,7 +130,7 @@ class Evaluator:
         datasets = [open_dataset(config, self.trained.model.image_size, split) for split in protocol.splits]
         for dataset in datasets:
             dataset.records_as(protocol.records)
-        return Job(protocol, config, datasets, folder)
+        return Job(protocol, config, datasets, folder, command)
 
     def check_folders(self, results: Path) -> None:
         """See before the work that its results, and the page, can be written. Raises WriteError."""
@@ -162,7 +163,7 @@ class Evaluator:
     def write(self, job: Job, evaluation: Evaluation) -> None:
         """Write results.json and, if one is asked for, the page, and say where it is. Raises WriteError."""
         path, sha256 = self.trained.path, self.trained.sha256
-        write_results(job.folder, evaluation, {"path": str(path), "sha256": sha256})
+        write_results(job.folder, evaluation, {"path": str(path), "sha256": sha256}, job.command)
         if self.report:
             about = f"{self.trained.arch}, weights {path}, SHA-256 {sha256}"
             table = evaluation_table(evaluation, self.dsl)

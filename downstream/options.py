@@ -3,9 +3,11 @@
 import argparse
 import importlib
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from data_loader.cores import usable_cores
 from data_loader.dataset import known_reader
@@ -20,6 +22,15 @@ from utils.schema import EvaluationConfig
 CONFIGS = Path(__file__).resolve().parent / "configs"
 
 
+class EvaluationParser(argparse.ArgumentParser):
+    """Keeps what it was given, as `given`: results say which command made them."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        found, unknown = super().parse_known_args(args, namespace)
+        found.given = list(sys.argv[1:] if args is None else args)
+        return found, unknown
+
+
 def evaluation_parser(
     description: str, examples: str, datasets: Sequence[str] | None = None
 ) -> argparse.ArgumentParser:
@@ -28,7 +39,7 @@ def evaluation_parser(
     datasets: what to offer for --dataset; None is every config of downstream/configs/.
     """
     offered = known_datasets() if datasets is None else ", ".join(datasets)
-    parser = argparse.ArgumentParser(
+    parser = EvaluationParser(
         description=description, epilog=examples, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     data = parser.add_argument_group("what to evaluate")

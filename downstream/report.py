@@ -167,10 +167,10 @@ def paper_tables(evaluations: Sequence[Evaluation], arch: str) -> str:
     return "\n\n".join(blocks)
 
 
-def write_results(folder: Path, evaluation: Evaluation, checkpoint: Mapping[str, Any]) -> None:
+def write_results(folder: Path, evaluation: Evaluation, checkpoint: Mapping[str, Any], command: str) -> None:
     """Everything needed to check a result, as results.json, and what else was measured beside it.
 
-    checkpoint: which file the weights came from.
+    checkpoint: which file the weights came from. command: what was called.
 
     Raises:
         WriteError: one of the files cannot be written.
@@ -183,6 +183,7 @@ def write_results(folder: Path, evaluation: Evaluation, checkpoint: Mapping[str,
         "task": evaluation.protocol,
         "dataset": evaluation.config.name,
         "arch": evaluation.arch,
+        "command": command,
         "metrics": measured.metrics,
         "published": evaluation.published,
         "counts": measured.counts,

@@ -64,7 +64,7 @@ def load_config(kind: type[T], path: str | Path, overrides: Iterable[str] = ()) 
             value of another type than the key's.
     """
     try:
-        config: Any = _convert(read_json(resolve_path(path)), kind, "")
+        config: Any = convert(read_json(resolve_path(path)), kind, "")
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
     for override in overrides:
@@ -154,10 +154,12 @@ def type_words(kind: Any) -> str:
     return TYPE_NAMES[dict if is_dataclass(kind) else origin or kind]
 
 
-def _convert(value: Any, kind: Any, name: str, base: Any = None) -> Any:
+def convert(value: Any, kind: Any, name: str, base: Any = None) -> Any:
     """`value`, as JSON has it, as an instance of the type `kind`; `name` is the key's, for errors.
 
     base: where `kind` is a dataclass, an instance whose values stand for the keys that are not given.
+
+    Raises ConfigError: it is of another type.
     """
     plain, limit = get_args(kind) if get_origin(kind) is Annotated else (kind, None)
     converted = _fit(value, plain, name, base)
@@ -167,7 +169,7 @@ def _convert(value: Any, kind: Any, name: str, base: Any = None) -> Any:
 
 
 def _fit(value: Any, kind: Any, name: str, base: Any) -> Any:
-    """As `_convert`, without a limit; UNFIT where the value as a whole is of another type."""
+    """As `convert`, without a limit; UNFIT where the value as a whole is of another type."""
     origin, members = get_origin(kind), get_args(kind)
     if is_dataclass(kind):
         return _fill(value, kind, name, base)
@@ -175,7 +177,7 @@ def _fit(value: Any, kind: Any, name: str, base: Any) -> Any:
         errors = []
         for member in members:
             try:
-                return _convert(value, member, name)
+                return convert(value, member, name)
             except ConfigError as error:
                 errors.append(error)
         inner = [error for error in errors if str(error).startswith(f"{name}.")]
@@ -185,11 +187,11 @@ def _fit(value: Any, kind: Any, name: str, base: Any) -> Any:
     if origin is Literal:
         return value if isinstance(value, str) and value in members else UNFIT
     if origin is list and isinstance(value, list):
-        return [_convert(item, members[0], f"{name}.{i}") for i, item in enumerate(value)]
+        return [convert(item, members[0], f"{name}.{i}") for i, item in enumerate(value)]
     if origin is tuple and isinstance(value, list) and len(value) == len(members):
-        return tuple(_convert(item, members[i], f"{name}.{i}") for i, item in enumerate(value))
+        return tuple(convert(item, members[i], f"{name}.{i}") for i, item in enumerate(value))
     if origin is dict and isinstance(value, Mapping):
-        return {k: _convert(item, members[1], f"{name}.{k}") for k, item in value.items()}
+        return {k: convert(item, members[1], f"{name}.{k}") for k, item in value.items()}
     if kind is Any:
         return value
     if isinstance(value, bool):  # which Python counts among the numbers
@@ -211,7 +213,7 @@ def _fill(values: Any, kind: Any, name: str, base: Any) -> Any:
         if each not in known:
             raise ConfigError(_unknown(kind, each, prefix))
         before = _default(kind, each) if base is None else getattr(base, each)
-        given[each] = _convert(value, known[each], prefix + each, None if before is MISSING else before)
+        given[each] = convert(value, known[each], prefix + each, None if before is MISSING else before)
     if base is not None:
         return replace(base, **given)
     for each in known:
@@ -253,7 +255,7 @@ def _set(node: Any, kind: Any, path: list[str], text: str, name: str) -> Any:
 
 def _takes(kind: Any, node: Any) -> bool:
     try:
-        _convert(as_dict(node), kind, "")
+        convert(as_dict(node), kind, "")
     except ConfigError:
         return False
     return True
@@ -268,11 +270,11 @@ def _from_text(text: str, kind: Any, name: str, before: Any) -> Any:
         with contextlib.suppress(ValueError):
             value = float(text)  # such as .0001, which is no JSON
     try:
-        return _convert(value, kind, name, before)
+        return convert(value, kind, name, before)
     except ConfigError:
         if isinstance(value, int | float) and not isinstance(value, bool):
             with contextlib.suppress(ConfigError):
-                return _convert(text, kind, name)
+                return convert(text, kind, name)
         raise
 
 
