@@ -28,10 +28,9 @@ from benchmarks.timing import add_recomputation
 from benchmarks.train_step import random_batch
 from model import VARIANTS, create_model, is_new_parameter
 from model.flops import train_flops_per_clip
-from trainer.engine import build_engine
-from trainer.gather import Gather
+from model.loss import Gather
+from trainer.engine import DTYPES, build_engine, choose_precision
 from trainer.optim import build_optimizer, build_scheduler, parameter_groups
-from trainer.precision import DTYPES, choose_precision
 from trainer.step import TrainStep
 from utils.config import as_dict, load_config
 from utils.processes import DistContext, leaving_group, setup

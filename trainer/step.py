@@ -1,4 +1,4 @@
-"""One optimiser step: forward, both losses, backward, clipping, update; in one piece or in micro-batches."""
+"""One optimiser step: forward, both losses, backward, clipping, update; whole or in micro-batches."""
 
 import itertools
 from collections.abc import Mapping
@@ -9,11 +9,9 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from model import ModelOutput
-from model.loss import sort_loss
+from model.loss import contrastive_loss, sort_loss
 from model.text_encoder import cut_to_longest
-from trainer.engine import DataParallel, FullyShardedDataParallel
-from trainer.gather import contrastive_loss
-from trainer.precision import Precision
+from trainer.engine import Engine, Precision
 from utils.processes import DistContext
 from utils.schema import PretrainingConfig
 
@@ -24,13 +22,13 @@ VIDEO_INPUTS = ("video", "keep_ind", "valid_frames")
 class TrainStep:
     """Trains the engine's model on one batch a call.
 
-    With `trainer.accumulate` of N > 1, a rank's batch goes through the model in N parts, one after the
-    other, so that the activations of one part alone are in memory, and yet the contrastive loss compares all
-    samples of all ranks: a first pass without gradients embeds every part, the loss on all embeddings gives
-    their gradients, and a second pass carries those on into the weights (GradCache, arXiv 2101.06983). It
-    costs a second forward. The sorting loss is a mean over samples and needs no more than the right weights.
-    The model has no dropout and masks come with the batch, so both passes see the same. Nothing but rounding
-    differs from N = 1.
+    With `trainer.accumulate` of N > 1, a rank's batch goes through the model in N micro-batches, so that only
+    one's activations are in memory at a time, and yet the contrastive loss compares all samples of all ranks:
+    a first pass without gradients embeds every micro-batch, the loss on all embeddings gives their
+    gradients, and a second pass propagates those to the weights (GradCache, arXiv 2101.06983). It costs a
+    second forward. The sorting loss is a mean over samples, so that each micro-batch adds its share of it.
+    The model has no dropout and masks come with the batch: both passes compute the same. The result differs
+    from that of N = 1 by rounding only.
 
     Args:
         engine: holds the model.
@@ -41,7 +39,7 @@ class TrainStep:
 
     def __init__(
         self,
-        engine: DataParallel | FullyShardedDataParallel,
+        engine: Engine,
         optimizer: torch.optim.Optimizer,
         scheduler: torch.optim.lr_scheduler.LRScheduler,
         scaler: torch.amp.GradScaler,
@@ -52,17 +50,18 @@ class TrainStep:
         self.engine, self.context, self.precision = engine, context, precision
         self.optimizer, self.scheduler, self.scaler = optimizer, scheduler, scaler
         self.loss, self.max_grad_norm = config.loss, config.optimizer.max_grad_norm
-        self.parts = config.trainer.accumulate
+        self.micro_batches = config.trainer.accumulate
 
     def __call__(self, batch: Mapping[str, Any]) -> tuple[dict[str, Tensor], Tensor]:
         """Train on this rank's batch, which is on the device.
 
         Returns:
             The losses over all ranks, detached, "loss" being their sum, and the norm of the whole gradient
-            before clipping. Nothing is read back, so the device is not waited for.
+            before clipping. Both stay on the device: reading them would make the host wait for it.
         """
         self.optimizer.zero_grad(set_to_none=True)
-        losses = self._backward(batch) if self.parts == 1 else self._backward_in_parts(batch)
+        backward = self._backward if self.micro_batches == 1 else self._backward_by_micro_batches
+        losses = backward(batch)
         self.scaler.unscale_(self.optimizer)
         grad_norm = clip_gradients(self.engine.model, self.max_grad_norm)
         self.scaler.step(self.optimizer)
@@ -74,60 +73,71 @@ class TrainStep:
     def _backward(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         with self.precision.autocast():
             output = self.engine(batch)
-        losses = {"contrastive": self._contrastive(output.video_embeds, output.text_embeds)}
+        losses = {"contrastive": self._contrastive(*embeddings(output))}
+        total = losses["contrastive"]
         if output.order_logits is not None:
-            losses["sorting"] = self._sorting(output)
-        self.scaler.scale(sum(losses.values())).backward()
+            losses["sorting"] = self._sorting(output.order_logits)
+            total = total + losses["sorting"]
+        self.scaler.scale(total).backward()
         return losses
 
-    def _backward_in_parts(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        B, parts = len(batch["video"]), split_batch(batch, self.parts)
+    def _backward_by_micro_batches(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        B, micro_batches = len(batch["video"]), split_batch(batch, self.micro_batches)
         with torch.no_grad(), self.precision.autocast():
-            cached = [self.engine.model(part, sort=False) for part in parts]
-        video = torch.cat([out.video_embeds.float() for out in cached]).requires_grad_()
-        text = torch.cat([out.text_embeds.float() for out in cached]).requires_grad_()
+            cached = [embeddings(self.engine.model(each, sort=False)) for each in micro_batches]
+        video, text = (torch.cat(each).requires_grad_() for each in zip(*cached, strict=True))  # [B, D]
         losses = {"contrastive": self._contrastive(video, text)}
-        self.scaler.scale(losses["contrastive"]).backward()
+        gradients = torch.autograd.grad(self.scaler.scale(losses["contrastive"]), (video, text))
 
-        sizes = [len(part["video"]) for part in parts]
-        gradients = zip(video.grad.split(sizes), text.grad.split(sizes), strict=True)
-        for i, (part, part_gradients) in enumerate(zip(parts, gradients, strict=True)):
-            with self.engine.synchronising(i == len(parts) - 1):
+        sizes = [len(each["video"]) for each in micro_batches]
+        split = zip(*(gradient.split(sizes) for gradient in gradients), strict=True)
+        for i, (micro_batch, own_gradients) in enumerate(zip(micro_batches, split, strict=True)):
+            with self.engine.synchronising(i == len(sizes) - 1):
                 with self.precision.autocast():
-                    output = self.engine(part)
-                roots = [output.video_embeds.float(), output.text_embeds.float()]
+                    output = self.engine(micro_batch)
                 if output.order_logits is None:
-                    torch.autograd.backward(roots, list(part_gradients))
+                    torch.autograd.backward(embeddings(output), own_gradients)
                     continue
-                sorting = self._sorting(output) * (sizes[i] / B)
+                sorting = self._sorting(output.order_logits) * (sizes[i] / B)
                 losses["sorting"] = losses.get("sorting", 0) + sorting.detach()
-                torch.autograd.backward([*roots, self.scaler.scale(sorting)], [*part_gradients, None])
+                roots = (*embeddings(output), self.scaler.scale(sorting))
+                torch.autograd.backward(roots, (*own_gradients, None))
         return losses
 
     def _contrastive(self, video: Tensor, text: Tensor) -> Tensor:
         return contrastive_loss(video, text, self.loss.temperature, self.loss.gather)
 
-    def _sorting(self, output: ModelOutput) -> Tensor:
-        return sort_loss(output.order_logits.float(), self.loss.sort_weight)
+    def _sorting(self, order_logits: Tensor) -> Tensor:
+        return sort_loss(order_logits, self.loss.sort_weight)
+
+
+def embeddings(output: ModelOutput) -> tuple[Tensor, Tensor]:
+    """Of the videos and of the texts, [B, D] each, in float32."""
+    assert output.text_embeds is not None  # training batches have texts
+    return output.video_embeds.float(), output.text_embeds.float()
 
 
 def to_device(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
-    """A batch with its tensors on `device`, the texts cut to the longest first: on a GPU that would wait."""
+    """A batch with its tensors on `device`.
+
+    Texts are cut to the longest before: from a GPU, its length would have to be waited for.
+    """
     if "text" in batch:
         batch = {**batch, "text": cut_to_longest(batch["text"])}
     return {k: v.to(device, non_blocking=True) if torch.is_tensor(v) else v for k, v in batch.items()}
 
 
-def split_batch(batch: Mapping[str, Any], parts: int) -> list[dict[str, Tensor]]:
-    """The model's inputs, cut along the samples into `parts` (fewer when there are fewer samples).
+def split_batch(batch: Mapping[str, Any], count: int) -> list[dict[str, Tensor]]:
+    """The model's inputs in `count` micro-batches, whose sizes differ by a sample at most.
 
-    The parts differ by a sample at most. Texts [K·B, L] are clip-major, and stay so in each part.
+    There are fewer when there are fewer samples. Texts [K·B, L] are clip-major, as TVTSv2.forward has them,
+    and stay so.
     """
     B = len(batch["video"])
-    parts = min(parts, B)
+    count = min(count, B)
     K = len(batch["text"]) // B
     texts = batch["text"].unflatten(0, (K, B))
-    ends = [B * i // parts for i in range(parts + 1)]
+    ends = [B * i // count for i in range(count + 1)]
     return [
         {key: batch[key][a:b] for key in VIDEO_INPUTS if batch.get(key) is not None}
         | {"text": texts[:, a:b].flatten(0, 1)}
@@ -140,10 +150,9 @@ def clip_gradients(model: nn.Module, max_norm: float | None) -> Tensor:
 
     Of a sharded model it is the norm of the whole gradient, on every rank.
     """
-    parameters = [p for p in model.parameters() if p.grad is not None]
-    norm = nn.utils.get_total_norm([p.grad for p in parameters])
+    norm = nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
     if isinstance(norm, DTensor):
         norm = norm.full_tensor()
     if max_norm is not None:
-        nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
+        nn.utils.clip_grads_with_norm_(model.parameters(), max_norm, norm)
     return norm

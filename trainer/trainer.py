@@ -17,7 +17,7 @@ from data_loader.failures import UnreadableCounter
 from data_loader.loader import JointLoader
 from model import is_new_parameter
 from trainer.checkpoints import checkpoint_path, remove_old, save_atomically
-from trainer.engine import build_engine
+from trainer.engine import build_engine, choose_precision
 from trainer.meter import StepMeter
 from trainer.monitor import Monitor
 from trainer.optim import (
@@ -27,7 +27,6 @@ from trainer.optim import (
     learning_rates,
     parameter_groups,
 )
-from trainer.precision import choose_precision
 from trainer.resume import collect_state, resume
 from trainer.run_log import RunLog, write_settings
 from trainer.sharded import save_sharded

@@ -12,9 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from model import create_model, is_new_parameter
 from trainer.checkpoints import read_checkpoint, save_atomically
-from trainer.engine import build_engine
+from trainer.engine import Precision, build_engine
 from trainer.optim import build_optimizer, build_scheduler, parameter_groups
-from trainer.precision import Precision
 from trainer.sharded import restore, save_sharded
 from trainer.step import TrainStep
 from utils.processes import DistContext, leaving_group, setup

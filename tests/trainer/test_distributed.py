@@ -10,9 +10,9 @@ import torch
 
 from model import create_model, load_checkpoint
 from model.checkpoint import CheckpointError, read_state_dict
+from model.loss import contrastive_loss, gather_batch
 from tests.trainer import steps
 from tests.trainer.runs import DEVICES
-from trainer.gather import contrastive_loss, gather_batch
 
 LEAST_MEMORY = {"blocks_per_unit": 1, "reshard_after_forward": True}
 ONE = {

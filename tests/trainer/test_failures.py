@@ -20,7 +20,7 @@ from tests.trainer.test_signals import children
 from trainer import step
 from trainer import trainer as trainer_module
 from trainer.checkpoints import list_checkpoints, read_checkpoint
-from trainer.precision import Precision
+from trainer.engine import Precision
 from trainer.trainer import Trainer
 from utils.config import REPOSITORY
 
