@@ -126,7 +126,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     jobs = [(name, seed) for seed in args.seeds for name in args.only]
     with ThreadPoolExecutor(args.parallel) as pool:
-        done = pool.map(lambda job: run_demo(*job, args), jobs)
+        done = pool.map(lambda job: run_demo(job[0], job[1], args), jobs)
         for _ in tqdm(done, total=len(jobs), unit="demo"):
             pass
     rows = [row_of(args.output, name, args.seeds) for name in args.only]

@@ -50,6 +50,7 @@ def run(name: str, output: Path) -> int:
         (output / f"{name}.log").open("w") as log,
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process,
     ):
+        assert process.stdout is not None  # a pipe
         for line in process.stdout:
             print(line, end="", flush=True)
             log.write(line)

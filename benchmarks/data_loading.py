@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def open_dataset(videos: Sequence[Path], reader: str, count: int, folder: str) -
     listing = root / "videos.csv"
     rows = [(name, CAPTION.format(i)) for i, name in enumerate(names)]
     pd.DataFrame(rows, columns=["path", "caption"]).to_csv(listing, index=False)
-    options = {"num_frames": NUM_FRAMES, "mask_ratio": 0.5, "num_patches": 196}
+    options: dict[str, Any] = {"num_frames": NUM_FRAMES, "mask_ratio": 0.5, "num_patches": 196}
     return build_dataset(
         "csv", "train", root=str(root), files=str(listing), reader=reader, timeout=300, **options
     )
@@ -65,7 +66,7 @@ def stage_times(videos: Sequence[Path], reader: str, clips: int, folder: str) ->
         marks = [time.process_time()]
         start = time.perf_counter()
         frames, _, _ = read_frames(
-            dataset.records.path(index), lambda video, rng=rng: dataset.choose_frames(video, rng), reader
+            dataset.records.path(index), partial(dataset.choose_frames, rng=rng), reader
         )
         wall.append(time.perf_counter() - start)
         marks.append(time.process_time())

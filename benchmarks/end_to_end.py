@@ -109,14 +109,14 @@ class OneBatch:
     """Stands in for a DataLoader and gives its first batch again and again."""
 
     def __init__(self, loader: DataLoader):
-        self.loader, self.batch = loader, None
+        self.loader, self.batch = loader, dict[str, Any]()
         self.sampler, self.batch_size, self.dataset = loader.sampler, loader.batch_size, loader.dataset
 
     def __len__(self) -> int:
         return len(self.loader)
 
     def __iter__(self) -> Iterator[dict]:
-        if self.batch is None:
+        if not self.batch:
             self.batch = next(iter(self.loader))
         return itertools.repeat(self.batch, len(self))
 
@@ -142,15 +142,15 @@ def train_in_turn(config_path: str, runs: Sequence[Run], done: Connection) -> No
         config = load_config(PretrainingConfig, config_path, run.overrides)
         if trainer is None:
             trainer = build_trainer(config, setup(config.trainer.device))
-            trainer._save = lambda: None  # gigabytes, and no part of a step
+            trainer._save = lambda: None  # type: ignore[method-assign] # gigabytes, and no part of a step
         else:
-            trainer.train_loader = None  # ends the workers of the run before
+            del trainer.train_loader  # ends the workers of the run before
             trainer.train_loader, _ = build_loaders(config, trainer.model, trainer.context)
             trainer.epoch = trainer.global_step = 0
         trainer.config, trainer.run_dir = config, run.folder
         trainer.total_steps = trainer.steps_with(trainer.steps_per_epoch)
         if not run.reads:
-            loaders = [OneBatch(loader) for loader in trainer.train_loader.loaders]
+            loaders: list[Any] = [OneBatch(loader) for loader in trainer.train_loader.loaders]
             trainer.train_loader = JointLoader(loaders, trainer.train_loader.names)
         run.folder.mkdir(parents=True, exist_ok=True)
         trainer.train()
@@ -242,7 +242,7 @@ def plan(args: argparse.Namespace, sets: Mapping[str, Sequence[Path]], folder: P
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    rows = []
+    rows: list[dict[str, Any]] = []
     with user_errors(), tempfile.TemporaryDirectory() as where:
         runs = plan(args, choose_videos(args), Path(where))
         for run in results(args.config, runs):

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 
@@ -37,7 +38,7 @@ def report(title: str, args: argparse.Namespace, runners: Sequence[Runner], fail
     on_gpu = device.type == "cuda"
     rate = matrix_rate(device, DTYPES[args.precision]) if on_gpu else None
     rows = [runner.row(device, rate) for runner in runners]
-    facts = {"arguments": vars(args), "failed": failed, "matrix_tflops": rate}
+    metadata: dict[str, Any] = {"arguments": vars(args), "failed": failed, "matrix_tflops": rate}
     tables = {f"{args.arch}, batch {args.batch_size}, {args.precision}": rows}
     if args.profile and on_gpu and runners:
         kinds, kernels = kernel_times(runners[0].step)
@@ -50,11 +51,11 @@ def report(title: str, args: argparse.Namespace, runners: Sequence[Runner], fail
             {"name": name[:80], "ms": ms, "calls": calls} for name, ms, calls in kernels[:LONGEST_KERNELS]
         ]
     if len(rows) > 1:
-        facts["ratio"] = round(rows[0]["clips_per_s"] / rows[1]["clips_per_s"], 3)
-    common.report(title, tables, args.json, **facts)
+        metadata["ratio"] = round(rows[0]["clips_per_s"] / rows[1]["clips_per_s"], 3)
+    common.report(title, tables, args.json, **metadata)
     if rate:
         print(f"an 8192×8192 matrix product runs at {rate:.0f} TFLOP/s here")
     for name, reason in failed.items():
         print(f"{name}: {reason}")
-    if "ratio" in facts:
-        print(f"{rows[0]['name']} is {facts['ratio']:.2f} times as fast as {rows[1]['name']}")
+    if "ratio" in metadata:
+        print(f"{rows[0]['name']} is {metadata['ratio']:.2f} times as fast as {rows[1]['name']}")

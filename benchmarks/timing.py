@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -36,7 +37,7 @@ class Runner:
     peak_bytes: int = 0
     start_seconds: float = 0.0  # the first steps, with what they compile
 
-    def row(self, device: torch.device, measured_tflops: float | None) -> dict[str, object]:
+    def row(self, device: torch.device, measured_tflops: float | None) -> dict[str, Any]:
         """What the benchmark reports, as plain JSON values."""
         median = statistics.median(self.seconds)
         tflops = self.clips / median * self.flops_per_clip / 1e12

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from CLIP import tokenize
-from data_loader import build_dataset
+from data_loader import VideoDataset, build_dataset
 from data_loader.loader import JointLoader, build_loader
 from utils.config import ConfigError, output_path, resolve_path
 from utils.processes import DistContext
@@ -66,7 +66,7 @@ def naming(entry: TrainingSetConfig, split: str, config: PretrainingConfig) -> I
         raise kind(f"data.{split}.{place}, of type {entry.type}: {error}") from error
 
 
-def _dataset(entry: TrainingSetConfig, split: str, config: PretrainingConfig, model: Any) -> Dataset:
+def _dataset(entry: TrainingSetConfig, split: str, config: PretrainingConfig, model: Any) -> VideoDataset:
     data, mask_ratio = config.data, config.arch.mask_ratio
     options = {
         "meta": data.meta,

@@ -150,8 +150,8 @@ class VideoDataset(Dataset):
                 item[key] = getattr(record, key)
         if record.transcript is None:
             item |= self.read(index, rng, self.choose_frames)
-            captions = record.captions
-            item["text"] = [captions[rng.integers(len(captions)) if self.view == "train" else 0]]
+            chosen = int(rng.integers(len(record.captions))) if self.view == "train" else 0
+            item["text"] = [record.captions[chosen]]
             return item
         duration = record.transcript.duration
         start, end = draw_segment(duration, record.num_clips, rng)

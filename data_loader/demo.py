@@ -206,7 +206,10 @@ def _webvid(root: Path, rng: np.random.Generator, count: int, seed: tuple, split
 
 def _msrvtt(root: Path, rng: np.random.Generator, count: int, seed: tuple) -> list[Video]:
     """Two captions a video, the pickled index naming the query; no two videos share a caption."""
-    annotations, index, videos, seen = [], {}, [], set()
+    annotations: list[dict[str, str]] = []
+    index: dict[str, int] = {}
+    videos: list[Video] = []
+    seen: set[str] = set()
     while len(videos) < count:
         events = draw_events(rng, 3, held_out=True)
         texts = [_caption(events), _looks_caption(events)]

@@ -101,7 +101,8 @@ def draw_palette_stories(rng: np.random.Generator, number: int) -> list[list[Eve
 def _events(rng: np.random.Generator, looks: Sequence[tuple[str, str]]) -> list[Event]:
     """Events of these looks in a random order, each with a random motion."""
     motions = rng.choice(MOTIONS, size=len(looks))
-    return [Event(*looks[i], str(m)) for i, m in zip(rng.permutation(len(looks)), motions, strict=True)]
+    order: list[int] = rng.permutation(len(looks)).tolist()
+    return [Event(*looks[i], motion) for i, motion in zip(order, motions.tolist(), strict=True)]
 
 
 def draw_frames(rng: np.random.Generator, events: Sequence[Event]) -> np.ndarray:
@@ -132,20 +133,22 @@ def _places(rng: np.random.Generator, motion: str, number: int) -> list[tuple[fl
         x = SIZE / 2 + TRAVEL * rng.uniform(0.9, 1.1) * (abs((t / PASS + rng.integers(2)) % 2 - 1) - 0.5)
     elif motion == "grows":  # again and again
         radius = radius * (0.4 + 1.2 * (t % PASS) / (PASS - 1))
-    return [place if show else None for *place, show in zip(x, y, radius, shows, strict=True)]
+    places = zip(x, y, radius, strict=True)
+    return [place if show else None for place, show in zip(places, shows, strict=True)]
 
 
 def _shape_mask(shape: str, x: float, y: float, radius: float) -> np.ndarray:
     """Where a shape around (x, y) is: boolean [SIZE, SIZE]."""
-    x, y = ((np.arange(SIZE) - centre) / radius for centre in (x, y))
-    x, y = x[None, :], y[:, None]
+    right = (np.arange(SIZE)[None, :] - x) / radius
+    down = (np.arange(SIZE)[:, None] - y) / radius
     match shape:
         case "square":
-            return np.maximum(abs(x), abs(y)) <= 1
+            return np.maximum(abs(right), abs(down)) <= 1
         case "ring":
-            return abs(np.hypot(x, y) - 0.9) <= 0.15
+            return abs(np.hypot(right, down) - 0.9) <= 0.15
         case "cross":
-            return (np.minimum(abs(x), abs(y)) <= 0.15) & (np.maximum(abs(x), abs(y)) <= 1.1)
+            narrow, wide = np.minimum(abs(right), abs(down)), np.maximum(abs(right), abs(down))
+            return (narrow <= 0.15) & (wide <= 1.1)
     raise ValueError(f"no such shape: {shape!r}; there are {', '.join(SHAPES)}")
 
 

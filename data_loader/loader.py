@@ -10,9 +10,10 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Sampler
 
 from data_loader.collate import Collate
+from data_loader.dataset import VideoDataset
 from data_loader.handover import hand_over_through_pipes, shared_memory_is_short
 from data_loader.video.process import keep_freed_memory
 
@@ -22,7 +23,7 @@ PASS_STRIDE = 1_000_000
 NICENESS = 10  # of workers and their decoders: how far they stand back, of 19
 
 
-class EpochSampler(Sampler):
+class EpochSampler(Sampler[tuple[int, int]]):
     """Yields (epoch, index), the keys of `VideoDataset`, of one rank's samples of an epoch.
 
     Training: all ranks walk together through one order, shuffled by seed + epoch; of the n samples left
@@ -65,7 +66,7 @@ class EpochSampler(Sampler):
 
 
 def build_loader(
-    dataset: Dataset,
+    dataset: VideoDataset,
     batch_size: int,
     *,
     train: bool,
@@ -157,14 +158,19 @@ class JointLoader:
             raise ValueError("no loaders: a joint loader needs one at least")
         self.loaders = list(loaders)
         self.names = list(names) if names is not None else [str(i) for i in range(len(self.loaders))]
+        self.samplers: list[EpochSampler] = []
+        self.batch_sizes: list[int] = []
         for name, loader in zip(self.names, self.loaders, strict=True):
-            if not loader.sampler.train:
+            sampler, batch_size = loader.sampler, loader.batch_size
+            if not isinstance(sampler, EpochSampler) or batch_size is None:
+                raise ValueError(f"loader {name} gives no batches by epoch; make it with build_loader")
+            if not sampler.train:
                 raise ValueError(f"loader {name} is for validation; build it with train=True")
-            loader.sampler.set_epoch(0)
+            sampler.set_epoch(0)
             if not len(loader):
-                raise ValueError(
-                    f"loader {name} gives no batch: its data set has {len(loader.dataset)} samples"
-                )
+                raise ValueError(f"loader {name} gives no batch: its data set has {sampler.size} samples")
+            self.samplers.append(sampler)
+            self.batch_sizes.append(batch_size)
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int, step: int = 0) -> None:
@@ -172,19 +178,18 @@ class JointLoader:
         self.epoch, self.step = epoch, step
         self.passes, self.seen = [0] * len(self.loaders), [0] * len(self.loaders)
         for i, loader in enumerate(self.loaders):
-            loader.sampler.set_epoch(epoch)
+            self.samplers[i].set_epoch(epoch)
             if i == 0 and step > len(loader):
                 raise ValueError(f"step {step} of an epoch of {len(loader)} steps")
             # A pass that has just ended is only restarted when its loader's next turn comes.
             self.passes[i] = max(0, step - 1) // len(loader)
-            self.seen[i] = self.seen_after(loader, step - self.passes[i] * len(loader))
+            self.seen[i] = self.seen_after(i, step - self.passes[i] * len(loader))
         self.position_samplers()
 
-    @staticmethod
-    def seen_after(loader: DataLoader, batches: int) -> int:
-        """Samples of all ranks in the first batches of a pass."""
-        sampler = loader.sampler
-        return min(batches * loader.batch_size, len(sampler)) * sampler.world_size
+    def seen_after(self, i: int, batches: int) -> int:
+        """Samples of all ranks in the first batches of a pass of loader i."""
+        sampler = self.samplers[i]
+        return min(batches * self.batch_sizes[i], len(sampler)) * sampler.world_size
 
     def state_dict(self) -> dict:
         """{"epoch", "step", "passes", "seen"}: plain numbers."""
@@ -198,15 +203,15 @@ class JointLoader:
         self.position_samplers()
 
     def position_samplers(self) -> None:
-        for loader, number, seen in zip(self.loaders, self.passes, self.seen, strict=True):
-            loader.sampler.set_epoch(self.epoch + PASS_STRIDE * number, seen)
+        for sampler, number, seen in zip(self.samplers, self.passes, self.seen, strict=True):
+            sampler.set_epoch(self.epoch + PASS_STRIDE * number, seen)
 
     @property
     def steps(self) -> int:
         """Steps of this epoch: those done and those left."""
-        sampler = self.loaders[0].sampler
+        sampler = self.samplers[0]
         left = (sampler.size - self.seen[0]) // sampler.world_size
-        return self.step + -(-left // self.loaders[0].batch_size)
+        return self.step + -(-left // self.batch_sizes[0])
 
     def __len__(self) -> int:
         """Batches left in this epoch."""
@@ -214,21 +219,21 @@ class JointLoader:
 
     def __iter__(self) -> Iterator[tuple[int, dict]]:
         self.position_samplers()
-        iterators = [iter(loader) for loader in self.loaders]
+        iterators: list[Iterator[dict]] = [iter(loader) for loader in self.loaders]
         for _ in range(self.steps - self.step):
             for i in range(len(self.loaders)):
                 batch = next(iterators[i], None)
                 if batch is None:
                     iterators[i] = self.restart(i)
                     batch = next(iterators[i])
-                sampler, size = self.loaders[i].sampler, self.loaders[i].batch_size
+                sampler = self.samplers[i]
                 left = (sampler.size - self.seen[i]) // sampler.world_size
-                self.seen[i] += min(size, left) * sampler.world_size
+                self.seen[i] += min(self.batch_sizes[i], left) * sampler.world_size
                 self.step += i == len(self.loaders) - 1
                 yield i, batch
 
     def restart(self, i: int) -> Iterator[dict]:
         self.passes[i] += 1
         self.seen[i] = 0
-        self.loaders[i].sampler.set_epoch(self.epoch + PASS_STRIDE * self.passes[i])
+        self.samplers[i].set_epoch(self.epoch + PASS_STRIDE * self.passes[i])
         return iter(self.loaders[i])

@@ -31,7 +31,7 @@ class Record:
     num_clips: int = 1
 
 
-class Records(Sequence[Record]):
+class Records:
     """The records of a data set, in columns: millions of them are a few arrays, which workers share.
 
     root: the folder of the videos. ids: the records' names. file_of: the file below `root` of an id.
@@ -84,7 +84,7 @@ class CaptionRecords(Records):
         first = np.ones(len(ids), dtype=bool)  # of its record's captions
         if join:
             first[1:] = np.fromiter((a != b for a, b in pairwise(ids)), dtype=bool, count=len(ids) - 1)
-        super().__init__(root, (ids[row] for row in np.flatnonzero(first)), file_of)
+        super().__init__(root, (ids[row] for row in np.flatnonzero(first).tolist()), file_of)
         self.captions = Strings(captions)
         self.caption_start = np.append(np.flatnonzero(first), len(ids))
 

@@ -7,7 +7,7 @@ import zipfile
 import zlib
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -30,10 +30,10 @@ def load_index(paths: list[Path], cache: Path) -> dict[str, np.ndarray]:
         if stored["state"].tobytes() == state:
             return dict(stored)
     index = make_index(paths)
-    index["state"] = np.frombuffer(state, dtype=np.uint8)
+    columns: dict[str, Any] = {**index, "state": np.frombuffer(state, dtype=np.uint8)}
     with suppress(OSError):  # in a folder that cannot be written it is made anew each time
         with tempfile.NamedTemporaryFile(dir=cache.parent, suffix=".npz", delete=False) as file:
-            np.savez(file, **index)
+            np.savez(file, **columns)
         os.chmod(file.name, 0o644)  # others who read the shards may use it
         os.replace(file.name, cache)  # whole or not at all: several processes may be writing it
     return index

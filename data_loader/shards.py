@@ -107,6 +107,7 @@ class ShardRecords(Records):
     @contextmanager
     def video_file(self, index: int) -> Iterator[Path]:
         content = self.read(index, 0)
+        assert content is not None, "samples without a video are left out of the index"
         with tempfile.NamedTemporaryFile(suffix=self.suffix(index)) as file:
             file.write(content)
             file.flush()

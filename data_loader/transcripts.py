@@ -166,8 +166,8 @@ def _subtitles(content: dict) -> tuple[list[dict], list[str]]:
 def _denoised_words(content: dict) -> list[str]:
     """The words of all `cleanasr` texts, split at single spaces; empty strings take part."""
     listed = content.get("denoised")
-    texts = [d.get("cleanasr") for d in listed if isinstance(d, dict)] if isinstance(listed, list) else []
-    texts = [fix_text(t) for t in texts if isinstance(t, str)]
+    given = [d.get("cleanasr") for d in listed if isinstance(d, dict)] if isinstance(listed, list) else []
+    texts = [fix_text(t) for t in given if isinstance(t, str)]
     if not any(t.strip() for t in texts):
         raise TranscriptError("no denoised text in 'denoised'")
     return [word for text in texts for word in text.split(" ")]

@@ -31,12 +31,12 @@ def walk_files(folder: str | Path) -> tuple[list[Path], dict[Path, str]]:
                     try:
                         is_folder = entry.is_dir()
                     except OSError as error:  # a link into a folder that is closed, or to itself
-                        closed[Path(entry.path)] = error.strerror
+                        closed[Path(entry.path)] = error.strerror or str(error)
                         continue
                     if is_folder:
                         waiting.append((Path(entry.path), within))
                     else:
                         files.append(Path(entry.path))
         except OSError as error:
-            closed[where] = error.strerror
+            closed[where] = error.strerror or str(error)
     return sorted(files), closed

@@ -58,7 +58,7 @@ class Clip:
 
     def span(self, video: Video) -> range:
         """The frames of the open file that it takes its own from; at least one."""
-        if self.start is None:
+        if self.start is None or self.end is None:
             return range(len(video))
         return frames_between(video.times, self.start, self.end)
 
@@ -100,20 +100,20 @@ def _find(path: str, window: float | None, timeout: float | None) -> list[Clip] 
         if window is None:
             return [clip]
         with open_video(path, timeout=timeout) as video:
-            return cut(replace(clip, duration=video.duration), video.times, window)
+            return cut(clip, video.times, video.duration, window)
     except VideoReadError as error:
         return error
 
 
-def cut(video: Clip, times: np.ndarray, window: float) -> list[Clip]:
+def cut(video: Clip, times: np.ndarray, duration: float, window: float) -> list[Clip]:
     """The windows of `window` seconds, one after the other, in which frames appear at `times`.
 
     Time starts with the first frame. A rest under a tenth of a window joins the last.
     """
-    last = max(0, math.ceil(video.duration / window - 0.1) - 1)
+    last = max(0, math.ceil(duration / window - 0.1) - 1)
     numbers = np.unique(np.minimum((times + TOLERANCE) // window, last))
     return [
-        replace(video, start=k * window, end=video.duration if k == last else (k + 1) * window)
+        replace(video, duration=duration, start=k * window, end=duration if k == last else (k + 1) * window)
         for k in numbers.tolist()
     ]
 

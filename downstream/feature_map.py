@@ -3,7 +3,6 @@
 import math
 from collections import Counter
 from contextlib import nullcontext
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -122,4 +121,4 @@ def picture(table: FeatureTable, row: int) -> Picture:
     place = 0.5
     if "start" in columns:
         place = float((columns["start"][row] + columns["end"][row]) / 2 / columns["duration"][row])
-    return Picture(partial(nullcontext, columns["path"][row]), (place,))
+    return Picture(lambda: nullcontext(columns["path"][row]), (place,))

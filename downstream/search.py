@@ -13,7 +13,6 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,9 +68,9 @@ class Hit:
     def picture(self) -> Picture:
         """What happens in it, from first to last."""
         if self.start is None or self.end is None:
-            return Picture(partial(nullcontext, self.path))
+            return Picture(lambda: nullcontext(self.path))
         places = [(self.start + share * (self.end - self.start)) / self.duration for share in STRIP]
-        return Picture(partial(nullcontext, self.path), tuple(places))
+        return Picture(lambda: nullcontext(self.path), tuple(places))
 
 
 def clock(seconds: float) -> str:
@@ -164,8 +163,8 @@ class VideoIndex:
             rows, similarities = self._nearest(query, number)
             _, first = np.unique(self.rows["video"][rows], return_index=True)
             if len(first) >= wanted:
-                first = sorted(first.tolist())[:wanted]
-                return [rows[i] for i in first], [similarities[i] for i in first]
+                kept = sorted(first.tolist())[:wanted]
+                return [rows[i] for i in kept], [similarities[i] for i in kept]
             number *= 4
 
     def _hit(self, row: int, similarity: float) -> Hit:

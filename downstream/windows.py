@@ -39,7 +39,7 @@ class SlidingWindows(Dataset):
         return [sample_frames(num_frames, vlen, shift=shift) for shift in shifts]
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        data, windows = self.dataset, []
+        data, windows = self.dataset, list[list[int]]()
 
         def choose(video: Video) -> list[int]:
             windows[:] = self.windows(len(video))

@@ -8,17 +8,22 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed.checkpoint as dcp
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from utils.inert_pickle import check_file
 
 from .torch_files import read_tensors
 from .variants import VARIANTS, Variant
+
+if TYPE_CHECKING:
+    from .tvtsv2 import TVTSv2
 
 EXPECTED = (
     "what torch.save wrote (.pth, .pt, .bin), a .safetensors file, a .dcp folder or one of save_pretrained"
@@ -46,7 +51,7 @@ class LoadReport:
         return "\n".join(lines)
 
 
-def load_checkpoint(model: nn.Module, path: str | Path) -> LoadReport:
+def load_checkpoint(model: "TVTSv2", path: str | Path) -> LoadReport:
     """Fill a TVTSv2 from a released or training checkpoint, official or ours, or a save_pretrained folder.
 
     A training checkpoint may be a distributed one, a `.dcp` folder. The sort head alone may be missing on
@@ -60,7 +65,7 @@ def load_checkpoint(model: nn.Module, path: str | Path) -> LoadReport:
     return load_state(model, read_state_dict(path), path)
 
 
-def load_state(model: nn.Module, state: Mapping[str, Tensor], path: str | Path) -> LoadReport:
+def load_state(model: "TVTSv2", state: Mapping[str, Tensor], path: str | Path) -> LoadReport:
     """`load_checkpoint` of what `read_state_dict` gave. Raises CheckpointError."""
     found = guess_variant(state)
     if found and found.name != model.variant.name:
@@ -134,7 +139,11 @@ def _read_distributed(folder: Path) -> dict[str, Tensor]:
     check_whole(folder)
     reader = dcp.HuggingFaceStorageReader(str(folder))
     stored = reader.read_metadata().state_dict_metadata
-    wanted = {name: tensor for name, tensor in stored.items() if name.startswith("state_dict.")}
+    wanted = {
+        name: tensor
+        for name, tensor in stored.items()
+        if name.startswith("state_dict.") and isinstance(tensor, TensorStorageMetadata)
+    }
     claimed = sum(math.prod(tensor.size) * tensor.properties.dtype.itemsize for tensor in wanted.values())
     if claimed > sum(file.stat().st_size for file in folder.iterdir()):
         raise ValueError(f"its tensors claim {claimed} bytes, more than its files have")
@@ -169,7 +178,7 @@ def guess_variant(state: Mapping[str, Tensor]) -> Variant | None:
 
 
 def fill(
-    model: nn.Module, state: Mapping[str, Tensor], path: str | Path, may_be_fresh: str, may_be_ignored: str
+    model: "TVTSv2", state: Mapping[str, Tensor], path: str | Path, may_be_fresh: str, may_be_ignored: str
 ) -> LoadReport:
     """Copy `state` into the model, strictly but for names that start with what the two patterns match.
 

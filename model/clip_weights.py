@@ -3,12 +3,13 @@
 import logging
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from CLIP import weights as clip_weights
 from OpenCLIP import weights as openclip_weights
 
 from .checkpoint import CheckpointError, LoadReport, fill, read_state_dict
+from .tvtsv2 import TVTSv2
 
 logger = logging.getLogger(__name__)
 
@@ -19,7 +20,7 @@ FRESH = r"video_model\.(temporal_embedding|transformer\.resblocks\.\d+\.(timeatt
 IGNORED = r"(logit_scale|input_resolution|context_length|vocab_size)$"
 
 
-def load_clip_weights(model: nn.Module, path: str | Path | None = None) -> LoadReport:
+def load_clip_weights(model: TVTSv2, path: str | Path | None = None) -> LoadReport:
     """Start a TVTSv2 from the CLIP that its variant names.
 
     Args:
@@ -35,7 +36,7 @@ def load_clip_weights(model: nn.Module, path: str | Path | None = None) -> LoadR
         ValueError: the variant starts from random weights.
     """
     variant = model.variant
-    if variant.clip_family is None:
+    if variant.clip_family is None or variant.clip_model is None:
         raise ValueError(f"{variant.name} has no CLIP to start from; it starts from random weights")
     if path is None or Path(path).is_dir():
         family = FAMILIES[variant.clip_family]

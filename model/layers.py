@@ -1,6 +1,7 @@
 """What both towers share: the MLP, running a stack of blocks, and CLIP's initial weights."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -35,20 +36,31 @@ class Mlp(nn.Module):
         return self.c_proj(activate(hidden, bias, self.activation))
 
 
+class ResidualBlock(nn.Module):
+    """A block of a tower, [B, L, width] -> [B, L, width].
+
+    It takes x and the branch that is still to be added to it (None before the first block), and returns the
+    same for the next block, whose first `add_norm` makes the sum. With `recompute` set, it is not stored for
+    backward, but computed again.
+    """
+
+    recompute = False
+
+
 class Blocks(nn.ModuleList):
     """The blocks of a tower, [B, L, width] -> [B, L, width].
-
-    A block takes x and the branch that is still to be added to it (None before the first block), and returns
-    the same for the next block, whose first `add_norm` makes the sum. A block whose `recompute` is set is not
-    stored for backward, but computed again.
 
     run is `run_blocks`, or a function around it that the tower has for itself: torch.compile keeps what it
     compiles, and remembers which sizes vary, by function.
     """
 
-    def __init__(self, blocks: Iterable[nn.Module], run: Callable[..., Tensor] | None = None):
+    def __init__(self, blocks: Iterable[ResidualBlock], run: Callable[..., Tensor] | None = None):
+        blocks = list(blocks)
         super().__init__(blocks)
-        self.run, self.regions = run or run_blocks, [list(self)]
+        self.run, self.regions = run or run_blocks, [blocks]
+
+    def __iter__(self) -> Iterator[ResidualBlock]:
+        return chain.from_iterable(self.regions)
 
     def forward(self, x: Tensor, *args) -> Tensor:
         for region in self.regions:
@@ -68,15 +80,15 @@ class Blocks(nn.ModuleList):
             self.run = torch.compile(self.run, **options)
 
 
-def run_blocks(blocks: list[nn.Module], x: Tensor, *args) -> Tensor:
-    """x through blocks as `Blocks` describes them, and the last branch added."""
-    branch = None
+def run_blocks(blocks: Sequence[ResidualBlock], x: Tensor, *args) -> Tensor:
+    """x through the blocks, and the last branch added."""
+    branch: Tensor | None = None
     for block in blocks:
         if block.recompute and x.requires_grad and torch.is_grad_enabled():
             x, branch = checkpoint(block, x, branch, *args, use_reentrant=False)
         else:
             x, branch = block(x, branch, *args)
-    return x + branch
+    return x if branch is None else x + branch
 
 
 def init_attention(qkv: nn.Linear, proj: nn.Linear, layers: int) -> None:

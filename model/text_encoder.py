@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .kernels import Projected, add_norm, attend, project_branch
-from .layers import Blocks, Mlp, init_attention, init_mlp, run_blocks
+from .layers import Blocks, Mlp, ResidualBlock, init_attention, init_mlp, run_blocks
 from .variants import Variant
 
 
@@ -39,10 +39,8 @@ class CausalAttention(nn.Module):
         return project_branch(attend(q, k, v, self.backend, causal=True).flatten(2), self.out_proj)
 
 
-class Block(nn.Module):
-    """A pre-norm CLIP block. One of model.layers.Blocks."""
-
-    recompute = False
+class Block(ResidualBlock):
+    """A pre-norm CLIP block."""
 
     def __init__(self, width: int, heads: int, layers: int, activation: str, backend: str):
         super().__init__()

@@ -74,8 +74,8 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
         content = _items(content)
         if "state_dict" in content:
             content = _items(content["state_dict"])
-        tensors = {name: archive.tensor(value) for name, value in content.items()}
-        tensors = {name: value for name, value in tensors.items() if value is not None}
+        found = ((name, archive.tensor(value)) for name, value in content.items())
+        tensors = {name: tensor for name, tensor in found if tensor is not None}
         odd = next((name for name in tensors if not isinstance(name, str)), None)
         if odd is not None:
             raise ValueError(f"the name of a tensor in it is no text but a {type(odd).__name__}")

@@ -75,7 +75,7 @@ class TVTSv2(
             if isinstance(module, Mlp):
                 module.recompute = recompute_mlps
         for tower in (self.video_model.transformer.resblocks, self.text_model.resblocks):
-            for block in tower[::checkpoint_every] if checkpoint_every else []:
+            for block in list(tower)[::checkpoint_every] if checkpoint_every else []:
                 block.recompute = True
 
         nn.init.normal_(self.text_token_embedding.weight, std=v.text_embedding_std or 0.02)

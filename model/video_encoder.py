@@ -1,5 +1,7 @@
 """The video tower: a CLIP ViT with attention divided into space and time, and tube masking."""
 
+from collections.abc import Iterable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -7,7 +9,7 @@ from torch import Tensor, nn
 from .attention import DividedAttention
 from .checks import check_keep_ind, check_valid_frames, check_video
 from .kernels import add_norm
-from .layers import Blocks, Mlp, init_attention, init_mlp, run_blocks
+from .layers import Blocks, Mlp, ResidualBlock, init_attention, init_mlp, run_blocks
 from .precision import as_residual
 from .variants import Variant
 
@@ -15,10 +17,8 @@ IMAGE_MEAN = (0.485, 0.456, 0.406)
 IMAGE_STD = (0.229, 0.224, 0.225)
 
 
-class Block(nn.Module):
-    """Attention over time, attention over space, MLP, each after a LayerNorm. One of model.layers.Blocks."""
-
-    recompute = False
+class Block(ResidualBlock):
+    """Attention over time, attention over space, MLP, each after a LayerNorm."""
 
     def __init__(self, width: int, heads: int, activation: str, backend: str):
         super().__init__()
@@ -48,12 +48,23 @@ def run_video_blocks(blocks: list[Block], x: Tensor, num_frames: int) -> Tensor:
     return run_blocks(blocks, x, num_frames)
 
 
+class Transformer(nn.Module):
+    """Holds the blocks under the name that they have in CLIP's state_dict, `transformer.resblocks`."""
+
+    def __init__(self, blocks: Iterable[Block]):
+        super().__init__()
+        self.resblocks = Blocks(blocks, run_video_blocks)
+
+
 class VideoTransformer(nn.Module):
     """Clips to one embedding each, and to the tokens that the sort head reads.
 
     variant.sort_tokens says which tokens: "all_normed" is the class token and all patches after `ln_post` and
     `proj`; "patches_raw" is the patches alone, after `proj` without `ln_post` (the official H/14).
     """
+
+    pixel_mean: Tensor
+    pixel_std: Tensor
 
     def __init__(self, variant: Variant, backend: str = "auto"):
         super().__init__()
@@ -64,26 +75,26 @@ class VideoTransformer(nn.Module):
         self.positional_embedding = nn.Parameter(torch.empty(1 + variant.num_patches, width))
         self.temporal_embedding = nn.Parameter(torch.empty(variant.num_frames, width))
         self.ln_pre = nn.LayerNorm(width)
-        blocks = (
+        blocks = [
             Block(width, variant.video_heads, variant.activation, backend)
             for _ in range(variant.video_layers)
-        )
-        self.transformer = nn.ModuleDict({"resblocks": Blocks(blocks, run_video_blocks)})
+        ]
+        self.transformer = Transformer(blocks)
         self.ln_post = nn.LayerNorm(width)
         self.proj = nn.Parameter(torch.empty(width, variant.embed_dim))
         # Normalisation of uint8 pixels; not part of the official state_dict.
         self.register_buffer("pixel_mean", 255 * torch.tensor(IMAGE_MEAN).view(3, 1), persistent=False)
         self.register_buffer("pixel_std", 255 * torch.tensor(IMAGE_STD).view(3, 1), persistent=False)
-        self.init_weights()
+        self._init_weights(blocks)
 
-    def init_weights(self) -> None:
+    def _init_weights(self, blocks: list[Block]) -> None:
         """Fresh values: CLIP's, and the variant's own for what CLIP does not have (see Variant)."""
         std = self.variant.video_width**-0.5
         for parameter in (self.class_embedding, self.proj):
             nn.init.normal_(parameter, std=std)
         nn.init.normal_(self.positional_embedding, std=self.variant.positional_embedding_std or std)
         nn.init.normal_(self.temporal_embedding, std=self.variant.temporal_embedding_std or std)
-        for block in self.transformer.resblocks:
+        for block in blocks:
             init_attention(block.attn.qkv, block.attn.proj, self.variant.video_layers)
             init_attention(block.timeattn.qkv, block.timeattn.proj, self.variant.video_layers)
             init_mlp(block.mlp, self.variant.video_layers)
@@ -162,5 +173,5 @@ class VideoTransformer(nn.Module):
     def compile_regions(self, size: int, **options) -> None:
         """torch.compile in place: what lies before the blocks, `size` blocks at a time, what lies after."""
         self.transformer.resblocks.compile_regions(size, **options)
-        self.embed = torch.compile(self.embed, **options)
-        self.read_out = torch.compile(self.read_out, **options)
+        for method in ("embed", "read_out"):
+            setattr(self, method, torch.compile(getattr(self, method), **options))

@@ -129,8 +129,9 @@ def check_pickle(file: BinaryIO) -> None:
             what it builds is larger or deeper than anything that makes sense.
     """
     stack: list[Any] = []  # of each value its (depth, number of values)
-    memo: dict[int, Any] = {}
-    for count, (operation, argument, _) in enumerate(pickletools.genops(_Bounded(file))):
+    memo: dict[Any, Any] = {}
+    bounded: Any = _Bounded(file)  # has all of a file that genops needs
+    for count, (operation, argument, _) in enumerate(pickletools.genops(bounded)):
         name = operation.name
         if count > MAX_OPERATIONS:
             raise ValueError(f"a pickle of more than {MAX_OPERATIONS} operations")
@@ -141,7 +142,7 @@ def check_pickle(file: BinaryIO) -> None:
         elif name == "MEMOIZE":
             memo[len(memo)] = stack[-1]
         elif name.endswith("PUT"):
-            if not 0 <= argument <= MAX_OPERATIONS:  # the unpickler takes memory for all numbers below
+            if not (isinstance(argument, int) and 0 <= argument <= MAX_OPERATIONS):
                 raise ValueError(f"a pickle that numbers a value {argument}")
             memo[argument] = stack[-1]
         elif name.endswith("GET"):

@@ -81,6 +81,8 @@ def upright_frames(source: Path, short_side: int) -> Iterator[Frame]:
     file_state(os.fspath(source))  # a pipe of that name would never end
     to_rgb, first, last = RGB(), None, -1
     with open_container(os.fspath(source)) as (container, stream):
+        if stream.time_base is None:
+            raise VideoReadError(source, "does not say in what unit its times are")
         for shown_at, frame in AllFrames(os.fspath(source), container, stream):
             pixels = to_rgb(frame)
             height, width = pixels.shape[:2]

@@ -55,7 +55,7 @@ def build(args: argparse.Namespace) -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     jobs = list(plan(records, args.out, args.split, args.videos_per_shard))
     remove_others(args.out, args.split, {job.path for job in jobs})
-    kept, left_out = 0, []
+    kept, left_out = 0, list[Failure]()
     with ProcessPoolExecutor(args.workers, initializer=keep_records, initargs=(records,)) as pool:
         for failures in tqdm(pool.map(write_shard, jobs), total=len(jobs), unit="shard"):
             kept += failures is None
@@ -125,6 +125,9 @@ def made_of(path: Path) -> str | None:
     return found and found[1]
 
 
+_records: Records  # of a worker
+
+
 def keep_records(records: Records) -> None:
     """Hand a worker the records once, not with every shard."""
     global _records
@@ -162,7 +165,7 @@ def sources(records: Records, job: Job) -> str:
     digest = hashlib.sha256()
     for index, key in zip(job.indices, job.keys, strict=True):
         if isinstance(records, NarratedRecords):
-            text = file_state(records.transcript_path(index))
+            text: object = file_state(records.transcript_path(index))
         else:
             text = records[index].captions
         digest.update(repr((key, text, file_state(records.path(index)))).encode())

@@ -19,7 +19,7 @@ import stat
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import asdict, dataclass
 from functools import partial
 from multiprocessing.connection import Connection, wait
@@ -126,7 +126,7 @@ class Lifeline:
         os.close(self.writing)
 
 
-def run_jobs(starters: Iterable[tuple[Path, Callable[[], Job]]], count: int) -> Iterator[tuple[Path, str]]:
+def run_jobs(starters: Iterable[tuple[Path, Callable[[], Job]]], count: int) -> Generator[tuple[Path, str]]:
     """Runs up to `count` jobs at a time. Yields each video as it ends, with its failure or ""."""
     running: dict[Connection, tuple[Path, Job]] = {}
     starters = iter(starters)
@@ -139,8 +139,8 @@ def run_jobs(starters: Iterable[tuple[Path, Callable[[], Job]]], count: int) -> 
                 return
             patience = min(job.deadline for _, job in running.values()) - time.monotonic()
             ended = wait(list(running), max(0, patience))
-            late = [c for c, (_, job) in running.items() if job.deadline <= time.monotonic()]
-            for connection in {*ended, *late}:
+            now = time.monotonic()
+            for connection in [c for c, (_, job) in running.items() if c in ended or job.deadline <= now]:
                 video, job = running.pop(connection)
                 yield video, job.finish()
     finally:

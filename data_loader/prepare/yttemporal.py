@@ -40,7 +40,8 @@ def add_commands(commands: Any) -> None:
 
 
 def build(args: argparse.Namespace) -> None:
-    folder, names = Folder(args.root / "videos"), {"train": [], "val": []}
+    folder = Folder(args.root / "videos")
+    names: dict[str, list[str]] = {"train": [], "val": []}
     without_id = repeated = 0
     seen: set[str] = set()
     for item in args.files:

@@ -128,10 +128,10 @@ def read_in_parts(
         wanted = sorted(set(indices))
         parts, done, size = [], 0, PROBE
         while done < len(wanted):
-            frames = video.read(wanted[done : done + size])
-            done += len(frames)
-            size = max(1, most_bytes // frames[0].nbytes)
-            parts.append(transform(as_tensor(frames)))
+            pixels = video.read(wanted[done : done + size])
+            done += len(pixels)
+            size = max(1, most_bytes // pixels[0].nbytes)
+            parts.append(transform(as_tensor(pixels)))
         frames = parts[0] if len(parts) == 1 else torch.cat(parts)
         if list(indices) == wanted:
             return frames

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 class VideoReadError(RuntimeError):
     """A video that cannot be read. `path` names the file, `reason` says why, in words for a person."""
 
-    def __init__(self, path: str, reason: str = ""):
+    def __init__(self, path: str | Path, reason: str = ""):
         super().__init__(str(path), reason)
 
     @property

@@ -9,7 +9,6 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from fractions import Fraction
 
 import av
 import numpy as np
@@ -38,7 +37,7 @@ def open_stream(path: str) -> tuple[av.container.InputContainer, av.VideoStream]
     with ffmpeg_errors(path):
         # a name that is no UTF-8 cannot be told to FFmpeg
         file = name if _is_utf8(name) else open(name, "rb")  # noqa: SIM115 - it ends with the container
-        container = av.open(file, metadata_errors="ignore")
+        container = av.open(file, "r", metadata_errors="ignore")
     try:
         return container, decodable_stream(path, container)
     except BaseException:
@@ -70,8 +69,8 @@ def decodable_stream(path: str, container: av.container.InputContainer) -> av.Vi
     """The stream to read, its decoder set up. Raises VideoReadError where there is none."""
     stream = best_stream(container)
     if stream is None:
-        kinds = sorted({s.type for s in container.streams}) or ["nothing: cut off?"]
-        raise VideoReadError(path, f"has no video stream (it holds {', '.join(kinds)})")
+        kinds = ", ".join(sorted({s.type for s in container.streams})) or "nothing: cut off?"
+        raise VideoReadError(path, f"has no video stream (it holds {kinds})")
     if stream.codec_context is None:
         raise VideoReadError(path, "no decoder for its video stream")
     if "enc_key_id" in stream.metadata:  # Matroska
@@ -109,7 +108,8 @@ class Packets:
     def shown(self) -> list[int]:
         """The times of all frames in the order shown; empty where a packet has no time."""
         times = [t for t, hidden in zip(self.times, self.hidden, strict=True) if not hidden]
-        return [] if None in times else sorted(times)
+        known = [t for t in times if t is not None]
+        return sorted(known) if len(known) == len(times) else []
 
     def last_duration(self) -> int | None:
         """How long the frame that is shown last stays, in the stream's time base."""
@@ -127,7 +127,7 @@ class Packets:
 
     def start_clean(self) -> bool:
         """Whether the first packet is a key frame and none is shown before it."""
-        return bool(self.keys) and self.keys[0] and min(self.times) == self.times[0]
+        return self.keys[:1] == [True] and self.times[0] == min(t for t in self.times if t is not None)
 
     def ranges(self, times: Iterable[int]) -> list[tuple[int, int]]:
         """The packets to decode for the frames shown at some times: (first, last) positions, in order, apart.
@@ -202,16 +202,16 @@ def seconds(
     times: of each frame as shown, in the stream's time base; where they are not known or do not rise, frames
     follow one another by the stream's rate. last_duration: of the last frame, where that is known.
     """
-    gap = 1 / float(stream.average_rate or stream.guessed_rate or 25)
-    if None in times or stream.time_base is None:
+    gap, unit = 1 / float(stream.average_rate or stream.guessed_rate or 25), stream.time_base
+    if None in times or unit is None:
         shown, last_duration = np.arange(len(times)) * gap, None
     else:
-        shown = np.array(times, np.float64) * float(stream.time_base)
+        shown = np.array(times, np.float64) * float(unit)
         shown -= shown[0]
         if (np.diff(shown) < 0).any():
             shown, last_duration = np.arange(len(times)) * gap, None
-    if last_duration:
-        gap = float(last_duration * Fraction(stream.time_base))
+    if last_duration and unit is not None:
+        gap = float(last_duration * unit)
     elif len(shown) > 1:
         gap = float(np.median(np.diff(shown))) or gap
     return shown, float(shown[-1]) + gap

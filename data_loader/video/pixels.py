@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import av
 import numpy as np
+from av.buffer import Buffer
 from av.video.reformatter import VideoReformatter
 
 
@@ -79,7 +80,7 @@ def is_mirrored(frame: av.VideoFrame) -> bool:
 def display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int] | None:
     """(a, b, c, d): the pixel (x, y) is shown at (ax + cy, bx + dy) (ISO/IEC 14496-12, 8.3.2)."""
     stored = frame.side_data.get("DISPLAYMATRIX")
-    if stored is None:
+    if not isinstance(stored, Buffer):
         return None
     (a, b), (c, d) = np.frombuffer(bytes(stored), np.int32).reshape(3, 3)[:2, :2].tolist()
     return a, b, c, d

@@ -69,13 +69,12 @@ class RemoteVideo(Video):
 
     def _exchange(self, **request: object) -> dict[str, Any]:
         """A request and its answer; takes over what the answer tells about the whole video."""
-        if self.child is None:
-            raise ValueError("the video is closed")
+        child = self._decoder()
         try:
-            self.child.send(**request, limit=self.timeout)
-            if not self.child.connection.poll(self.timeout):
+            child.send(**request, limit=self.timeout)
+            if not child.connection.poll(self.timeout):
                 raise TimeoutError
-            answer = json.loads(self.child.connection.recv_bytes())
+            answer = json.loads(child.connection.recv_bytes())
             if "count" in answer:
                 self.times = self._receive([answer["count"]], np.float64)
                 self.duration = answer["duration"]
@@ -96,12 +95,17 @@ class RemoteVideo(Video):
             raise ERRORS[answer["error"]](self.path, answer["reason"])
         return answer
 
+    def _decoder(self) -> "Child":
+        if self.child is None:
+            raise ValueError("the video is closed")
+        return self.child
+
     def _receive(self, shape: list[int], dtype: type) -> np.ndarray:
-        return read_array(self.child.pixels.fileno(), shape, dtype)
+        return read_array(self._decoder().pixels.fileno(), shape, dtype)
 
     def _drop(self, patience: float = 0) -> int:
         """Ends the child, which cannot be used any more, and returns its exit status; see `Child.end`."""
-        child, self.child = self.child, None
+        child, self.child = self._decoder(), None
         return child.end(patience)
 
 
@@ -214,6 +218,7 @@ def serve(socket_fd: int, pixels_fd: int) -> None:
                         video = open_local(request["path"], request["reader"])
                         answer = _describe(video, pixels_fd)
                     else:
+                        assert video is not None, "frames are asked for before a path"
                         answer = _read(video, request["indices"], pixels_fd)
                 except VideoReadError as error:
                     answer = {"error": "unreadable", "reason": error.reason}
@@ -258,7 +263,7 @@ def write_array(fd: int, array: np.ndarray) -> None:
 
 def read_array(fd: int, shape: Sequence[int], dtype: type) -> np.ndarray:
     """The array that `write_array` has put into a file."""
-    array = np.empty(shape, dtype)
+    array: np.ndarray = np.empty(shape, dtype)
     rest, at = array.data.cast("B"), 0
     while at < len(rest):
         size = os.preadv(fd, [rest[at:]], at)

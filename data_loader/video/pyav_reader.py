@@ -9,7 +9,7 @@ is refused the file counts as unreadable.
 """
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from itertools import chain
 
 import av
@@ -41,7 +41,7 @@ class PyAVVideo(Video):
         self.path = path
         self.container, self.stream = open_stream(path)
         self.kept: list[av.Packet] | None = None
-        self.packets: Packets | None = None
+        self.packets = Packets(self.container.format.name)  # none are listed while the header is believed
         self.in_order = False  # whether frames are counted from the first one on
         self.size = self.stream.codec_context.width, self.stream.codec_context.height
         try:
@@ -64,21 +64,22 @@ class PyAVVideo(Video):
         clip = Clip(indices)
         with ffmpeg_errors(self.path):
             if self.key_times is not None:
-                if not self._read_key_frames(clip):
+                if not self._read_key_frames(clip, self.key_times):
                     self._doubt_header()
             elif self.in_order or not self._read_groups(clip):
                 self.in_order, clip = True, Clip(indices)
                 self._read_in_order(clip)
+        assert clip.pixels is not None, "no frames were asked for"
         return clip.pixels
 
     def _list_packets(self) -> None:
-        coming = video_packets(self.container, self.stream)
+        coming: Iterable[av.Packet] = video_packets(self.container, self.stream)
         if os.path.getsize(self.path) <= KEPT_BYTES:
             coming = self.kept = list(coming)
         self.packets = list_packets(self.path, self.container, self.stream, coming)
         if self.packets.count == 0:
             raise VideoReadError(self.path, "has no video frames")
-        shown = self.packets.shown() or [None] * self.packets.count
+        shown: Sequence[int | None] = self.packets.shown() or [None] * self.packets.count
         self.times, self.duration = seconds(shown, self.packets.last_duration(), self.stream)
         # a palette comes with the first packet, a new description with the first of those it is for
         starts_anywhere = self.stream.codec_context.pix_fmt != "pal8" and not any(self.packets.described)
@@ -95,11 +96,11 @@ class PyAVVideo(Video):
         self.close()
         self.container, self.stream = open_stream(self.path)
 
-    def _read_key_frames(self, clip: Clip) -> bool:
-        """The wanted frames, each by seeking to it; False where anything is not as the header promises."""
+    def _read_key_frames(self, clip: Clip, times: Sequence[int]) -> bool:
+        """The wanted frames, each by seeking to its time; False where a frame is not as the header has it."""
         decoder = self.stream.codec_context
         for i in sorted(clip.missing):
-            time = self.key_times[i]
+            time = times[i]
             self.container.seek(time, stream=self.stream)
             packet = next(video_packets(self.container, self.stream), None)
             if packet is None or packet.pts != time or not packet.is_keyframe:
@@ -138,7 +139,7 @@ class PyAVVideo(Video):
         return started == starts and not clip.missing
 
     def _frames_of_ranges(
-        self, ranges: Sequence[tuple[int, int]], times: Iterable[int]
+        self, ranges: Sequence[tuple[int, int]], times: Container[int | None]
     ) -> Iterator[av.VideoFrame]:
         """What the decoder gives for ranges of packets, (first, last) positions, starting anew at each.
 
@@ -159,21 +160,23 @@ class PyAVVideo(Video):
             if position == last:
                 yield from decoder.decode(None)
                 decoder.flush_buffers()
-                first, last = next(rest, (None, None))
-                if first is None:
+                following = next(rest, None)
+                if following is None:
                     return
+                first, last = following
 
     def _packets_from(self, first: int) -> Iterator[tuple[int, av.Packet]]:
         """Packets with their positions, from the one at `first`, a key frame, or from an earlier one on."""
         if self.kept is not None:
             return enumerate(self.kept)
         self._reopen()
-        if first == 0:
+        time = self.packets.times[first]
+        if first == 0 or time is None:
             return enumerate(video_packets(self.container, self.stream))
-        self.container.seek(self.packets.times[first], stream=self.stream)
+        self.container.seek(time, stream=self.stream)
         coming = video_packets(self.container, self.stream)
         start = next(coming, None)
-        if start is not None and start.pts == self.packets.times[first]:
+        if start is not None and start.pts == time:
             return enumerate(chain([start], coming), first)
         self._reopen()
         return enumerate(video_packets(self.container, self.stream))
@@ -195,7 +198,7 @@ class PyAVVideo(Video):
                 if len(times) == last + 1 and expected and time == expected[last]:
                     break
             else:
-                expected = None
+                expected = []
         self.lost = frames.lost
         if expected:
             return

@@ -1,5 +1,7 @@
 """The activation between the two layers of an MLP."""
 
+from collections.abc import Callable
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -14,7 +16,8 @@ def quick_gelu(x: Tensor) -> Tensor:
     return F.silu(1.702 * x) / 1.702
 
 
-ACTIVATIONS = {"quick_gelu": quick_gelu, "gelu": F.gelu}  # the kernel knows both
+# The kernel knows both.
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"quick_gelu": quick_gelu, "gelu": F.gelu}
 
 
 def project_hidden(x: Tensor, c_fc: nn.Linear) -> Projected:

@@ -54,8 +54,8 @@ def divided_attention(
         [B, 1 + T·n, width], before the output projection.
     """
     if backend == "auto" and kernels_take_products(x) and _sizes_fit(x, num_frames, heads, over):
-        value, bias = project(x, qkv, for_kernel=True)
-        return triton_attention.divided_attention(value, bias, num_frames, heads, over == "time")
+        value, _ = project(x, qkv, for_kernel=True)
+        return triton_attention.divided_attention(value, qkv.bias, num_frames, heads, over == "time")
     return plain_divided_attention(qkv(x), num_frames, heads, over, backend)
 
 

@@ -1,5 +1,7 @@
 """Launches the kernels of divided attention, as operators that autograd and torch.compile know."""
 
+from typing import Any
+
 import torch
 import triton
 from torch import Tensor
@@ -41,7 +43,7 @@ def _geometry(qkv: Tensor, num_frames: int, heads: int, over_time: bool) -> tupl
     return size, n, positions * num_frames, triton.cdiv(n, positions)
 
 
-def _constants(qkv: Tensor, size: int, num_frames: int, heads: int, over_time: bool) -> dict[str, object]:
+def _constants(qkv: Tensor, size: int, num_frames: int, heads: int, over_time: bool) -> dict[str, Any]:
     head, tail = split_head(size)
     return {
         "SCALE": size**-0.5 * LOG2E,

@@ -30,11 +30,11 @@ def numbers(dataset):
 
 def test_windows_cover_the_video_without_crumbs():
     times = np.arange(250) / 25
-    clips = cut(Clip("a.mp4", 1, 2, duration=10.0), times, 4.0)
+    clips = cut(Clip("a.mp4", 1, 2), times, 10.0, 4.0)
     assert [(w.start, w.end) for w in clips] == [(0, 4), (4, 8), (8, 10)]
-    short = cut(Clip("a.mp4", 1, 2, duration=8.3), times[:208], 4.0)
+    short = cut(Clip("a.mp4", 1, 2), times[:208], 8.3, 4.0)
     assert [(w.start, w.end) for w in short] == [(0, 4), (4, 8.3)]
-    one = cut(Clip("a.mp4", 1, 2, duration=10.0), times, 60.0)
+    one = cut(Clip("a.mp4", 1, 2), times, 10.0, 60.0)
     assert [(w.start, w.end) for w in one] == [(0, 10)]
 
 
