@@ -57,15 +57,18 @@ def plan(
 
     Raises ValueError: numbers out of their range, or nothing was measured for this model and card.
     """
-    for what, number in (("gpus", gpus), ("samples", samples), ("epochs", epochs), ("rate", rate or 1)):
-        if not 0 < number < float("inf"):
+    for what, number in (("gpus", gpus), ("samples", samples), ("epochs", epochs), ("rate", rate)):
+        if number is not None and not 0 < number < float("inf"):
             raise ValueError(f"--{what} is {number:g}; it must be more than 0")
     if not 0 < (efficiency or 1) <= 1:
         raise ValueError(f"--efficiency is {efficiency:g}; it must be more than 0 and at most 1")
     measured = RATES[card].get(name)
-    if rate is None and measured is None:
+    if rate is not None:
+        one, source = rate, "--rate"
+    elif measured is not None:
+        one, source = measured.rate, measured.source
+    else:
         raise ValueError(f"the rate of {name} was not measured on an {card}: give yours with --rate")
-    one = rate or measured.rate
     share = efficiency or EFFICIENCY.get(gpus) or EFFICIENCY[4 if gpus > 2 else 2]
     total = one * gpus * share
     hours = samples * epochs / total / 3600
@@ -86,7 +89,7 @@ def plan(
             _line("MB a second from disks", f"{total * CLIP_MEGABYTES[kind]:,.0f}"),
         ]
     lines.append("sources")
-    lines.append(f"  rate: {'--rate' if rate else measured.source}")
+    lines.append(f"  rate: {source}")
     if efficiency:
         lines.append("  efficiency: --efficiency")
     elif gpus in EFFICIENCY:
