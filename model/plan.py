@@ -60,7 +60,7 @@ def plan(
     for what, number in (("gpus", gpus), ("samples", samples), ("epochs", epochs), ("rate", rate)):
         if number is not None and not 0 < number < float("inf"):
             raise ValueError(f"--{what} is {number:g}; it must be more than 0")
-    if not 0 < (efficiency or 1) <= 1:
+    if efficiency is not None and not 0 < efficiency <= 1:
         raise ValueError(f"--efficiency is {efficiency:g}; it must be more than 0 and at most 1")
     measured = RATES[card].get(name)
     if rate is not None:

@@ -33,6 +33,8 @@ def test_measured_rates_name_their_source_and_what_was_not_measured():
         ({"gpus": 0}, "--gpus is 0"),
         ({"samples": float("nan")}, "--samples is nan"),
         ({"efficiency": 1.5}, "--efficiency is 1.5"),
+        ({"efficiency": 0.0}, "--efficiency is 0"),
+        ({"rate": 0.0}, "--rate is 0"),
         ({"name": "TVTSv2_Demo"}, "give yours with --rate"),
     ],
 )
