@@ -22,6 +22,7 @@ def parse(argv: Sequence[str] | None) -> Namespace:
         "Zero-shot retrieval, recognition or multiple choice, whichever the config asks for.",
         "examples:\n"
         "  python test.py --config downstream/configs/msrvtt.json --arch TVTSv2_B_16\n"
+        "  python test.py --folder my_videos --arch TVTSv2_B_16\n"
         "  python test.py --all --arch TVTSv2_H_14\n"
         "  torchrun --nproc_per_node 8 test.py --dataset k400 --arch TVTSv2_H_14 --precision bf16",
     )

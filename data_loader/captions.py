@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_loader.lists import Table, need_folder, prepare_hint, read_table
+from data_loader.lists import Table, list_of_split, need_folder, prepare_hint, read_table
 from data_loader.records import CaptionRecords
 
 VALIDATION_ROWS = 1000  # of WebVid
@@ -34,10 +34,7 @@ def csv(
         suffix: added to every path, e.g. ".mp4".
         sep: what separates the columns; by default a tab for .tsv and a comma for anything else.
     """
-    file = files.get(split) if isinstance(files, dict) else files
-    if file is None:
-        raise ValueError(f"csv: no list for the split {split!r}, only for {sorted(files)}")
-    path = meta / file
+    path = meta / list_of_split("csv", files, split)
     table = read_table(path, "captions and paths of csv", sep=sep or ("\t" if path.suffix == ".tsv" else ","))
     ids, captions = grouped(table.column(path_column), table.column(caption_column))
     return CaptionRecords(root, ids, captions, partial(with_suffix, suffix=suffix))

@@ -1,7 +1,7 @@
 """Action recognition: HMDB-51, UCF-101 and Kinetics-400, classes as texts."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import count
 from pathlib import Path
 
@@ -52,8 +52,21 @@ def plain_name(name: str) -> str:
     return name.replace(" ", "").replace("_", "").lower()
 
 
-class LabelRecords(Records):
-    """Videos of one class each: labels, int64 [videos] from 0, and the class_names that they number."""
+class ClassRecords(Records):
+    """Videos of classes, whose texts are `class_names`; a class is a number, from 0, into them."""
+
+    def __init__(
+        self, root: Path, ids: Sequence[str], class_names: list[str], file_of: Callable[[str], str] = str
+    ):
+        super().__init__(root, ids, file_of)
+        self.class_names = class_names
+
+    def texts(self, classes: Iterable[int]) -> list[str]:
+        return [CLASS_TEXT.format(self.class_names[number]) for number in classes]
+
+
+class LabelRecords(ClassRecords):
+    """Videos of one class each: labels, int64 [videos]."""
 
     def __init__(
         self,
@@ -63,13 +76,31 @@ class LabelRecords(Records):
         class_names: list[str],
         file_of: Callable[[str], str] = str,
     ):
-        super().__init__(root, ids, file_of)
-        self.labels, self.class_names = labels, class_names
+        super().__init__(root, ids, class_names, file_of)
+        self.labels = labels
 
     def __getitem__(self, index: int) -> Record:
         label = int(self.labels[index])
-        text = CLASS_TEXT.format(self.class_names[label])
-        return Record(self.id(index), self.path(index), [text], label=label)
+        return Record(self.id(index), self.path(index), self.texts([label]), label=label)
+
+
+class MultiLabelRecords(ClassRecords):
+    """Videos of any number of classes each, maybe of none: targets, bool [videos, classes]."""
+
+    def __init__(
+        self,
+        root: Path,
+        ids: Sequence[str],
+        targets: np.ndarray,
+        class_names: list[str],
+        file_of: Callable[[str], str] = str,
+    ):
+        super().__init__(root, ids, class_names, file_of)
+        self.targets = targets
+
+    def __getitem__(self, index: int) -> Record:
+        texts = self.texts(np.flatnonzero(self.targets[index]).tolist())
+        return Record(self.id(index), self.path(index), texts or [""])
 
 
 def hmdb51(split: str, root: Path, meta: Path, *, fold: int = 1) -> LabelRecords:

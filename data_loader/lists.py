@@ -242,6 +242,14 @@ def first_repeated(values: Sequence[str]) -> tuple[int, int] | None:
     return None
 
 
+def list_of_split(kind: str, files: str | dict[str, str], split: str) -> str:
+    """The list of a split, of one for all or of one for each. Raises ValueError where it has none."""
+    file = files.get(split) if isinstance(files, dict) else files
+    if file is None:
+        raise ValueError(f"{kind}: no list for the split {split!r}, only for {sorted(files)}")
+    return file
+
+
 def prepare_hint(dataset: str, what: str = "it") -> str:
     """How to get a data set's metadata: the official lists, or made from what its own site distributes."""
     made = f"with: python -m data_loader.prepare {dataset} --help"

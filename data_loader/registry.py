@@ -24,6 +24,7 @@ DATASETS = {
     "hmdb51": "data_loader.labels:hmdb51",
     "ucf101": "data_loader.labels:ucf101",
     "k400": "data_loader.labels:k400",
+    "labels": "data_loader.own_labels:labels",
     "ssv2": "data_loader.multiple_choice:ssv2",
 }
 SHARDED = {"yttemporal": "data_loader.shards:yttemporal", "webvid": "data_loader.shards:webvid"}
@@ -78,7 +79,7 @@ def build_dataset(
     need_folder(
         root,
         f'the data of {name}; put it there or set its "root" in the config',
-        "" if name == "csv" else prepare_hint(name, "its lists"),
+        "" if name in ("csv", "labels") else prepare_hint(name, "its lists"),
     )
     records = read(split, root, meta, **{key: options[key] for key in own if key in options})
     return VideoDataset(records, view or split, name=name, **of_clips)

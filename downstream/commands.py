@@ -22,7 +22,7 @@ from utils.schema import EvaluationConfig
 def run_command(args: Namespace, protocols: Iterable[Protocol]) -> int:
     """Evaluate the one data set that the options name; the exit status."""
     with user_errors():
-        config = read_config(config_path(args.config, args.dataset), args)
+        config = read_config(config_path(args.config, args.dataset, args.folder), args)
         protocol = protocol_for(config, protocols)
         context = join_processes(args.device)
     with leaving_group():
@@ -49,8 +49,8 @@ def run_command(args: Namespace, protocols: Iterable[Protocol]) -> int:
 def run_all(args: Namespace, names: Sequence[str], protocols: Sequence[Protocol]) -> int:
     """Evaluate every data set of `names` that is there, print the paper's tables; the exit status."""
     with user_errors():
-        if args.config or args.dataset:
-            raise ConfigError("--all takes no --config or --dataset")
+        if args.config or args.dataset or args.folder:
+            raise ConfigError("--all takes no --config, --dataset or --folder")
         configs = [read_config(config_path(None, name), args) for name in names]
         context = join_processes(args.device)
     jobs: list[Job] = []

@@ -16,7 +16,7 @@ from CLIP import tokenize
 from data_loader import build_dataset
 from data_loader.dataset import VideoDataset
 from data_loader.failures import Failure
-from data_loader.labels import LabelRecords
+from data_loader.labels import ClassRecords, LabelRecords
 from data_loader.records import Records
 from downstream.clips import Clip
 from downstream.embedder import Embedder
@@ -130,6 +130,10 @@ class Evaluator:
         datasets = [open_dataset(config, self.trained.model.image_size, split) for split in protocol.splits]
         for dataset in datasets:
             dataset.records_as(protocol.records)
+        if protocol.texts is not None:
+            protocol.texts(datasets[-1], config)  # whose mistakes are to show before the work
+        if len(datasets) == 2 and not config.allow_overlap:
+            refuse_overlap(*datasets)
         return Job(protocol, config, datasets, folder, command)
 
     def check_folders(self, results: Path) -> None:
@@ -230,6 +234,28 @@ class Evaluator:
             print(f"warning: {message}", file=sys.stderr)
 
 
+def refuse_overlap(train: VideoDataset, test: VideoDataset) -> None:
+    """ValueError where a file is in both: what has been trained on is no test."""
+    trained_on = {file_identity(path): path for path in train.video_paths}
+    shared = [path for path in test.video_paths if file_identity(path) in trained_on]
+    if shared:
+        first = trained_on[file_identity(shared[0])]
+        raise ValueError(
+            f"{counted(len(shared), 'videos')} of {len(test)} to test on are among the {len(train)} to train "
+            f"on, e.g. {shared[0]}{'' if first == shared[0] else f', which is {first}'}. Take them out of "
+            "one list (a folder needs train/ and test/), or measure anyway: --set allow_overlap=true"
+        )
+
+
+def file_identity(path: Path) -> Path | tuple[int, int]:
+    """What two names of the same file have in common; of one that is not there, the name."""
+    try:
+        status = path.stat()
+    except OSError:
+        return path
+    return status.st_dev, status.st_ino
+
+
 def open_dataset(config: EvaluationConfig, image_size: int, split: str | None = None) -> VideoDataset:
     """The data set of a config in its evaluation form; items of unreadable files say so.
 
@@ -255,6 +281,6 @@ def open_dataset(config: EvaluationConfig, image_size: int, split: str | None = 
         source = f"\nWhere to get it: {config.source}" if config.source else ""
         raise FileNotFoundError(f"{error}{source}") from error
     if config.class_names is not None:
-        records = dataset.records_as(LabelRecords)
+        records = dataset.records_as(ClassRecords)
         records.class_names = class_names(config.class_names, len(records.class_names))
     return dataset

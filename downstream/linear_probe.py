@@ -142,7 +142,7 @@ def measure(
         "test videos": len(test.indices),
         "classes": measured.counts["classes"],
     }
-    measured.details = details
+    measured.details |= details
     rows = [(f"{penalty:g}", [f"{top1:.1f}"]) for penalty, top1 in details["held_out_top1"]]
     measured.notes = draw_table(["top-1 on held-out training videos"], [("weight decay", [""]), *rows])
     weight, bias = weights[:-1].T.contiguous().cpu(), weights[-1].contiguous().cpu()

@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -48,6 +49,12 @@ def evaluation_parser(
         "--dataset",
         metavar="NAME",
         help=f"short for --config downstream/configs/NAME.json; NAME: {offered}",
+    )
+    data.add_argument(
+        "--folder",
+        metavar="DIR",
+        help="your own videos, DIR/CLASS/VIDEO or DIR/{train,val,test}/CLASS/VIDEO: short for "
+        "--dataset labels --set data.root=DIR; the folders' names are the classes' texts",
     )
     data.add_argument(
         "--set",
@@ -174,18 +181,22 @@ def known_datasets() -> str:
     return ", ".join(sorted(path.stem for path in CONFIGS.glob("*.json")))
 
 
-def config_path(config: str | None, dataset: str | None) -> Path:
-    """The config file of --config FILE or --dataset NAME.
+def config_path(config: str | None, dataset: str | None, folder: str | None = None) -> Path:
+    """The config file of --config FILE, --dataset NAME or --folder DIR.
 
     Raises:
-        ConfigError: both, none, or an unknown data set.
+        ConfigError: several, none, or an unknown data set.
     """
-    if config and dataset:
-        raise ConfigError("give --config or --dataset, not both")
+    if sum(map(bool, (config, dataset, folder))) > 1:
+        raise ConfigError("give --config, --dataset or --folder, one of them")
+    if folder:
+        return CONFIGS / "labels.json"
     if config:
         return Path(config)
     if not dataset:
-        raise ConfigError(f"say what to evaluate: --config FILE or --dataset NAME ({known_datasets()})")
+        raise ConfigError(
+            f"say what to evaluate: --config FILE, --folder DIR or --dataset NAME ({known_datasets()})"
+        )
     path = CONFIGS / f"{dataset}.json"
     if not path.is_file():
         raise ConfigError(f"unknown data set {dataset!r}; known: {known_datasets()}")
@@ -200,7 +211,11 @@ def read_config(path: Path, args: argparse.Namespace) -> EvaluationConfig:
     """
     names = ("batch_size", "num_workers", "reader", "precision", "sliding_window_stride")
     options = [f"{name}={value}" for name in names if (value := getattr(args, name)) is not None]
-    config = load_config(EvaluationConfig, path, [*args.overrides, *options])
+    of_folder = []
+    if args.folder:
+        folder = Path(args.folder).expanduser().absolute()
+        of_folder = [f"data.root={json.dumps(str(folder))}", f"name={json.dumps(folder.resolve().name)}"]
+    config = load_config(EvaluationConfig, path, [*of_folder, *args.overrides, *options])
     check_installed(known_reader(config.reader))
     prompt_templates(config.prompts)  # before the work, not after it
     return config if config.num_workers is not None else replace(config, num_workers=default_workers())

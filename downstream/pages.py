@@ -16,11 +16,10 @@ from PIL import Image
 from tqdm import tqdm
 
 from data_loader.dataset import VideoDataset
-from data_loader.labels import LabelRecords
+from data_loader.labels import LabelRecords, MultiLabelRecords
 from data_loader.sampling import frame_at
 from data_loader.video import Video, VideoReadError, read_frames
-from downstream.report import Evaluation
-from model.metric import accuracy
+from downstream.report import Evaluation, per_class
 from utils.files import write_text
 from utils.schema import EvaluationConfig
 
@@ -121,7 +120,8 @@ def write_report(folder: Path, evaluation: Evaluation, dataset: VideoDataset, ab
 
     about: which model it is of. table: the metrics, as the terminal shows them.
     Retrieval and multiple choice: the queries with what was ranked first, the true one marked, worst cases
-    first. Recognition and linear probe: confusion matrix and accuracy of each class.
+    first. Recognition and linear probe: confusion matrix and accuracy of each class; with several labels a
+    video, each class's average precision.
     """
     name, protocol, queries = evaluation.config.name, evaluation.protocol, evaluation.measured.queries
     path = folder / f"{protocol}_{name}.html"
@@ -138,6 +138,9 @@ def write_report(folder: Path, evaluation: Evaluation, dataset: VideoDataset, ab
         items = [ranking_item(query) for query in worst]
         shown = video_pictures(pictures_of(items), dataset, evaluation.config)
         write_page(path, "ranking.html", **common, heading=heading, items=items, shown=shown)
+    elif isinstance(dataset.records, MultiLabelRecords):
+        rows = sorted(evaluation.measured.details["per_class"], key=lambda row: (row["AP"], row["name"]))
+        write_page(path, "average_precision.html", **common, rows=rows, shown=Thumbnails({}, {}))
     else:
         values = confusion(queries, dataset.records_as(LabelRecords).class_names)
         write_page(path, "confusion.html", **common, **values, shown=Thumbnails({}, {}))
@@ -202,16 +205,12 @@ def confusion(queries: Sequence[dict[str, Any]], classes: Sequence[str]) -> dict
         for (true, guess), count in counts.items()
     ]
     wrong = sorted((c for c in cells if c["row"] != c["column"]), key=lambda c: (-c["count"], c["row"]))
-    per_class = []
-    for name, total in totals.items():
-        ranks = [query["rank"] for query in queries if query["class"] == name]
-        per_class.append({"name": name, "videos": total, **accuracy(ranks)})
     cell = 16 if len(classes) <= 60 else 10 if len(classes) <= 150 else 5
     return {
         "classes": list(classes),
         "cells": sorted(cells, key=lambda c: (c["row"], c["column"])),
         "confusions": wrong[:20],
-        "per_class": sorted(per_class, key=lambda row: (row["top1"], row["top5"], row["name"])),
+        "per_class": per_class(queries),
         "cell": cell,
         "margin": 10 + round(min(cell * 0.8, 12) * 0.6 * max(map(len, classes))),
     }

@@ -10,15 +10,18 @@ import torch
 from safetensors.torch import save
 
 from data_loader.failures import Failure
+from model.metric import accuracy
 from utils.environment import versions
 from utils.files import whole_file, write_text
 from utils.schema import EvaluationConfig
 from utils.text import counted
 
+MOST_CLASSES = 20  # that a terminal lists one by one
+OWN = ("csv", "labels")  # the types of anyone's data, whatever they are named
 PACKAGES = ("torch", "numpy", "decord", "av", "open_clip_torch", "safetensors")
 TITLES = {
     "R1": "R@1", "R5": "R@5", "R10": "R@10", "R50": "R@50", "MedR": "MdR", "MeanR": "MnR",
-    "top1": "top-1", "top5": "top-5",
+    "top1": "top-1", "top5": "top-5", "mAP": "mAP",
 }  # fmt: skip
 
 Metrics = Mapping[str, float]
@@ -71,8 +74,10 @@ class Evaluation:
     def published(self) -> dict[str, dict[str, float]]:
         """The paper's numbers for this model and data set, {"plain": {…}, "dsl": {…}}; {} when it has none.
 
-        A config that departs from the paper's protocol (another cut of MSR-VTT) has none.
+        A config that departs from the paper's protocol (another cut of MSR-VTT, one's own list) has none.
         """
+        if self.config.data.type in OWN:
+            return {}
         numbers = json.loads((Path(__file__).parent / "published.json").read_text())
         dataset = numbers.get(self.protocol, {}).get(self.config.name, {})
         data = self.config.data.options()
@@ -85,6 +90,15 @@ def first_ranked(scores: torch.Tensor, names: Sequence[str], most: int = 5) -> l
     """[name, score] of the highest of scores [N], best first; of equal ones the first."""
     order = scores.argsort(descending=True, stable=True)[:most].tolist()
     return [[names[i], round(float(scores[i]), 4)] for i in order]
+
+
+def per_class(queries: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """{"name", "videos", "top1", "top5"} of each class that has videos, worst first."""
+    ranks: dict[str, list[int]] = {}
+    for query in queries:
+        ranks.setdefault(query["class"], []).append(query["rank"])
+    rows = [{"name": name, "videos": len(own), **accuracy(own)} for name, own in ranks.items()]
+    return sorted(rows, key=lambda row: (row["top1"], row["top5"], row["name"]))
 
 
 def format_value(value: float | None) -> str:
@@ -131,6 +145,14 @@ def evaluation_table(evaluation: Evaluation, dsl: bool = False) -> str:
         rows += metric_rows(direction, metrics, evaluation.published if i == 0 else {}, columns, dsl)
     counts = ", ".join(counted(n, name) for name, n in measured.counts.items())
     lines = [f"{measured.notes}\n"] if measured.notes else []
+    classes = measured.details.get("per_class", [])
+    if 0 < len(classes) <= MOST_CLASSES:
+        titles = [key for key in classes[0] if key != "name"]
+        by_class = [
+            (row["name"], [str(row["videos"]), *(format_value(row[key]) for key in titles[1:])])
+            for row in classes
+        ]
+        lines.append(draw_table([TITLES.get(key, key) for key in titles], by_class) + "\n")
     lines.append(f"{config.name} · {evaluation.protocol.replace('_', ' ')} · {evaluation.arch} · {counts}")
     if evaluation.missing:
         left_out = counted(len(evaluation.missing), "videos")

@@ -63,17 +63,30 @@ class DataSetConfig:
     sparse: ClassVar[bool] = True
 
     type: Text = key(
-        MISSING, "yttemporal, webvid, msrvtt, didemo, lsmdc, csv, hmdb51, ucf101, k400 or ssv2_mc"
+        MISSING, "yttemporal, webvid, msrvtt, didemo, lsmdc, csv, hmdb51, ucf101, k400, labels or ssv2_mc"
     )
     root: Text = key(MISSING, "the folder of the videos or shards")
     format: Literal["files", "webdataset"] | None = key(None, "files (default), or webdataset for shards")
-    files: Text | dict[str, str] | None = key(None, "of csv: the list, or one for each split")
-    path_column: str | Natural | None = key(None, "of csv: name or number of the column of paths (path)")
+    files: Text | dict[str, str] | None = key(
+        None, "of csv and labels: the list, or one for each split; null, of labels: a folder a class"
+    )
+    path_column: str | Natural | None = key(
+        None, "of csv and labels: name or number of the column of paths (path)"
+    )
     caption_column: str | Natural | None = key(
         None, "of csv: name or number of the column of captions (caption)"
     )
-    suffix: str | None = key(None, "of csv: what the paths lack, such as .mp4")
-    sep: str | None = key(None, "of csv: what separates the columns; null: tab in .tsv, comma in other files")
+    label_column: str | Natural | None = key(
+        None, "of labels: name or number of the column of labels (label)"
+    )
+    classes: Text | None = key(
+        None, "of labels: file of the classes' texts, one a line or {name: number}; null: as in the lists"
+    )
+    multi_label: bool | None = key(None, "of labels: whether a video may have several, a row each (false)")
+    suffix: str | None = key(None, "of csv and labels: what the paths lack, such as .mp4")
+    sep: str | None = key(
+        None, "of csv and labels: what separates the columns; null: tab in .tsv, comma in other files"
+    )
     num_clips: Count | None = key(None, "of yttemporal: clips, and texts, of a sample (4)")
     transcript_cache: Text | None = key(
         None, "of yttemporal: folder that keeps aligned transcripts; null: none"
@@ -260,6 +273,7 @@ class EvaluationConfig:
     class_names: Text | None = key(
         None, "file with the names of the classes, one a line, in the order of their numbers; null: the set's"
     )
+    allow_overlap: bool = key(False, "of probes: whether videos to test on may be among those to train on")
     batch_size: Count = key(48, "clips at once, on each GPU")
     num_workers: Natural | None = key(None, "processes that read videos, for each GPU; null: by the cores")
     reader: Reader = key(

@@ -132,3 +132,11 @@ def ssv2(root: Path, meta: Path) -> list[dict]:
         questions.append({"clip_name": f"{i}.webm.mp4", "options": options, "answer": i % 3})
     write_text(meta / "ssv2/mc/val.jsonl", "".join(json.dumps(question) + "\n" for question in questions))
     return questions
+
+
+def own_folder(folder: Path, clips: int = 2, **split_seeds: int) -> None:
+    """`folder`/<split>/<class>/<video>: two classes of different colours; each split has its own frames."""
+    for split, first in (split_seeds or {"": 0}).items():
+        for label, name in enumerate(("brush_hair", "TaiChi")):
+            for i in range(clips):
+                write_video(folder / split / name / f"{i}.mp4", seed=label, first_frame=first + i)

@@ -124,4 +124,4 @@ def test_mistakes_are_found_before_the_work(checkpoint, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
     layouts.msrvtt(tmp_path / "data", tmp_path / "meta")
     given = arguments(tmp_path, checkpoint, *of_names)
-    assert "LabelRecords are needed" in failing(test_entry.main, given, capsys)
+    assert "ClassRecords are needed" in failing(test_entry.main, given, capsys)

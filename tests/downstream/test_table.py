@@ -220,8 +220,8 @@ def test_the_page_of_real_runs(checkpoint, tmp_path):
         assert sum(expected in command for command in commands) == 1
     runs, failed = read_runs(find_results([str(tmp_path)]))
     assert failed == {} and len(runs) == 3
-    assert [section.title.partition(",")[0] for section in sections(runs)][-2:] == [
-        "multiple choice", "linear probe",
+    assert [section.title.partition(":")[0] for section in sections(runs)][-3:] == [
+        "multiple choice, accuracy", "linear probe, accuracy", "linear probe, mean of classes",
     ]  # fmt: skip
     for run in runs:
         value = next(iter(run.results.metrics.values()))["plain"]
