@@ -57,7 +57,11 @@ def sections(runs: Sequence[Run]) -> list[Section]:
                 metrics = tuple(m for m in TITLES if m in kinds[kind] and m not in LONG)
                 place = (_place_of(run.results.task), main, direction, list(KINDS).index(kind), kind, metrics)
                 places.setdefault(place, []).append(run)
-    return [_section(*place[1:3], *place[4:], places[place]) for place in sorted(places)]
+    return [
+        _section(main, direction, kind, metrics, places[place])
+        for place in sorted(places)
+        for _, main, direction, _, kind, metrics in [place]
+    ]
 
 
 def _place_of(task: str) -> tuple[int, str]:
