@@ -82,7 +82,7 @@ def multi_label(videos: EmbeddedVideos, records: MultiLabelRecords, logits: Tens
     from sklearn.metrics import average_precision_score
 
     targets = records.targets[videos.indices]
-    labelled = targets.any(axis=1)
+    labelled = np.flatnonzero(targets.any(axis=1))
     rows = [
         {
             "name": name,
