@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from downstream import multiple_choice, recognition, retrieval
 from downstream.commands import run_all, run_command
-from downstream.options import evaluation_parser
+from downstream.options import chosen_models, evaluation_parser
 
 PROTOCOLS = (retrieval.PROTOCOL, recognition.PROTOCOL, multiple_choice.PROTOCOL)
 ALL = ("msrvtt", "didemo", "lsmdc", "hmdb51", "ucf101", "k400", "ssv2_mc")
@@ -24,6 +24,8 @@ def parse(argv: Sequence[str] | None) -> Namespace:
         "  python test.py --config downstream/configs/msrvtt.json --arch TVTSv2_B_16\n"
         "  python test.py --folder my_videos --arch TVTSv2_B_16\n"
         "  python test.py --all --arch TVTSv2_H_14\n"
+        "  python test.py --dataset msrvtt --model TVTSv2_B_16 "
+        "--model open_clip:ViT-B-16:CLIP/models/ViT-B-16.pt\n"
         "  torchrun --nproc_per_node 8 test.py --dataset k400 --arch TVTSv2_H_14 --precision bf16",
     )
     parser.add_argument(
@@ -37,7 +39,7 @@ def parse(argv: Sequence[str] | None) -> Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
-    names = ALL_OF_DEMO if args.arch == "TVTSv2_Demo" else ALL
+    names = ALL_OF_DEMO if any(model.arch == "TVTSv2_Demo" for model in chosen_models(args)) else ALL
     return run_all(args, names, PROTOCOLS) if args.all else run_command(args, PROTOCOLS)
 
 

@@ -14,7 +14,7 @@ from data_loader.failures import Failure
 from data_loader.masking import tube_mask
 from data_loader.records import Records
 from data_loader.sampling import clip_times, draw_segment, sample_frames, span_frames
-from data_loader.transforms import clip_transform, pad_clip
+from data_loader.transforms import Transform, clip_transform, pad_clip
 from data_loader.video import FrameCache, Video, VideoReadError, read_frames
 
 logger = logging.getLogger(__name__)
@@ -74,6 +74,7 @@ class VideoDataset(Dataset):
         cache_mb: float = 0,
         seed: int = 0,
         allow_missing: bool = False,
+        transform: Transform | None = None,
     ):
         """
         Args:
@@ -81,6 +82,7 @@ class VideoDataset(Dataset):
             mask_ratio: share of the patches of a frame that is hidden; needs `num_patches`, their number.
             reader, timeout: as in `read_frames`.
             cache_mb: memory for decoded small videos, in every worker.
+            transform: from frames to a clip; None is the view's, to `image_size`.
         """
         if view not in VIEWS:
             raise ValueError(f"unknown view {view!r}: choose one of {', '.join(VIEWS)}")
@@ -94,7 +96,7 @@ class VideoDataset(Dataset):
         self.cache = FrameCache(int(cache_mb * 2**20)) if cache_mb else None
         self.seed, self.salt = seed, zlib.crc32(name.encode())
         self.allow_missing = allow_missing
-        self.transform = clip_transform(view, image_size)
+        self.transform = transform or clip_transform(view, image_size)
         self.how = "uniform" if view == "test" else "rand"  # frames are chosen
 
     def records_as(self, kind: type[R]) -> R:

@@ -49,7 +49,7 @@ def build_dataset(
         root: the folder of the videos. meta: the folder of the lists.
         format: "files", or "webdataset" for the shards that `python -m data_loader.prepare shards` writes.
         options: those of `VideoDataset` (num_frames, image_size, mask_ratio, num_patches, reader, timeout,
-            cache_mb, seed, allow_missing) and those of the data set itself (MSR-VTT's cut, …).
+            cache_mb, seed, allow_missing, transform) and those of the data set itself (MSR-VTT's cut, …).
 
     Raises:
         ValueError: an unknown name, split or option, or a list that is not as it should be.

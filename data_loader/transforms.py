@@ -1,6 +1,7 @@
 """From decoded frames to model input, on uint8: a worker hands over bytes, the device normalises them."""
 
 from functools import lru_cache
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -8,6 +9,12 @@ from PIL import Image
 
 IMAGE_MEAN = (0.485, 0.456, 0.406)
 IMAGE_STD = (0.229, 0.224, 0.225)
+
+
+class Transform(Protocol):
+    """Frames uint8 [T, 3, H, W] -> uint8 [T, 3, S, S'] for the model; what is random comes from `rng`."""
+
+    def __call__(self, frames: torch.Tensor, rng: np.random.Generator | None = None) -> torch.Tensor: ...
 
 
 @lru_cache(maxsize=256)

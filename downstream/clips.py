@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from data_loader.failures import Failure
 from data_loader.sampling import TOLERANCE, frames_between, linspace_frames
-from data_loader.transforms import feature_transform
+from data_loader.transforms import Transform
 from data_loader.video import (
     Video,
     VideoReadError,
@@ -133,7 +133,7 @@ def read_together(clips: Sequence[Clip], most: int) -> list[range]:
 
 
 class ClipDataset(Dataset):
-    """Clips with the official preprocessing: frames evenly from first to last, squashed to a square.
+    """Clips as the official feature extraction has them: frames evenly from first to last, transformed.
 
     Of `clips` those at the places `rows` are read. An item is what one read of a file gives, a list of at
     most `most` windows of it: for each clip {"index": its place, "video": uint8 [T, 3, S, S], "metadata":
@@ -145,7 +145,7 @@ class ClipDataset(Dataset):
         clips: Sequence[Clip],
         rows: Sequence[int],
         num_frames: int,
-        image_size: int,
+        transform: Transform,
         reader: str,
         timeout: float | None,
         most: int = 1,
@@ -154,7 +154,7 @@ class ClipDataset(Dataset):
         pending = [clips[row] for row in rows]
         self.reads = [rows[read.start : read.stop] for read in read_together(pending, most)]
         self.num_frames = num_frames
-        self.transform = feature_transform(image_size)
+        self.transform = transform
         self.reader = reader
         self.timeout = timeout
 

@@ -3,14 +3,15 @@
 import shlex
 import sys
 from argparse import Namespace
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from downstream.encoder import folder_name, load_encoder
 from downstream.evaluation import Evaluator, Job, Protocol, UnreadableVideosError
-from downstream.options import config_path, join_processes, read_config
-from downstream.report import Evaluation, evaluation_table, paper_tables
-from downstream.trained import load_trained
+from downstream.options import chosen_models, config_path, join_processes, read_config
+from downstream.report import Evaluation, comparison_table, evaluation_table, paper_tables
 from utils.config import ConfigError
 from utils.errors import one_line_interrupts, run_errors, user_errors
 from utils.files import WriteError
@@ -20,28 +21,37 @@ from utils.schema import EvaluationConfig
 
 @one_line_interrupts()
 def run_command(args: Namespace, protocols: Iterable[Protocol]) -> int:
-    """Evaluate the one data set that the options name; the exit status."""
+    """Evaluate the one data set that the options name with each model; the exit status."""
     with user_errors():
         config = read_config(config_path(args.config, args.dataset, args.folder), args)
         protocol = protocol_for(config, protocols)
         context = join_processes(args.device)
     with leaving_group():
         with user_errors():
-            evaluator = build_evaluator(args, context)
-            root = Path(args.output).expanduser() if args.output else None
-            folder = root or results_folder(None, protocol, config, args.arch)
-            job = evaluator.open(protocol, config, folder, command(args, protocol))
-            evaluator.check_folders(job.folder)
+            evaluators = build_evaluators(args, context)
+            jobs = {}
+            for name, evaluator in evaluators.items():
+                folder = results_folder(None, protocol, config, name)
+                if args.output:
+                    root = Path(args.output).expanduser()
+                    folder = root / folder_name(name) if len(evaluators) > 1 else root
+                jobs[name] = evaluator.open(protocol, config, folder, command(args, protocol))
+                evaluator.check_folders(folder)
+        measured: dict[str, Evaluation] = {}
         try:
             with run_errors():
-                evaluation = evaluator.evaluate(job)
-                if evaluation is not None:
-                    print(evaluation_table(evaluation, args.dsl))
-                    evaluator.write(job, evaluation)
+                for name, evaluator in evaluators.items():
+                    evaluation = evaluator.evaluate(jobs[name])
+                    if evaluation is not None:
+                        measured[name] = evaluation
+                        print(evaluation_table(evaluation, args.dsl))
+                        evaluator.write(jobs[name], evaluation)
         except UnreadableVideosError as error:
             if context.is_main:
                 print(f"error: {error}", file=sys.stderr)
             return 1
+    if len(measured) > 1:
+        print(f"\n{comparison_table(measured, args.dsl)}")
     return 0
 
 
@@ -53,43 +63,46 @@ def run_all(args: Namespace, names: Sequence[str], protocols: Sequence[Protocol]
             raise ConfigError("--all takes no --config, --dataset or --folder")
         configs = [read_config(config_path(None, name), args) for name in names]
         context = join_processes(args.device)
-    jobs: list[Job] = []
-    results: list[Evaluation] = []
-    notes: list[str] = []
+    jobs: list[tuple[str, Job]] = []
+    notes: dict[str, None] = {}  # in order, what all models have in common once
     status = 0
     root = Path(args.output).expanduser() if args.output else None
     with leaving_group(), run_errors():
         with user_errors():
-            evaluator = build_evaluator(args, context)
+            evaluators = build_evaluators(args, context)
+        results: dict[str, list[Evaluation]] = {model: [] for model in evaluators}
         for config in configs:
             protocol = protocol_for(config, protocols)
             if not protocol.windows:
                 config = replace(config, sliding_window_stride=-1)
-            try:
-                folder = results_folder(root, protocol, config, args.arch)
-                jobs.append(evaluator.open(protocol, config, folder, command(args, protocol)))
-            except FileNotFoundError as error:
-                notes.append(f"{config.name}: left out, not all of it is there. {error}")
-            except ValueError as error:
-                notes.append(f"{config.name}: failed. {error}")
-                status = 1
+            for model, evaluator in evaluators.items():
+                folder = results_folder(root, protocol, config, model)
+                try:
+                    jobs.append((model, evaluator.open(protocol, config, folder, command(args, protocol))))
+                except FileNotFoundError as error:
+                    notes[f"{config.name}: left out, not all of it is there. {error}"] = None
+                except ValueError as error:
+                    notes[f"{config.name}: failed. {error}"] = None
+                    status = 1
         if not jobs and not status:
-            notes.append("none of the data sets is there: see the README's table for where they go")
+            notes["none of the data sets is there: see the README's table for where they go"] = None
         if jobs:
             with user_errors():
-                evaluator.check_folders(root or Path("results"))
-        for job in jobs:
+                for evaluator in evaluators.values():
+                    evaluator.check_folders(root or Path("results"))
+        for model, job in jobs:
             try:
-                evaluation = evaluator.evaluate(job)
+                evaluation = evaluators[model].evaluate(job)
                 if evaluation is not None:
-                    results.append(evaluation)
-                    evaluator.write(job, evaluation)
+                    results[model].append(evaluation)
+                    evaluators[model].write(job, evaluation)
             except (UnreadableVideosError, WriteError) as error:
-                notes.append(f"{job.config.name}: failed. {error}")
+                notes[f"{job.config.name}: failed. {error}"] = None
                 status = 1
     if context.is_main:
-        print("\n\n".join([*notes, *([paper_tables(results, args.arch)] if results else [])]))
-        return status if results else 1
+        done = any(results.values())
+        print("\n\n".join([*notes, *([paper_tables(results)] if done else [])]))
+        return status if done else 1
     return status
 
 
@@ -104,10 +117,24 @@ def protocol_for(config: EvaluationConfig, protocols: Iterable[Protocol]) -> Pro
     return of_task[config.task]
 
 
-def build_evaluator(args: Namespace, context: DistContext) -> Evaluator:
+def build_evaluators(args: Namespace, context: DistContext) -> dict[str, Evaluator]:
+    """One for each model, by names that differ: a model, and where it comes with several weights their hash.
+
+    All are loaded before the work, so that mistakes are found then.
+    """
+    encoders = [load_encoder(*model, context) for model in chosen_models(args)]
+    times = Counter(encoder.arch for encoder in encoders)
     report = Path(args.report).expanduser() if args.report else None
-    trained = load_trained(args.arch, args.checkpoint, context)
-    return Evaluator(trained, context, args.allow_missing, args.dsl, report)
+    evaluators: dict[str, Evaluator] = {}
+    for encoder in encoders:
+        name = encoder.arch if times[encoder.arch] == 1 else f"{encoder.arch}-{encoder.sha256[:8]}"
+        page = report / folder_name(name) if report and len(encoders) > 1 else report
+        if name in evaluators:
+            raise ConfigError(f"{encoder.path} holds the same weights as {evaluators[name].encoder.path}")
+        evaluators[name] = Evaluator(encoder, context, args.allow_missing, args.dsl, page)
+    if context.is_main and len(encoders) > 1:
+        print("\n".join(f"{name}: {each.encoder.path}" for name, each in evaluators.items()))
+    return evaluators
 
 
 def command(args: Namespace, protocol: Protocol) -> str:
@@ -116,6 +143,6 @@ def command(args: Namespace, protocol: Protocol) -> str:
     return shlex.join(["python", script, *args.given])
 
 
-def results_folder(root: Path | None, protocol: Protocol, config: EvaluationConfig, arch: str) -> Path:
+def results_folder(root: Path | None, protocol: Protocol, config: EvaluationConfig, model: str) -> Path:
     """A folder for each protocol, data set and model, below `root` or else results/ in the current one."""
-    return (root or Path("results")) / protocol.name / config.name / arch
+    return (root or Path("results")) / protocol.name / config.name / folder_name(model)

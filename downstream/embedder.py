@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from data_loader.failures import Failure
 from downstream.clips import Clip
+from downstream.encoder import VideoTextModel
 from downstream.feature_files import FeatureTable
 from downstream.reading import PIECE_CLIPS, collate_clips, read_batches
 from downstream.resumable_table import ResumableTable
@@ -59,14 +60,14 @@ class Embedder:
     """A model with its tokenizer, its device and its speed settings.
 
     Args:
-        model: offers encode_video and encode_text; moved to `context.device`, put into evaluation mode.
-        tokenize: list of M texts -> ids [M, 77].
+        model: moved to `context.device`, put into evaluation mode.
+        tokenize: list of M texts -> ids [M, L].
         batch_size: clips a forward pass and process on a GPU; texts go eight times as many at once.
         precision: "fp32" (TF32 off) or "bf16" (autocast).
         name: of what is embedded, before its bar.
     """
 
-    model: Any
+    model: VideoTextModel
     tokenize: Callable[[list[str]], torch.Tensor]
     context: DistContext
     batch_size: int = 48

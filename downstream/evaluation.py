@@ -12,14 +12,15 @@ from typing import Any
 
 import torch
 
-from CLIP import tokenize
 from data_loader import build_dataset
 from data_loader.dataset import VideoDataset
 from data_loader.failures import Failure
 from data_loader.labels import ClassRecords, LabelRecords
 from data_loader.records import Records
+from data_loader.transforms import Transform
 from downstream.clips import Clip
 from downstream.embedder import Embedder
+from downstream.encoder import Encoder
 from downstream.pages import write_report
 from downstream.prompts import class_names
 from downstream.report import (
@@ -31,7 +32,6 @@ from downstream.report import (
     write_results,
 )
 from downstream.resumable_table import ResumableTable
-from downstream.trained import TrainedModel
 from downstream.windows import SlidingWindows
 from utils.config import ConfigError, resolve_path
 from utils.files import check_folder, or_warn
@@ -106,9 +106,9 @@ class Job:
 
 @dataclass(frozen=True)
 class Evaluator:
-    """A model, and what the command line says for whatever is evaluated with it."""
+    """An encoder, and what the command line says for whatever is evaluated with it."""
 
-    trained: TrainedModel
+    encoder: Encoder
     context: DistContext
     allow_missing: bool = False
     dsl: bool = False
@@ -120,14 +120,14 @@ class Evaluator:
             raise ConfigError(
                 "sliding_window_stride works for retrieval and linear probes only, as officially"
             )
-        most = self.trained.num_frames
+        most = self.encoder.num_frames
         frames = config.num_frames or most
-        if frames > most:
+        if frames > most and not self.encoder.more_frames:
             raise ConfigError(
-                f"num_frames is {frames}; {self.trained.path} takes the {most} it was trained with, at most"
+                f"num_frames is {frames}; {self.encoder.path} takes the {most} it was trained with, at most"
             )
         config = replace(config, num_frames=frames)
-        datasets = [open_dataset(config, self.trained.model.image_size, split) for split in protocol.splits]
+        datasets = [open_dataset(config, self.encoder.clip_transform, split) for split in protocol.splits]
         for dataset in datasets:
             dataset.records_as(protocol.records)
         if protocol.texts is not None:
@@ -162,22 +162,22 @@ class Evaluator:
             return None
         measured = job.protocol.measure(*splits, texts, job.config)
         seconds = time.perf_counter() - begin
-        return Evaluation(job.protocol.name, job.config, self.trained.arch, measured, failures, seconds)
+        return Evaluation(job.protocol.name, job.config, self.encoder.arch, measured, failures, seconds)
 
     def write(self, job: Job, evaluation: Evaluation) -> None:
         """Write results.json and, if one is asked for, the page, and say where it is. Raises WriteError."""
-        path, sha256 = self.trained.path, self.trained.sha256
+        path, sha256 = self.encoder.path, self.encoder.sha256
         write_results(job.folder, evaluation, {"path": str(path), "sha256": sha256}, job.command)
         if self.report:
-            about = f"{self.trained.arch}, weights {path}, SHA-256 {sha256}"
+            about = f"{self.encoder.arch}, weights {path}, SHA-256 {sha256}"
             table = evaluation_table(evaluation, self.dsl)
             page = write_report(self.report, evaluation, job.datasets[-1], about, table)
             print(f"page: {page}")
 
     def _embedder(self, config: EvaluationConfig) -> Embedder:
         return Embedder(
-            self.trained.model,
-            tokenize,
+            self.encoder.model,
+            self.encoder.tokenize,
             self.context,
             batch_size=config.batch_size,
             num_workers=config.num_workers or 0,
@@ -186,7 +186,7 @@ class Evaluator:
         )
 
     def _table(self, file: Path, config: EvaluationConfig, **metadata: Any) -> ResumableTable:
-        metadata = {**self.trained.metadata, "precision": config.precision, **metadata}
+        metadata = {**self.encoder.metadata, "precision": config.precision, **metadata}
         return ResumableTable(file, metadata, self.context, disposable=True)
 
     def _embed(self, job: Job, split: str | None, dataset: VideoDataset) -> EmbeddedVideos:
@@ -256,7 +256,7 @@ def file_identity(path: Path) -> Path | tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def open_dataset(config: EvaluationConfig, image_size: int, split: str | None = None) -> VideoDataset:
+def open_dataset(config: EvaluationConfig, transform: Transform, split: str | None = None) -> VideoDataset:
     """The data set of a config in its evaluation form; items of unreadable files say so.
 
     `split` other than the config's own ("test" if it has none): the videos of that one, with test clips.
@@ -271,7 +271,7 @@ def open_dataset(config: EvaluationConfig, image_size: int, split: str | None = 
             root=root,
             meta=resolve_path(config.meta),
             num_frames=config.num_frames,
-            image_size=image_size,
+            transform=transform,
             reader=config.reader,
             timeout=config.read_timeout,
             allow_missing=True,

@@ -14,10 +14,17 @@ from pathlib import Path
 if not __package__:  # to run as a file from anywhere
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from downstream.encoder import ModelName, folder_name
 from downstream.feature_map import write_map
 from downstream.features import READ_TIMEOUT, Extraction, extract_features, extract_texts
 from downstream.inputs import check_named, find_videos, read_texts
-from downstream.options import add_model_options, add_speed_options, join_processes, positive_seconds
+from downstream.options import (
+    add_model_options,
+    add_speed_options,
+    chosen_models,
+    join_processes,
+    positive_seconds,
+)
 from downstream.report import failed_files, write_json
 from utils.config import resolve_path
 from utils.environment import versions
@@ -83,16 +90,25 @@ def main(argv: Sequence[str] | None = None, arch: str = "TVTSv2_B_16") -> int:
     if args.video_path:
         args.videos.append(args.video_path)
     with user_errors():
+        model = chosen_model(args)
         check_named(args.videos)
-        choose_output(args)
+        choose_output(args, model)
         context = join_processes(args.device)
         if args.report and context.is_main:
             check_folder(Path(args.report).expanduser())
     with leaving_group():
-        return run_texts(args, context) if args.text else run_videos(args, context)
+        return run_texts(args, model, context) if args.text else run_videos(args, model, context)
 
 
-def choose_output(args: argparse.Namespace) -> None:
+def chosen_model(args: argparse.Namespace) -> ModelName:
+    """The one model of the command. Raises ValueError."""
+    models = chosen_models(args)
+    if len(models) > 1:
+        raise ValueError("a file of features is of one model: give --model once, and run once for each")
+    return models[0]
+
+
+def choose_output(args: argparse.Namespace, model: ModelName) -> None:
     """The default output. Raises ValueError when there is none for what is asked."""
     if args.text and args.report:
         raise ValueError("--report draws a map of videos; there is none of texts")
@@ -106,15 +122,14 @@ def choose_output(args: argparse.Namespace) -> None:
         if len(found) != 1:
             raise ValueError("say where the features go: --output FILE.safetensors (or .npz, .parquet)")
         name = os.fsdecode(os.fsencode(Path(found[0]).name)[:200])  # the endings must fit a file's name, too
-        args.output = str(Path("results") / "features" / args.arch / f"{name}.safetensors")
+        args.output = str(Path("results") / "features" / folder_name(model.arch) / f"{name}.safetensors")
 
 
-def run_texts(args: argparse.Namespace, context: DistContext) -> int:
+def run_texts(args: argparse.Namespace, model: ModelName, context: DistContext) -> int:
     with run_errors(), user_errors():
         table = extract_texts(
             read_texts(args.text),
-            args.arch,
-            args.checkpoint,
+            *model,
             args.output,
             batch_size=args.batch_size or 48,
             precision=args.precision or "fp32",
@@ -126,12 +141,11 @@ def run_texts(args: argparse.Namespace, context: DistContext) -> int:
     return 0
 
 
-def run_videos(args: argparse.Namespace, context: DistContext) -> int:
+def run_videos(args: argparse.Namespace, model: ModelName, context: DistContext) -> int:
     with run_errors(), user_errors():
         extraction = extract_features(
             args.videos,
-            args.arch,
-            args.checkpoint,
+            *model,
             args.output,
             list_file=resolve_path(args.list) if args.list else None,
             window=args.window,

@@ -13,14 +13,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from CLIP import tokenize
 from downstream.clips import ClipDataset, find_clips
 from downstream.embedder import Embedder
+from downstream.encoder import load_encoder
 from downstream.feature_files import FeatureTable, check_format, load_features
 from downstream.inputs import find_videos
 from downstream.options import check_installed, default_workers, join_processes
 from downstream.resumable_table import ResumableTable
-from downstream.trained import load_trained
 from utils.processes import DistContext
 
 __all__ = ["Extraction", "FeatureTable", "extract_features", "extract_texts", "load_features"]
@@ -92,12 +91,12 @@ def extract_features(
             at_end.callback(shutil.rmtree, temporary, ignore_errors=True)
             output = Path(temporary) / "features.safetensors"
         output = check_format(output, tokens)
-        trained = load_trained(arch, None if checkpoint is None else os.fspath(checkpoint), context)
+        encoder = load_encoder(arch, None if checkpoint is None else os.fspath(checkpoint), context)
         workers = default_workers() if num_workers is None else num_workers
-        embedder = Embedder(trained.model, tokenize, context, batch_size, workers, precision)
+        embedder = Embedder(encoder.model, encoder.tokenize, context, batch_size, workers, precision)
         metadata = {
-            **trained.metadata,
-            "num_frames": trained.num_frames,
+            **encoder.metadata,
+            "num_frames": encoder.num_frames,
             "precision": precision,
             "reader": reader,
             "window": window,
@@ -113,8 +112,8 @@ def extract_features(
         dataset = ClipDataset(
             clips,
             pending,
-            trained.num_frames,
-            trained.model.image_size,
+            encoder.num_frames,
+            encoder.feature_transform,
             reader,
             timeout,
             min(READ_TOGETHER, batch_size),
@@ -141,8 +140,8 @@ def extract_texts(
     Returns and raises as `extract_features` does: the rows of `texts`, on the first process.
     """
     output = check_format(output)
-    trained = load_trained(arch, checkpoint, context)
-    embedder = Embedder(trained.model, tokenize, context, batch_size, precision=precision)
-    metadata = {**trained.metadata, "precision": precision}
+    encoder = load_encoder(arch, checkpoint, context)
+    embedder = Embedder(encoder.model, encoder.tokenize, context, batch_size, precision=precision)
+    metadata = {**encoder.metadata, "precision": precision}
     with ResumableTable(output, metadata, context, overwrite=overwrite) as table:
         return embedder.texts(texts, table)

@@ -14,6 +14,7 @@ from data_loader.cores import usable_cores
 from data_loader.dataset import known_reader
 from data_loader.video import check_reader
 from downstream.embedder import PRECISIONS
+from downstream.encoder import OPEN_CLIP, ModelName
 from downstream.prompts import prompt_templates
 from model import VARIANTS
 from utils.config import ConfigError, load_config
@@ -65,7 +66,7 @@ def evaluation_parser(
         help="put VALUE (JSON, or else text) in place of a config's key, such as data.root=/disk/msrvtt; "
         "may be given several times",
     )
-    add_model_options(parser)
+    add_model_options(parser, more="; given several times, the models are measured one after the other")
     protocol = parser.add_argument_group("how")
     protocol.add_argument(
         "-s",
@@ -88,7 +89,8 @@ def evaluation_parser(
     protocol.add_argument(
         "--output",
         metavar="DIR",
-        help="results and embeddings (default: results/TASK/DATASET/ARCH/; --all makes these folders in DIR)",
+        help="results and embeddings (default: results/TASK/DATASET/ARCH/; --all makes these folders "
+        "in DIR, several models folders of their names)",
     )
     protocol.add_argument(
         "--report",
@@ -100,13 +102,33 @@ def evaluation_parser(
     return parser
 
 
-def add_model_options(parser: argparse.ArgumentParser, arch: str | None = "TVTSv2_B_16") -> None:
-    """--arch and --checkpoint."""
+def add_model_options(parser: argparse.ArgumentParser, arch: str = "TVTSv2_B_16", more: str = "") -> None:
+    """--arch and --checkpoint, or --model; `more` says what several of the latter do."""
     group = parser.add_argument_group("the model")
-    group.add_argument(
-        "--arch", default=arch, metavar="NAME", help=f"{', '.join(VARIANTS)} (default: {arch})"
+    named = group.add_mutually_exclusive_group()
+    named.add_argument(
+        "--arch",
+        default=arch,
+        metavar="NAME",
+        help=f"{', '.join(VARIANTS)}, or {OPEN_CLIP}NAME for a CLIP of open_clip (default: {arch})",
     )
     add_checkpoint_option(group)
+    named.add_argument(
+        "--model",
+        action="append",
+        metavar="NAME[:FILE]",
+        dest="models",
+        help=f"--arch and --checkpoint in one, as in {OPEN_CLIP}ViT-B-32:CLIP/models/ViT-B-32.pt{more}",
+    )
+
+
+def chosen_models(args: argparse.Namespace) -> list[ModelName]:
+    """What --arch and --checkpoint, or --model, name, each once. Raises ValueError for both."""
+    if not args.models:
+        return [ModelName(args.arch, args.checkpoint)]
+    if args.checkpoint:
+        raise ValueError("--model names its own weights, NAME:FILE; leave out --checkpoint")
+    return list(dict.fromkeys(map(ModelName.parse, args.models)))
 
 
 def add_checkpoint_option(group: argparse._ActionsContainer) -> None:

@@ -163,30 +163,67 @@ def evaluation_table(evaluation: Evaluation, dsl: bool = False) -> str:
     return "\n".join(lines)
 
 
-def paper_tables(evaluations: Sequence[Evaluation], arch: str) -> str:
-    """Tables 2 (retrieval) and 3 (recognition, multiple choice) of the paper for one model, ours beside."""
+def comparison_table(evaluations: Mapping[str, Evaluation], dsl: bool = False) -> str:
+    """Models, by their names, on one data set: a table for each direction, published numbers beneath ours."""
+    first = next(iter(evaluations.values()))
+    columns = [m for m in TITLES if m in first.main_metrics["plain"]]
     blocks = []
-    retrieval = [each for each in evaluations if each.protocol == "retrieval"]
-    if retrieval:
-        columns = ("R1", "R5", "R10", "MedR")
+    for i, direction in enumerate(first.measured.metrics):
         rows = []
-        for each in retrieval:
-            rows += metric_rows(each.mark, each.main_metrics, each.published, columns, dsl=True)
-        blocks.append(
-            f"Table 2: zero-shot text-to-video retrieval, {arch} († with DSL)\n"
-            + draw_table([TITLES[m] for m in columns], rows)
-        )
-    accuracy = [each for each in evaluations if each.protocol != "retrieval"]
-    if accuracy:
-        ours = [format_value(each.main_metrics["plain"]["top1"]) for each in accuracy]
-        paper = [format_value(each.published.get("plain", {}).get("top1")) for each in accuracy]
-        blocks.append(
-            f"Table 3: zero-shot action recognition and multiple choice, top-1, {arch}\n"
-            + draw_table([each.mark for each in accuracy], [("ours", ours), ("  published", paper)])
-        )
-    if any(each.missing for each in evaluations):
-        blocks.append("* without videos that could not be read (--allow-missing)")
+        for name, each in evaluations.items():
+            published = each.published if i == 0 else {}
+            rows += metric_rows(name, each.measured.metrics[direction], published, columns, dsl)
+        table = draw_table([TITLES[m] for m in columns], rows)
+        blocks.append(f"{first.config.name} · {first.protocol.replace('_', ' ')} · {direction}\n{table}")
     return "\n\n".join(blocks)
+
+
+def paper_tables(evaluations: Mapping[str, Sequence[Evaluation]]) -> str:
+    """Tables 2 (retrieval) and 3 (recognition, multiple choice) of the paper, ours beside, for models by
+    their names."""
+    alone = next(iter(evaluations)) if len(evaluations) == 1 else ""
+    measured = [(name, each) for name, group in evaluations.items() for each in group]
+    blocks = [_retrieval_table(measured, alone), _accuracy_table(measured, alone)]
+    if any(each.missing for _, each in measured):
+        blocks.append("* without videos that could not be read (--allow-missing)")
+    return "\n\n".join(filter(None, blocks))
+
+
+def _retrieval_table(measured: Sequence[tuple[str, Evaluation]], alone: str) -> str:
+    """Rows by data set, then by model; `alone` names the model if there is one. "" without retrieval."""
+    retrieval = [(name, each) for name, each in measured if each.protocol == "retrieval"]
+    columns = ("R1", "R5", "R10", "MedR")
+    rows = []
+    for data in dict.fromkeys(each.config.name for _, each in retrieval):
+        for name, each in retrieval:
+            if each.config.name == data:
+                title = each.mark if alone else f"{each.mark}, {name}"
+                rows += metric_rows(title, each.main_metrics, each.published, columns, dsl=True)
+    if not rows:
+        return ""
+    title = "Table 2: zero-shot text-to-video retrieval"
+    table = draw_table([TITLES[m] for m in columns], rows)
+    return f"{title}{alone and f', {alone}'} († with DSL)\n{table}"
+
+
+def _accuracy_table(measured: Sequence[tuple[str, Evaluation]], alone: str) -> str:
+    """Rows by model, a column for each data set."""
+    recognised = [(name, each) for name, each in measured if each.protocol != "retrieval"]
+    marks: dict[str, str] = {}  # of each data set, with its star if any model lacks videos of it
+    for _, each in recognised:
+        marks[each.config.name] = max(marks.get(each.config.name, ""), each.mark)
+    rows = []
+    for model in dict.fromkeys(name for name, _ in recognised):
+        found = {each.config.name: each for name, each in recognised if name == model}
+        ours = {data: each.main_metrics["plain"]["top1"] for data, each in found.items()}
+        paper = {data: each.published.get("plain", {}).get("top1") for data, each in found.items()}
+        rows.append(("ours" if alone else model, [format_value(ours.get(data)) for data in marks]))
+        if alone or any(paper.values()):
+            rows.append(("  published", [format_value(paper.get(data)) for data in marks]))
+    if not rows:
+        return ""
+    title = "Table 3: zero-shot action recognition and multiple choice, top-1"
+    return f"{title}{alone and f', {alone}'}\n{draw_table(list(marks.values()), rows)}"
 
 
 def write_results(folder: Path, evaluation: Evaluation, checkpoint: Mapping[str, Any], command: str) -> None:

@@ -22,13 +22,12 @@ if not __package__:  # to run as a file from anywhere
 import faiss
 import numpy as np
 
-from CLIP import tokenize
 from downstream.embedder import Embedder, warn_if_alike
+from downstream.encoder import load_encoder
 from downstream.feature_files import FeatureTable, load_features
 from downstream.inputs import read_texts
 from downstream.options import add_checkpoint_option, add_device_option, join_processes, positive
 from downstream.pages import STRIP, Picture, thumbnails, write_page
-from downstream.trained import load_trained
 from utils.errors import one_line_interrupts, run_errors, user_errors
 from utils.files import check_folder
 from utils.processes import leaving_group
@@ -188,14 +187,14 @@ def load_text_model(checkpoint: str | None, metadata: dict[str, Any], device: st
         FileNotFoundError: no such weights. ValueError: other weights than those of the features.
     """
     context = join_processes(device)
-    trained = load_trained(metadata["arch"], checkpoint, context)
-    if trained.sha256 != metadata["checkpoint_sha256"]:
+    encoder = load_encoder(metadata["arch"], checkpoint, context)
+    if encoder.sha256 != metadata["checkpoint_sha256"]:
         raise ValueError(
-            f"the features were made with other weights than {trained.path} (SHA-256 "
-            f"{metadata['checkpoint_sha256'][:12]}…, not {trained.sha256[:12]}…); "
+            f"the features were made with other weights than {encoder.path} (SHA-256 "
+            f"{metadata['checkpoint_sha256'][:12]}…, not {encoder.sha256[:12]}…); "
             "name the file that made them with --checkpoint, or extract the features anew"
         )
-    embedder = Embedder(trained.model, tokenize, context)
+    embedder = Embedder(encoder.model, encoder.tokenize, context)
     embedder.encode_texts([""])  # the first pass sets much up; a person should not wait for it
     return embedder
 

@@ -14,7 +14,7 @@ import torch
 import torch.distributed.checkpoint as dcp
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from utils.inert_pickle import check_file
@@ -78,7 +78,7 @@ def load_state(model: "TVTSv2", state: Mapping[str, Tensor], path: str | Path) -
     has_sort_head = any(name.startswith("pred_model.") for name in state)
     may_be_fresh = "(?!)" if has_sort_head else r"pred_model\."
     may_be_ignored = "(?!)" if model.pred_model is not None else r"pred_model\."
-    return fill(model, state, path, may_be_fresh, may_be_ignored)
+    return fill(model, state, path, model.variant.name, may_be_fresh, may_be_ignored)
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
@@ -178,7 +178,12 @@ def guess_variant(state: Mapping[str, Tensor]) -> Variant | None:
 
 
 def fill(
-    model: "TVTSv2", state: Mapping[str, Tensor], path: str | Path, may_be_fresh: str, may_be_ignored: str
+    model: nn.Module,
+    state: Mapping[str, Tensor],
+    path: str | Path,
+    model_name: str,
+    may_be_fresh: str = "(?!)",
+    may_be_ignored: str = "(?!)",
 ) -> LoadReport:
     """Copy `state` into the model, strictly but for names that start with what the two patterns match.
 
@@ -201,7 +206,7 @@ def fill(
     }
     if any(faults.values()):
         lists = "\n".join(f"  {what}: {group}" for what, names in faults.items() for group in _grouped(names))
-        raise CheckpointError(f"{path} does not fit {model.variant.name}:\n{lists}")
+        raise CheckpointError(f"{path} does not fit {model_name}:\n{lists}")
     check_weights({name: state[name] for name in common}, path)
     model.load_state_dict({name: state[name] for name in common}, strict=False)
     return LoadReport(str(path), loaded=common, fresh=missing, ignored=extra)

@@ -48,7 +48,7 @@ def load_clip_weights(model: TVTSv2, path: str | Path | None = None) -> LoadRepo
             logger.warning("%s", different)
     if "video_model.conv1.weight" in state:
         raise CheckpointError(f"{path} is a TVTSv2 checkpoint already; load it with load_checkpoint")
-    return fill(model, rename(state), path, FRESH, IGNORED)
+    return fill(model, rename(state), path, variant.name, FRESH, IGNORED)
 
 
 def rename(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -30,7 +30,7 @@ def convert(source: str | Path, folder: str | Path, overwrite: bool = False) -> 
     has_sort_head = any(name.startswith("pred_model.") for name in state)
     num_frames = len(state.get("video_model.temporal_embedding", ())) or None
     model = create_model(variant.name, sort_head=has_sort_head, num_frames=num_frames)
-    report = fill(model, state, source, may_be_fresh="(?!)", may_be_ignored="(?!)")
+    report = fill(model, state, source, variant.name)
     model.save_pretrained(folder)
     return f'{report}\n{variant.name} written to {folder}; load it with TVTSv2.from_pretrained("{folder}")'
 

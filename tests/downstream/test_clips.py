@@ -7,6 +7,7 @@ import av
 import numpy as np
 import pytest
 
+from data_loader.transforms import feature_transform
 from data_loader.video import open_video, process
 from downstream.clips import Clip, ClipDataset, cut, find_clips, read_together
 from tests.data_loader import video_files as files
@@ -17,7 +18,7 @@ def windows_of(path, seconds):
     clips, failed = find_clips([str(path)], seconds)
     assert failed == {}
     return [(clip.start, clip.end) for clip in clips], ClipDataset(
-        clips, range(len(clips)), 12, 48, "pyav", None, most=16
+        clips, range(len(clips)), 12, feature_transform(48), "pyav", None, most=16
     )
 
 
@@ -98,9 +99,9 @@ def test_what_is_damaged_costs_the_windows_there_alone(tmp_path, timeout):
     path = files.write_video(tmp_path / "a.mp4", options={"g": "1"})
     whole, failed = find_clips([str(path)], 0.2)
     assert failed == {} and len(whole) == 8
-    right = ClipDataset(whole, range(len(whole)), 12, 32, "pyav", None, most=8)[0]
+    right = ClipDataset(whole, range(len(whole)), 12, feature_transform(32), "pyav", None, most=8)[0]
     files.spoil(path, range(20, 40))
-    items = ClipDataset(whole, range(len(whole)), 12, 32, "pyav", timeout, most=8)[0]
+    items = ClipDataset(whole, range(len(whole)), 12, feature_transform(32), "pyav", timeout, most=8)[0]
     assert [item["index"] for item in items if "missing" not in item] == [0, 1, 2, 3]
     for item, other in zip(items[:4], right, strict=False):
         assert (item["video"] == other["video"]).all() and item["metadata"]["num_frames"] == 40
@@ -116,9 +117,9 @@ def test_a_file_that_timed_out_is_not_tried_again_for_its_parts(tmp_path):
     with open_video(path, timeout=60.0) as video:
         hanging = video.child.process.pid
     os.kill(hanging, signal.SIGSTOP)  # the one that the next reading takes
-    items = ClipDataset(clips, range(len(clips)), 12, 32, "pyav", 0.3, most=8)[0]
+    items = ClipDataset(clips, range(len(clips)), 12, feature_transform(32), "pyav", 0.3, most=8)[0]
     assert [item["missing"].reason for item in items] == ["not read within 0.3 s, given up (reader pyav)"] * 8
-    again = ClipDataset(clips, range(len(clips)), 12, 32, "pyav", 60.0, most=8)[0]
+    again = ClipDataset(clips, range(len(clips)), 12, feature_transform(32), "pyav", 60.0, most=8)[0]
     assert not any("missing" in item for item in again)
     process.end_children()
 

@@ -18,9 +18,9 @@ from data_loader.video import read_clip
 from downstream import linear_probe, multiple_choice, recognition, retrieval
 from downstream.commands import run_all
 from downstream.embedder import Embedder
+from downstream.encoder import find_checkpoint
 from downstream.feature_files import load_features
 from downstream.options import default_workers
-from downstream.trained import find_checkpoint
 from model import create_model
 from utils.config import REPOSITORY
 

@@ -83,7 +83,7 @@ def test_the_papers_tables():
     top1 = Measurement({"accuracy": {"plain": {"top1": 50.0, "top5": 70.0}}}, [], {"videos": 9})
     recognised = Evaluation("recognition", config("hmdb51"), "TVTSv2_H_14", top1)
     found = [retrieval(38.0, "TVTSv2_H_14", [Failure("a", "b")]), recognised]
-    text = paper_tables(found, "TVTSv2_H_14")
+    text = paper_tables({"TVTSv2_H_14": found})
     assert "Table 2" in text and "Table 3" in text
     assert "msrvtt*" in text and "* without" in text
     assert "52.1" in text and "50.0" in text and "41.3" in text
