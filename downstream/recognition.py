@@ -106,8 +106,8 @@ def multi_label(videos: EmbeddedVideos, records: MultiLabelRecords, logits: Tens
         for video, target, scores in zip(videos.ids, targets, logits, strict=True)
     ]
     counts = {
-        "videos": int(labelled.sum()),
-        "unlabelled videos": int((~labelled).sum()),
+        "videos": len(labelled),
+        "unlabelled videos": len(targets) - len(labelled),
         "classes": len(rows),
         "empty classes": len(names) - len(rows),
     }
