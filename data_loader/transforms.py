@@ -53,9 +53,26 @@ class ClipTransform:
 
     def __call__(self, frames: torch.Tensor, rng: np.random.Generator | None = None) -> torch.Tensor:
         """frames uint8 [T, 3, H, W] -> uint8 [T, 3, size, size], contiguous. rng places a random crop."""
+        _, _, H, W = frames.shape
+        height, width = resized_shape(H, W, self.short_side)
+        return self._cut(frames, *self._corner(height - self.size, width - self.size, rng))
+
+    def three_crops(self, frames: torch.Tensor) -> torch.Tensor:
+        """frames uint8 [T, 3, H, W] -> uint8 [T, 3 crops, 3, size, size]: left, centre and right of the
+        resized frame, or of a portrait top, centre and bottom."""
+        _, _, H, W = frames.shape
+        height, width = resized_shape(H, W, self.short_side)
+        top, left = self._corner(height - self.size, width - self.size, None)
+        if width >= height:
+            corners = [(top, 0), (top, left), (top, width - self.size)]
+        else:
+            corners = [(0, left), (top, left), (height - self.size, left)]
+        return torch.stack([self._cut(frames, *corner) for corner in corners], dim=1)
+
+    def _cut(self, frames: torch.Tensor, top: int, left: int) -> torch.Tensor:
+        """Resized frames, and of them the square whose corner is there."""
         T, C, H, W = frames.shape
         height, width = resized_shape(H, W, self.short_side)
-        top, left = self._corner(height - self.size, width - self.size, rng)
         pixels = frames.permute(0, 2, 3, 1).numpy()  # [T, H, W, 3] is how decoders give them
         if (height, width) == (H, W):
             return channels_first(pixels[:, top : top + self.size, left : left + self.size])

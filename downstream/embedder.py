@@ -150,6 +150,7 @@ class Embedder:
         clips: Sequence[Clip],
         table: ResumableTable,
         tokens: bool = False,
+        each: bool = False,
     ) -> tuple[FeatureTable | None, dict[int, Failure]]:
         """Embed the clips with which `table` was started, on each process its share.
 
@@ -157,6 +158,8 @@ class Embedder:
             dataset: gives items as `collate_clips` takes them; "index" is a place in `clips`.
             items: those of the dataset that are to be embedded, with the number of clips of each.
             tokens: keep all tokens, too, as the column "tokens" [R, L, D].
+            each: keep the embeddings behind the means, too, as the column "clips" [R, W, D]; every item then
+                has W clips.
 
         Returns:
             on the first process the rows of all clips that could be read, in their order; on all of them why
@@ -185,7 +188,7 @@ class Embedder:
             for batch in batches:
                 missing |= batch["missing"]
                 bar.update(len(batch["missing"]))
-                for rows in self._rows(batch, clips, tokens):
+                for rows in self._rows(batch, clips, tokens, each):
                     table.add(rows)
                     bar.update(len(rows))
         gathered = [item for part in self.context.gather_objects(missing) for item in part.items()]
@@ -197,7 +200,9 @@ class Embedder:
             warn_if_alike(found.features, "windows" if "start" in found.columns else "videos")
         return found, failures
 
-    def _rows(self, batch: Mapping[str, Any], clips: Sequence[Clip], tokens: bool) -> Iterator[FeatureTable]:
+    def _rows(
+        self, batch: Mapping[str, Any], clips: Sequence[Clip], tokens: bool, each: bool
+    ) -> Iterator[FeatureTable]:
         """The rows of a batch of `collate_clips`, as soon as all clips of an item have been embedded."""
         if not batch["index"]:
             return
@@ -218,5 +223,7 @@ class Embedder:
             columns |= {name: np.array([values[name] for values in metadata]) for name in metadata[0]}
             if tokens:
                 columns["tokens"] = all_tokens.float().cpu().numpy()
+            if each:
+                columns["clips"] = torch.stack(of_items).numpy()
             yield FeatureTable(means.numpy(), columns, {})
             embeds, first = rest, last

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils.data import Dataset
 
 from data_loader import build_dataset
 from data_loader.dataset import VideoDataset
 from data_loader.failures import Failure
 from data_loader.labels import ClassRecords, LabelRecords
 from data_loader.records import Records
-from data_loader.transforms import Transform
+from data_loader.transforms import ClipTransform, Transform
 from downstream.clips import Clip
 from downstream.embedder import Embedder
 from downstream.encoder import Encoder
@@ -32,7 +33,7 @@ from downstream.report import (
     write_results,
 )
 from downstream.resumable_table import ResumableTable
-from downstream.windows import SlidingWindows
+from downstream.windows import SlidingWindows, Views
 from utils.config import ConfigError, resolve_path
 from utils.files import check_folder, or_warn
 from utils.processes import DistContext
@@ -49,7 +50,8 @@ class EmbeddedVideos:
     """The videos of a split that could be read, in order, and the files that could not.
 
     indices: their places in the data set. embeds: [len(indices), D] float32, on the CPU of the first
-    process, empty on the others. device: where the model is.
+    process, empty on the others. device: where the model is. views: what embeds are the means of, [N, W, D],
+    for a protocol with `each_view` where there are several.
     """
 
     dataset: VideoDataset
@@ -57,6 +59,7 @@ class EmbeddedVideos:
     embeds: torch.Tensor
     device: torch.device
     failures: list[Failure] = field(default_factory=list)
+    views: torch.Tensor | None = None
 
     @property
     def ids(self) -> list[str]:
@@ -80,8 +83,9 @@ class Protocol:
         the first process alone.
     texts: (data set, config) -> the texts to embed for it; None for none.
     splits: of the data set; None is the one that the config names, "test" by default. Of the sets named here
-        "train" alone is never seen in sliding windows.
+        "train" alone is never seen in sliding windows or several views.
     windows: whether videos may be seen in sliding windows: the official release has them for retrieval.
+    each_view: whether it needs the embedding of each view (segments × crops), not their mean.
     """
 
     name: str
@@ -91,6 +95,7 @@ class Protocol:
     texts: Callable[[VideoDataset, EvaluationConfig], list[str]] | None = None
     splits: Sequence[str | None] = (None,)
     windows: bool = False
+    each_view: bool = False
 
 
 @dataclass(frozen=True)
@@ -119,6 +124,14 @@ class Evaluator:
         if config.sliding_window_stride > 0 and not protocol.windows:
             raise ConfigError(
                 "sliding_window_stride works for retrieval and linear probes only, as officially"
+            )
+        if config.sliding_window_stride > 0 and config.segments * config.crops > 1:
+            raise ConfigError(
+                "sliding_window_stride and segments × crops are two ways to see a video: take one of them"
+            )
+        if config.crops > 1 and not isinstance(self.encoder.clip_transform, ClipTransform):
+            raise ConfigError(
+                f"crops={config.crops} is for TVTSv2; {self.encoder.arch} can be seen in segments"
             )
         most = self.encoder.num_frames
         frames = config.num_frames or most
@@ -190,9 +203,11 @@ class Evaluator:
         return ResumableTable(file, metadata, self.context, disposable=True)
 
     def _embed(self, job: Job, split: str | None, dataset: VideoDataset) -> EmbeddedVideos:
-        """All videos of a split, over sliding windows if the config asks for them."""
+        """All videos of a split, over sliding windows or in several views if the config asks for them."""
         config = job.config
         stride = -1 if split == "train" else config.sliding_window_stride
+        views = 1 if split == "train" else config.segments * config.crops
+        each = views > 1 and job.protocol.each_view
         data = config.data.options()
         del data["root"]  # videos may move
         metadata = {
@@ -201,16 +216,26 @@ class Evaluator:
             "sliding_window_stride": stride,
             "data": data,
         }
+        if views > 1:
+            metadata |= {"segments": config.segments, "crops": config.crops, "each_view": each}
         clips = [Clip.of_file(path) for path in dataset.video_paths] if self.context.is_main else None
         clips = self.context.broadcast_object(clips)
         file = job.folder / (split or "") / "video_embeddings.safetensors"
         with self._table(file, config, **metadata) as table:
             pending = table.start([clip.key for clip in clips])
-            source = SlidingWindows(dataset, stride) if stride > 0 else dataset
-            rows, failures = self._embedder(config).videos(source, dict.fromkeys(pending, 1), clips, table)
+            source: Dataset = dataset
+            if stride > 0:
+                source = SlidingWindows(dataset, stride)
+            elif views > 1:
+                source = Views(dataset, config.segments, config.crops)
+            items = dict.fromkeys(pending, 1)
+            rows, failures = self._embedder(config).videos(source, items, clips, table, each=each)
         indices = [i for i in range(len(clips)) if i not in failures]
         embeds = torch.empty(0) if rows is None else torch.from_numpy(rows.features)
-        return EmbeddedVideos(dataset, indices, embeds, self.context.device, list(failures.values()))
+        each_embeds = torch.from_numpy(rows.columns["clips"]) if each and rows is not None else None
+        return EmbeddedVideos(
+            dataset, indices, embeds, self.context.device, list(failures.values()), each_embeds
+        )
 
     def _embed_texts(self, job: Job) -> dict[str, torch.Tensor]:
         """The embeddings [D] of all texts that the protocol needs, on the first process."""

@@ -77,6 +77,18 @@ def evaluation_parser(
         "(-1: off)",
     )
     protocol.add_argument(
+        "--segments",
+        type=int,
+        metavar="N",
+        help="see each video as N clips, of its N equal parts (default: 1)",
+    )
+    protocol.add_argument(
+        "--crops",
+        type=int,
+        metavar="N",
+        help="crops of each clip: 1, the centre, or 3, left, centre and right (default: 1)",
+    )
+    protocol.add_argument(
         "--dsl",
         action="store_true",
         help="retrieval: show the results with the dual softmax beside the plain ones",
@@ -231,7 +243,7 @@ def read_config(path: Path, args: argparse.Namespace) -> EvaluationConfig:
     Raises:
         FileNotFoundError, ConfigError: as load_config and prompt_templates. ValueError: as check_installed.
     """
-    names = ("batch_size", "num_workers", "reader", "precision", "sliding_window_stride")
+    names = ("batch_size", "num_workers", "reader", "precision", "sliding_window_stride", "segments", "crops")
     options = [f"{name}={value}" for name in names if (value := getattr(args, name)) is not None]
     of_folder = []
     if args.folder:

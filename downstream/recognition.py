@@ -42,13 +42,21 @@ def class_texts(dataset: VideoDataset, config: EvaluationConfig) -> list[str]:
 def measure(videos: EmbeddedVideos, texts: Mapping[str, Tensor], config: EvaluationConfig) -> Measurement:
     """The class whose prompts are nearest to the video wins; logits are 100 · cosine.
 
-    A class is the mean of its prompts' normalised embeddings.
+    A class is the mean of its prompts' normalised embeddings. Of a video seen in several views the
+    probabilities are averaged, the softmax of each view's logits; or, where it may have several labels, which
+    do not compete, the logits themselves.
     """
     names = videos.dataset.records_as(ClassRecords).class_names
     prompts = torch.stack([texts[text] for text in class_texts(videos.dataset, config)])
     prompts = prompts.view(-1, len(names), prompts.shape[-1])  # [prompts, classes, D]
     classes = normalize(prompts, dim=-1).mean(dim=0)
-    logits = 100 * sim_matrix(videos.embeds.double(), classes.double())
+    if videos.views is None:
+        logits = 100 * sim_matrix(videos.embeds.double(), classes.double())
+    else:
+        of_views = 100 * sim_matrix(videos.views.flatten(0, 1).double(), classes.double())
+        if not isinstance(videos.dataset.records, MultiLabelRecords):
+            of_views = of_views.softmax(dim=1)
+        logits = of_views.view(*videos.views.shape[:2], -1).mean(dim=1)
     measured = classification(videos, logits)
     measured.details |= {"prompts": prompt_templates(config.prompts)}
     return measured
@@ -90,7 +98,7 @@ def multi_label(videos: EmbeddedVideos, records: MultiLabelRecords, logits: Tens
             "AP": 100 * float(average_precision_score(column, scores)),
         }
         for name, column, scores in zip(
-            records.class_names, targets[labelled].T, logits[labelled].double().numpy().T, strict=True
+            records.class_names, targets[labelled].T, logits.double().numpy()[labelled].T, strict=True
         )
         if column.any()
     ]
@@ -115,7 +123,7 @@ def multi_label(videos: EmbeddedVideos, records: MultiLabelRecords, logits: Tens
     return Measurement(metrics, queries, {what: n for what, n in counts.items() if n}, {"per_class": rows})
 
 
-PROTOCOL = Protocol("recognition", "recognition", ClassRecords, measure, class_texts)
+PROTOCOL = Protocol("recognition", "recognition", ClassRecords, measure, class_texts, each_view=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

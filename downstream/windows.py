@@ -1,5 +1,7 @@
-"""Sliding windows over whole videos, for `--sliding_window_stride`."""
+"""Several clips of a video, to be averaged: `--sliding_window_stride`, `--segments` and `--crops`."""
 
+from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -7,8 +9,8 @@ from torch.utils.data import Dataset
 
 from data_loader.dataset import VideoDataset
 from data_loader.failures import Failure
-from data_loader.sampling import sample_frames, window_shifts
-from data_loader.transforms import pad_clip
+from data_loader.sampling import part_bounds, sample_frames, window_shifts
+from data_loader.transforms import ClipTransform, pad_clip
 from data_loader.video import Video, VideoReadError, open_video, read_in_parts
 
 
@@ -39,20 +41,68 @@ class SlidingWindows(Dataset):
         return [sample_frames(num_frames, vlen, shift=shift) for shift in shifts]
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        data, windows = self.dataset, list[list[int]]()
+        return read_clips(self.dataset, index, lambda video: self.windows(len(video)), self.dataset.transform)
 
-        def choose(video: Video) -> list[int]:
-            windows[:] = self.windows(len(video))
-            return [frame for window in windows for frame in window]
 
-        try:
-            with data.records.video_file(index) as path, open_video(path, data.reader, data.timeout) as video:
-                frames, _ = read_in_parts(video, choose, data.transform)
-        except VideoReadError as error:
-            return {"index": index, "missing": Failure.of(error)}
-        padded = [pad_clip(clip, data.num_frames) for clip in frames.split(len(windows[0]))]
-        return {
-            "video": torch.stack([video for video, _ in padded]),
-            "valid_frames": torch.tensor([valid for _, valid in padded]),
-            "index": index,
-        }
+class Views(Dataset):
+    """The videos of `dataset`, each as `segments` × `crops` clips.
+
+    A segment is an equal part of the video, with `num_frames` uniform frames of its own, fewer where it is
+    shorter; a video of fewer frames than segments repeats some. One crop is the centre; three are left,
+    centre and right, or of a portrait top, centre and bottom. The clips of an item, as SlidingWindows has
+    them, go by segment, then by crop.
+    """
+
+    def __init__(self, dataset: VideoDataset, segments: int, crops: int):
+        self.dataset, self.segments = dataset, segments
+        self.transform: Callable[[torch.Tensor], torch.Tensor] = dataset.transform
+        if crops > 1:
+            assert isinstance(dataset.transform, ClipTransform)
+            self.transform = dataset.transform.three_crops
+        self.clips_an_item = segments * crops
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return read_clips(self.dataset, index, self.frames, self.transform)
+
+    def frames(self, video: Video) -> list[list[int]]:
+        """The frames of each segment."""
+        bounds = part_bounds(self.segments, len(video)).tolist()
+        return [
+            [start + i for i in sample_frames(self.dataset.num_frames, max(1, end - start))]
+            for start, end in pairwise(bounds)
+        ]
+
+
+def read_clips(
+    data: VideoDataset,
+    index: int,
+    choose: Callable[[Video], list[list[int]]],
+    transform: Callable[[torch.Tensor], torch.Tensor],
+) -> dict[str, Any]:
+    """An item of several clips; the file is opened, and each of its frames decoded, once for all of them.
+
+    choose: from an open video to the frames of each clip. transform: from frames [T, 3, H, W] to as many, or
+    to several crops [T, C, 3, S, S], which become C clips.
+    """
+    clips: list[list[int]] = []
+
+    def all_frames(video: Video) -> list[int]:
+        clips[:] = choose(video)
+        return [frame for clip in clips for frame in clip]
+
+    try:
+        with data.records.video_file(index) as path, open_video(path, data.reader, data.timeout) as video:
+            frames, _ = read_in_parts(video, all_frames, transform)
+    except VideoReadError as error:
+        return {"index": index, "missing": Failure.of(error)}
+    frames = frames if frames.dim() == 5 else frames[:, None]  # [all frames, crops, 3, S, S]
+    parts = frames.split([len(clip) for clip in clips])
+    padded = [pad_clip(crop, data.num_frames) for part in parts for crop in part.unbind(1)]
+    return {
+        "video": torch.stack([video for video, _ in padded]),
+        "valid_frames": torch.tensor([valid for _, valid in padded]),
+        "index": index,
+    }

@@ -264,6 +264,10 @@ class EvaluationConfig:
     sliding_window_stride: Annotated[
         int, Limit("at least 1, or -1 for no windows", lambda n: n == -1 or n >= 1)
     ] = key(-1, "average each video over windows shifted by 0, S, 2S … frames")
+    segments: Count = key(1, "equal parts of a video, each seen as a clip of its own (docs/evaluate.md)")
+    crops: Annotated[int, Limit("1 or 3", lambda n: n in (1, 3))] = key(
+        1, "of each clip: 1, the centre, or 3, side by side along the longer side"
+    )
     dsl_temperature: Positive = key(0.01, "of the dual softmax")
     prompts: Prompts = key(
         ["a person {}"],

@@ -117,3 +117,20 @@ def test_pad_clip():
     assert pad_clip(frames, 5) == (frames, 5)
     with pytest.raises(ValueError, match="a clip of 5 frames does not fit 4"):
         pad_clip(frames, 4)
+
+
+@pytest.mark.parametrize(("height", "width"), [(240, 320), (320, 240), (300, 300), (268, 500)])
+def test_three_crops(height, width):
+    """Of the frame as PIL resizes it: the ends and the middle of its longer side."""
+    frames = pattern(height, width, 2)
+    crops = clip_transform("test").three_crops(frames)
+    assert crops.shape == (2, 3, 3, 224, 224) and crops.dtype == torch.uint8
+    size = resized_shape(height, width, 268)
+    for t, frame in enumerate(frames):
+        image = Image.fromarray(frame.permute(1, 2, 0).numpy()).resize(size[::-1], Image.Resampling.NEAREST)
+        spare = max(size) - 224
+        for k, place in enumerate((0, round(spare / 2), spare)):
+            left, top = (place, 22) if width >= height else (22, place)
+            expected = np.asarray(image.crop((left, top, left + 224, top + 224)))
+            np.testing.assert_array_equal(crops[t, k].permute(1, 2, 0), expected)
+    torch.testing.assert_close(crops[:, 1], clip_transform("test")(frames), rtol=0, atol=0)
