@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+from utils.config import USER_ROOT
 from utils.files import sha256_of
 
-FOLDER = Path(__file__).parent / "models"
+FOLDER = USER_ROOT / "CLIP" / "models"
 _RELEASE = "https://openaipublic.azureedge.net/clip/models"
 SOURCES = {  # file -> where OpenAI's CLIP release has it
     "ViT-B-32.pt": f"{_RELEASE}/40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af/ViT-B-32.pt",

@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-FOLDER = Path(__file__).parent / "models"
+from utils.config import USER_ROOT
+
+FOLDER = USER_ROOT / "OpenCLIP" / "models"
 REPOSITORY = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
 FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 

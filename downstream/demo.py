@@ -23,7 +23,7 @@ from data_loader.cores import usable_cores
 from downstream.report import draw_table, write_json
 from trainer.checkpoints import list_checkpoints, read_newest
 from trainer.curves import draw_curves
-from utils.config import REPOSITORY
+from utils.config import REPOSITORY, USER_ROOT
 from utils.errors import user_errors
 
 ARCH = "TVTSv2_Demo"
@@ -58,7 +58,7 @@ class Demo:
 
     def make_data(self) -> None:
         options = ("--root", self.data, "--scale", self.scale)
-        print(f"\n$ {spelled(('-m', 'data_loader.demo', *options))}", flush=True)
+        print(f"\n$ {spelled(('-m', demo_data.__name__, *options))}", flush=True)
         try:
             demo_data.main([*map(str, options)])  # here: another start would take longer than its work
         except KeyboardInterrupt:
@@ -219,8 +219,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     data = "demo" if args.scale == 1 else f"demo-x{args.scale:g}"
     name = data if args.seed == 0 else f"{data}-seed{args.seed}"
-    results = (args.output or REPOSITORY / "results" / name).resolve()
-    demo = Demo(REPOSITORY / "data" / data, results, args.seed, args.scale, tuple(args.overrides))
+    results = (args.output or USER_ROOT / "results" / name).resolve()
+    demo = Demo((USER_ROOT / "data" / data).resolve(), results, args.seed, args.scale, tuple(args.overrides))
     with user_errors():
         demo.check_results()
         demo.make_data()

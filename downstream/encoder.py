@@ -161,7 +161,7 @@ def find_checkpoint(checkpoint: str | None, arch: str) -> Path:
         )
     raise FileNotFoundError(
         f"no weights file {path}\n"
-        f"The released weights of {arch} belong at {released}; fetch them with: "
+        f"The released weights of {arch} belong at {released.absolute()}; fetch them with: "
         f"python -m model.download {arch}\n"
         "Or name another file with --checkpoint FILE."
     )

@@ -66,8 +66,8 @@ def extract_features(
 
     Args:
         videos: files, folders or patterns, and `list_file` a list of them, as `find_videos` takes them.
-        checkpoint: weights; None is the released file of `arch` in the repository's root. Clips have as many
-            frames as these were trained with.
+        checkpoint: weights; None is the released file of `arch`, where `python -m model.download` puts it.
+            Clips have as many frames as these were trained with.
         output: a .safetensors, .npz or .parquet file. Rows are added to those that it has; a video already in
             it is not read again unless it changed, see ResumableTable. A call that was killed goes on where
             it was when it is made again. None writes nothing.

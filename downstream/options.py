@@ -151,7 +151,7 @@ def add_checkpoint_option(group: argparse._ActionsContainer) -> None:
         metavar="FILE",
         dest="checkpoint",
         help="trained weights, official or our own; the folder of a .dcp or of save_pretrained, too "
-        "(default: the released file of that model, in the repository's root)",
+        "(default: the released one of that model, where python -m model.download puts it)",
     )
 
 

@@ -14,14 +14,14 @@ from typing import cast
 
 from CLIP import weights as clip_weights
 from OpenCLIP import weights as openclip_weights
-from utils.config import REPOSITORY, nearest_key
+from utils.config import USER_ROOT, nearest_key
 from utils.errors import RunError
 from utils.files import WriteError, sha256_of, write_text
 from utils.lock import lock_folder
 from utils.text import counted
 
 COMMAND = "python -m model.download"
-RELEASED = {  # name -> its file's name in the repository's root, and its id on Google Drive
+RELEASED = {  # name -> its file's name, and its id on Google Drive
     "TVTSv2_B_32": ("TVTSv2_ViT_B_32.pth", "1zNHgqioo-aRUwZXPyTDiRT2uaRrnk386"),
     "TVTSv2_B_16": ("TVTSv2_ViT_B_16.pth", "1HKc7aGwMd5jhVaYztuY-jbmYqiz_wvWF"),
     "TVTSv2_H_14": ("TVTSv2_ViT_H_14.pth", "1nxNSaQKm2jt9NSZ3eLnKx7ATTumV-6D5"),
@@ -67,10 +67,10 @@ def _of_openclip(file: str) -> Source:
 
 
 SOURCES: dict[str, Source] = {
-    **{name: _on_drive(REPOSITORY, file, key) for name, (file, key) in RELEASED.items()},
+    **{name: _on_drive(USER_ROOT, file, key) for name, (file, key) in RELEASED.items()},
     **{file.removesuffix(".pt"): _of_clip(file, url) for file, url in clip_weights.SOURCES.items()},
     "ViT-H-14": _of_openclip(openclip_weights.FILES[0]),
-    META_DATA: _on_drive(REPOSITORY, META_DATA, "1EOdB1MmPUHvHDW2le7WbAC1fbDV6LOTM"),
+    META_DATA: _on_drive(USER_ROOT, META_DATA, "1EOdB1MmPUHvHDW2le7WbAC1fbDV6LOTM"),
 }
 
 

@@ -8,7 +8,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.metric import sim_matrix
+from .metric import sim_matrix
 
 # PyTorch 2.14 has renamed both.
 all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor

@@ -13,7 +13,10 @@ from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+REPOSITORY = Path(__file__).resolve().parent.parent  # or the package that pip has installed
+INSTALLED = __name__.startswith("tvtsv2.")
+# Below it lie weights and lists that are fetched; nothing of the user's belongs into a package.
+USER_ROOT = Path() if INSTALLED else REPOSITORY
 PYTHON_WORDS = {"None": None, "True": True, "False": False}  # as people write them on the command line
 TYPE_NAMES = {
     bool: "true or false",
@@ -97,12 +100,13 @@ def as_dict(node: Any) -> Any:
 def resolve_path(path: str | Path) -> Path:
     """Where to read: a path as given if it exists from the current directory, else from the repository.
 
-    So every command works from any directory, with the same config.
+    So every command works from any directory, with the same config. A package has no files but its configs.
     """
     path = Path(path).expanduser()
-    if path.is_absolute() or path.exists():
+    ours = REPOSITORY / path
+    if path.is_absolute() or path.exists() or (INSTALLED and not ours.exists()):
         return path
-    return REPOSITORY / path
+    return ours
 
 
 def output_path(path: str | Path) -> Path:

@@ -10,13 +10,16 @@ from typing import Any
 
 import torch
 
-from utils.config import REPOSITORY
+from utils.config import INSTALLED, REPOSITORY
 
 
 def versions() -> dict[str, str | None]:
-    """Python, the required packages and the commit of this repository; None where there is none."""
+    """Python, the required packages and the commit of this repository; None where there is none.
+
+    Installed by pip, there is no commit, but "tvtsv2" and its version.
+    """
     found: dict[str, str | None] = {"python": platform.python_version(), "commit": _git_commit()}
-    for line in (REPOSITORY / "requirement.txt").read_text().splitlines():
+    for line in _requirements():
         if line and not line.startswith("#"):
             name = re.split(r"[<>=!~; \[]", line)[0]
             try:
@@ -41,7 +44,16 @@ def environment() -> dict[str, Any]:
     }
 
 
+def _requirements() -> list[str]:
+    if not INSTALLED:
+        return (REPOSITORY / "requirement.txt").read_text().splitlines()
+    required = importlib.metadata.requires("tvtsv2") or []
+    return ["tvtsv2", *(line for line in required if "extra ==" not in line)]
+
+
 def _git_commit() -> str | None:
+    if INSTALLED:
+        return None  # the folder may lie in a repository that is not ours
     try:
         command = ["git", "-C", str(REPOSITORY), "describe", "--always", "--dirty", "--abbrev=40"]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

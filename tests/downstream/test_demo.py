@@ -56,7 +56,7 @@ def test_another_run_is_not_passed_off_as_this_one(tmp_path, capsys, monkeypatch
 
 
 def test_a_folder_of_other_data_is_not_emptied(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(demo, "REPOSITORY", tmp_path)
+    monkeypatch.setattr(demo, "USER_ROOT", tmp_path)
     other = tmp_path / "data" / "demo" / "mine.mp4"
     other.parent.mkdir(parents=True)
     other.touch()
