@@ -32,7 +32,18 @@ from utils.schema import EvaluationConfig
 
 PENALTIES = tuple(10.0**-k for k in (0, 1, 2, 3, 4, 5, 6))
 HELD_OUT = 0.1
-DATASETS = ("hmdb51", "k400", "ucf101", "demo_hmdb51")  # those with labelled videos to train on
+DATASETS = (
+    "hmdb51",
+    "k400",
+    "ucf101",
+    "demo_hmdb51",
+    "k600",
+    "k700",
+    "ssv2",
+    "moments",
+    "diving48",
+    "labels",
+)  # those with labelled videos to train on
 
 
 def fit(x: Tensor, labels: Tensor, num_classes: int, penalty: float, start: Tensor | None = None) -> Tensor:
