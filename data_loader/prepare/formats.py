@@ -34,7 +34,7 @@ class Source:
     about: str
     column: str
     splits: dict[str, str | None]
-    rows: Callable[[str, Path, Any], Iterable[Row]]
+    rows: Callable[[str, Any, Any], Iterable[Row]]
     shared: tuple[str, Callable[[Path], Any]] | None = None
     classes: Callable[[Any], list[str]] | None = None
     by_name: bool = True

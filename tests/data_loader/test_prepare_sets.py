@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from data_loader.prepare.formats import SETS, spoken_part
+from data_loader.transforms import clip_transform
 from downstream.evaluation import open_dataset
 from tests.data_loader.worlds import put_json, put_text, put_video
 from utils.config import REPOSITORY, load_config
@@ -16,7 +17,7 @@ def opened(tmp_path: Path, name: str, split: str | None = None):
     """The records of a config of downstream/configs, with lists and videos in `tmp_path`."""
     given = [f"data.root={tmp_path / 'data'}", f"meta={tmp_path / 'meta_data'}"]
     config = load_config(EvaluationConfig, REPOSITORY / f"downstream/configs/{name}.json", given)
-    return open_dataset(config, 32, split).records
+    return open_dataset(config, clip_transform("test", 32), split).records
 
 
 MSVD = (
@@ -190,7 +191,7 @@ def test_diving48(prepare, tmp_path):
     assert [spoken_part(part) for part in ("20som", "10Twis")] == ["2 somersaults", "1 twists"]
 
 
-@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("name", [name for name in SETS if name != "youcook2"])
 def test_a_list_that_is_not_there_names_the_command(tmp_path, name):
     (tmp_path / "data").mkdir()
     with pytest.raises(FileNotFoundError, match=rf"is missing(.|\n)*python -m data_loader\.prepare {name} "):
