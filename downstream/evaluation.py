@@ -237,7 +237,8 @@ class Evaluator:
         }
         if views > 1:
             metadata |= {"segments": config.segments, "crops": config.crops, "each_view": each}
-        clips = [Clip.of_file(path) for path in dataset.video_paths] if self.context.is_main else None
+        records, places = dataset.records, range(len(dataset)) if self.context.is_main else ()
+        clips = [Clip.of_file(records.path(i), records.span(i)) for i in places]
         clips = self.context.broadcast_object(clips)
         folder = job.folder / (split or "")
         if job.protocol.tokens:
