@@ -182,18 +182,14 @@ def positive(text: str) -> int:
     return int(text)
 
 
-def positive_number(text: str, what: str = "number") -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not number > 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no {what} above 0")
-    return number
-
-
 def positive_seconds(text: str) -> float:
-    return positive_number(text, "number of seconds")
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not seconds > 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0")
+    return seconds
 
 
 def check_installed(reader: str) -> None:

@@ -2,16 +2,19 @@
 
 import io
 import json
+import os
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from CLIP import tokenize
 from downstream import feature_extraction, search
 from downstream.feature_files import FeatureTable, load_features, write_features
-from downstream.search import VideoIndex, clock
+from downstream.search import clock
 
 from .browser import document, elements, needs_chromium, outside
 from .layouts import write_video
@@ -51,7 +54,7 @@ def ask(world, checkpoint, *given: object) -> int:
 
 def lines(printed: str) -> list[list[str]]:
     """The columns of the hits."""
-    rows = [line.split("  ") for line in printed.splitlines() if ".mp4" in line]
+    rows = [line.split("  ") for line in printed.splitlines() if line.startswith("  ") and ".mp4" in line]
     return [[cell.strip() for cell in row if cell.strip()] for row in rows]
 
 
@@ -148,30 +151,6 @@ def test_a_distributed_checkpoint_searches_in_its_features(world, sharded, tmp_p
     assert len(lines(capsys.readouterr().out)) == 1
 
 
-def test_an_index_against_numpy(monkeypatch):
-    """More rows than a block; long videos, so that each video once takes several rounds."""
-    monkeypatch.setattr(search, "BLOCK", 64)
-    rng = np.random.default_rng(0)
-    features = rng.standard_normal((500, 32)).astype(np.float32) * rng.uniform(0.1, 10, (500, 1))
-    features[:300] += 2.0  # the first video is near to what is asked for
-    names = ["long"] * 300 + [f"video{i // 10}" for i in range(200)]
-    start = np.arange(500.0)
-    columns = {"path": names, "start": start, "end": start + 1}
-    table = FeatureTable(features.astype(np.float32), columns, {})
-    index = VideoIndex(32)
-    index.add(table.take(range(123)))
-    index.add(table.take(range(123, 500)))
-    query = np.ones((1, 32), np.float32)
-    cosines = (features @ query[0]) / np.linalg.norm(features, axis=1) / np.sqrt(32)
-    order = np.argsort(-cosines)
-    (hits,) = index.search(query, 20)
-    assert [hit.start for hit in hits] == order[:20].tolist()
-    np.testing.assert_allclose([hit.similarity for hit in hits], cosines[order[:20]], atol=1e-3)
-    (once,) = index.search(query, 5, one_per_video=True)
-    assert [hit.path for hit in once] == list(dict.fromkeys(names[i] for i in order))[:5]
-    assert len(index.search(query, 50, one_per_video=True)[0]) == 21
-
-
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0, "0:00"), (80, "1:20"), (3599.96, "1:00:00"), (3725.5, "1:02:05.5")]
 )
@@ -209,12 +188,96 @@ def test_what_is_no_features_of_videos_is_refused(world, checkpoint, tmp_path, m
     assert ".parquet" in mistake("-f", tmp_path / "x.pt")
 
 
-def test_features_that_are_not_finite_are_refused(world, tmp_path):
-    table = load_features(world / "videos.safetensors")
-    table.features[1, 3] = np.nan
-    write_features(tmp_path / "broken.safetensors", table)
-    with pytest.raises(ValueError, match=r"broken\.safetensors: the vector of .*1\.mp4 holds NaN"):
-        VideoIndex.from_files([tmp_path / "broken.safetensors"])
+def test_a_video_and_a_row(world, checkpoint, capsys):
+    """A row itself is left out of what is like it; its own video, given as a file, comes first."""
+    video = world / "my videos" / "2.mp4"
+    features = world / "videos.safetensors"
+    assert ask(world, checkpoint, "--near", video, "-f", features) == 0
+    near = lines(capsys.readouterr().out)
+    assert near[0] == ["1", "1.000", str(video)]
+    assert ask(world, "gone.pth", "--row", 2, "-f", features) == 0  # without a model
+    row = lines(capsys.readouterr().out)
+    assert [hit[1:] for hit in row] == [hit[1:] for hit in near[1:]]
+
+
+def test_several_at_once_with_weights(world, checkpoint, model, capsys):
+    features = world / "videos.safetensors"
+    given = ("a dog", "--row", 0, 3, "--together", 1, 0.5, -2, "-f", features)
+    assert ask(world, checkpoint, *given) == 0
+    said = capsys.readouterr().out
+    table = load_features(features)
+    with torch.no_grad():
+        text = model.encode_text(tokenize(["a dog"]))[0].numpy()
+    directions = [x / np.linalg.norm(x) for x in (text, table.features[0], table.features[3])]
+    query = directions[0] + 0.5 * directions[1] - 2 * directions[2]
+    cosines = table.features @ query / np.linalg.norm(table.features, axis=1) / np.linalg.norm(query)
+    expected = sorted(((cosines[row], table.columns["path"][row]) for row in (1, 2)), reverse=True)
+    assert [path for _, _, path in lines(said)] == [path for _, path in expected]
+    np.testing.assert_allclose([float(x) for _, x, _ in lines(said)], [x for x, _ in expected], atol=1.5e-3)
+    assert f"+1·(a dog) +0.5·(row 0: {table.columns['path'][0]}) -2·(row 3: " in said
+
+
+def test_only_rows_with_what_is_asked_for(world, checkpoint, capsys):
+    video = world / "my videos" / "1.mp4"
+    given = ("a dog", "-f", world / "windows.parquet", "--where", f"path={video}", "start>0")
+    assert ask(world, checkpoint, *given) == 0
+    said = capsys.readouterr().out
+    assert {hit[2] for hit in lines(said)} == {str(video)} and len(lines(said)) == 2
+    assert f"12 vectors of 4 videos, TVTSv2_Demo; 2 of them path={video} start>0" in said
+    assert ask(world, checkpoint, "a dog", "-f", world / "windows.parquet", "--where", "start>99") == 0
+    said = capsys.readouterr().out
+    assert "; 0 of them start>99" in said and not lines(said)
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+def test_a_table_of_what_was_found(world, checkpoint, tmp_path, ending, capsys):
+    (tmp_path / "queries.txt").write_text("a dog runs\nthe sea\n")
+    out = tmp_path / "new" / f"found.{ending}"
+    given = (tmp_path / "queries.txt", "-f", world / "windows.parquet", "--top", 3, "--output", out)
+    assert ask(world, checkpoint, *given) == 0
+    shown = lines(capsys.readouterr().out)
+    read = {"csv": pd.read_csv, "jsonl": partial(pd.read_json, lines=True), "parquet": pd.read_parquet}
+    frame = read[ending](out)
+    table = load_features(world / "windows.parquet")
+    assert frame["query"].tolist() == ["a dog runs"] * 3 + ["the sea"] * 3
+    assert frame["rank"].tolist() == [1, 2, 3] * 2
+    assert frame["path"].tolist() == [hit[2] for hit in shown]
+    np.testing.assert_allclose(frame["similarity"], [float(hit[1]) for hit in shown], atol=6e-4)
+    for name, column in table.columns.items():
+        assert frame[name].tolist() == [column[row] for row in frame["row"]]
+
+
+def test_a_table_of_names_that_are_not_utf8(checkpoint, tmp_path):
+    video = Path(os.fsdecode(bytes(tmp_path) + b"/caf\xe9.mp4"))
+    write_video(tmp_path / "a.mp4", seed=1).rename(video)
+    assert extract(checkpoint, video, "-o", tmp_path / "a.npz") == 0
+    given = ("a dog", "-f", tmp_path / "a.npz", "--output", tmp_path / "found.csv")
+    assert ask(tmp_path, checkpoint, *given) == 0
+    assert "caf\\udce9.mp4" in (tmp_path / "found.csv").read_text()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("--where", "lable=x"), "has no column 'lable'"),
+        (("--where", "path"), "is no condition"),
+        (("--row", 4), "there is no row 4; the features have rows 0 to 3"),
+        (("--together", 1, 2), "--together has 2 weights for 1 queries, which are, in this order: a dog"),
+        (("--row", 0, "--together", "nan", 1), "must be finite"),
+        (("--row", 0, 0, "--together", 0, 1, -1), "cancel each other out"),
+        (("--output", "found.txt"), "must end in one of .csv, .jsonl, .parquet"),
+        (("--image", "gone.png"), "no image file gone.png"),
+        (("--near", "gone.mp4"), "gone.mp4: no such file"),
+    ],
+)
+def test_mistakes(world, mistake, given, message):
+    assert message in mistake("-f", world / "videos.safetensors", *given)
+
+
+def test_together_needs_queries(world, checkpoint, capsys):
+    with pytest.raises(SystemExit) as stop:
+        ask(world, checkpoint, "-f", world / "videos.safetensors", "--together")
+    assert stop.value.code == 2 and "--together needs queries" in capsys.readouterr().err
 
 
 def test_help(capsys):
@@ -222,5 +285,17 @@ def test_help(capsys):
         search.main(["--help"])
     assert stop.value.code == 0
     shown = capsys.readouterr().out
-    for option in ("--features", "--top", "--one-per-video", "--page", "--checkpoint", "examples"):
+    for option in (
+        "--features",
+        "--image",
+        "--near",
+        "--row",
+        "--where",
+        "--output",
+        "--top",
+        "--one-per-video",
+        "--page",
+        "--checkpoint",
+        "examples",
+    ):
         assert option in shown
