@@ -16,7 +16,8 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 # Kinds of kernels, by what their names hold; the first that fits counts.
 KINDS = {
-    "elementwise": ("triton_", "elementwise", "_activation", "_add_norm"),
+    "LayerNorm": ("_add_norm", "layer_norm", "layernorm"),
+    "elementwise": ("triton_", "elementwise", "_activation"),
     "matrix products": ("gemm", "nvjet", "cutlass", "cublas", "_mm", "xmma"),
     "attention": ("flash", "fmha", "attention", "class_token", "cudnn"),
     "optimiser": ("multi_tensor", "adam"),

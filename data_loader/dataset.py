@@ -14,6 +14,7 @@ from data_loader.failures import Failure
 from data_loader.masking import tube_mask
 from data_loader.records import Records
 from data_loader.sampling import clip_times, draw_segment, sample_frames, span_frames
+from data_loader.spans import Span
 from data_loader.transforms import Transform, clip_transform, pad_clip
 from data_loader.video import FrameCache, Video, VideoReadError, read_frames
 
@@ -151,7 +152,7 @@ class VideoDataset(Dataset):
             if getattr(record, key) is not None:
                 item[key] = getattr(record, key)
         if record.transcript is None:
-            item |= self.read(index, rng, self.choose_frames)
+            item |= self.read(index, rng, partial(self.choose_frames, span=record.span))
             chosen = int(rng.integers(len(record.captions))) if self.view == "train" else 0
             item["text"] = [record.captions[chosen]]
             return item
@@ -179,9 +180,10 @@ class VideoDataset(Dataset):
             item["keep_ind"] = tube_mask(self.num_patches, self.mask_ratio, rng)
         return item
 
-    def choose_frames(self, video: Video, rng: np.random.Generator) -> list[int]:
-        """The frames to take from a file."""
-        return sample_frames(self.num_frames, len(video), self.how, rng)
+    def choose_frames(self, video: Video, rng: np.random.Generator, span: Span | None = None) -> list[int]:
+        """The frames to take from a file, or from a span of it."""
+        frames = frames_of(video, span)
+        return [frames[i] for i in sample_frames(self.num_frames, len(frames), self.how, rng)]
 
     def choose_in_segment(
         self, start: float, end: float, duration: float, video: Video, rng: np.random.Generator
@@ -200,3 +202,12 @@ class VideoDataset(Dataset):
     @property
     def video_ids(self) -> list[str]:
         return [self.records.id(index) for index in range(len(self))]
+
+
+def frames_of(video: Video, span: Span | None) -> range:
+    """The frames that a record takes its own from. Raises VideoReadError: the span is none of the video's."""
+    if span is None:
+        return range(len(video))
+    if fault := span.fault(video.duration):
+        raise VideoReadError(video.path, fault)
+    return span.frames(video.times)

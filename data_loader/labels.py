@@ -81,7 +81,7 @@ class LabelRecords(ClassRecords):
 
     def __getitem__(self, index: int) -> Record:
         label = int(self.labels[index])
-        return Record(self.id(index), self.path(index), self.texts([label]), label=label)
+        return Record(self.id(index), self.path(index), self.span(index), self.texts([label]), label=label)
 
 
 class MultiLabelRecords(ClassRecords):
@@ -100,7 +100,7 @@ class MultiLabelRecords(ClassRecords):
 
     def __getitem__(self, index: int) -> Record:
         texts = self.texts(np.flatnonzero(self.targets[index]).tolist())
-        return Record(self.id(index), self.path(index), texts or [""])
+        return Record(self.id(index), self.path(index), self.span(index), texts or [""])
 
 
 def hmdb51(split: str, root: Path, meta: Path, *, fold: int = 1) -> LabelRecords:

@@ -28,7 +28,7 @@ class QuestionRecords(Records):
     def __getitem__(self, index: int) -> Record:
         answer = int(self.answers[index])
         right = self.sentences[self.option_places[index, answer]]
-        return Record(self.id(index), self.path(index), [right], answer=answer)
+        return Record(self.id(index), self.path(index), self.span(index), [right], answer=answer)
 
 
 def ssv2(split: str, root: Path, meta: Path) -> QuestionRecords:

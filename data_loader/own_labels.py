@@ -63,12 +63,13 @@ def labels(
         lists = folder_lists(root)
         here = lists.get(EACH) or of_split(lists, split, root)
     else:
-        names = list(files.values()) if isinstance(files, dict) else [files]
+        own = list_of_split("labels", files, split)
+        names = [own] if classes or isinstance(files, str) else list(dict.fromkeys(files.values()))
         read = partial(
             read_labelled, path_column=path_column, label_column=label_column, sep=sep, may_lack=multi_label
         )
         lists = {name: read(meta / name) for name in names}
-        here = lists[list_of_split("labels", files, split)]
+        here = lists[own]
     given = None if classes is None else class_texts(meta / classes)
     class_names, numbers = number_classes(list(lists.values()), given)
     if files is None and given is None:

@@ -8,15 +8,17 @@ from pathlib import Path
 
 import numpy as np
 
+from data_loader.spans import Span
 from data_loader.strings import Strings
 from data_loader.transcripts import Transcript
 
 
 @dataclass(frozen=True)
 class Record:
-    """A sample of a data set: a video file and what belongs to it.
+    """A sample of a data set: a video file, or a span of it, and what belongs to it.
 
     id: its name in the data set. path: the file, or what to call it in messages where it lies in a shard.
+    span: the piece of the file that it is; None for all of it.
     captions: texts of which training draws one; everything else takes the first.
     label: the number of its class, from 0. answer: which of its options is right.
     transcript: of a narrated video, a segment of which, `num_clips` clips with their words, is a sample.
@@ -24,6 +26,7 @@ class Record:
 
     id: str
     path: Path
+    span: Span | None = None
     captions: Sequence[str] = ()
     label: int | None = None
     answer: int | None = None
@@ -35,10 +38,12 @@ class Records:
     """The records of a data set, in columns: millions of them are a few arrays, which workers share.
 
     root: the folder of the videos. ids: the records' names. file_of: the file below `root` of an id.
+    spans: float64 [N, 2], start and end of each as `spans.read_spans` gives them; None for whole videos.
     Subclasses add what belongs to a video. num_clips: of a sample, each with a text of its own.
     """
 
     num_clips = 1
+    spans: np.ndarray | None = None
 
     def __init__(self, root: Path, ids: Iterable[str], file_of: Callable[[str], str] = str):
         self.root, self.ids, self.file_of = root, Strings(ids), file_of
@@ -54,9 +59,13 @@ class Records:
         """The file of a record; nothing else is read."""
         return self.root / self.file_of(self.ids[index])
 
+    def span(self, index: int) -> Span | None:
+        """The piece of its file that a record is; nothing else is read."""
+        return None if self.spans is None else Span(*self.spans[index].tolist())
+
     def __getitem__(self, index: int) -> Record:
         """Raises VideoReadError where something that belongs to the video cannot be read."""
-        return Record(self.id(index), self.path(index))
+        return Record(self.id(index), self.path(index), self.span(index))
 
     @contextmanager
     def video_file(self, index: int) -> Iterator[Path]:
@@ -94,4 +103,4 @@ class CaptionRecords(Records):
 
     def __getitem__(self, index: int) -> Record:
         captions = self.captions[self.caption_start[index] : self.caption_start[index + 1]]
-        return Record(self.id(index), self.path(index), captions)
+        return Record(self.id(index), self.path(index), self.span(index), captions)

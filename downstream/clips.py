@@ -1,121 +1,74 @@
 """What one feature vector is of, a whole video or one window of its time, and how its frames are read."""
 
-import math
+from __future__ import annotations
+
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch.utils.data import Dataset
 
 from data_loader.failures import Failure
-from data_loader.sampling import TOLERANCE, frames_between, linspace_frames
+from data_loader.spans import Span
 from data_loader.transforms import Transform
-from data_loader.video import (
-    Video,
-    VideoReadError,
-    VideoReadTimeout,
-    file_state,
-    open_video,
-    read_in_parts,
-)
+from data_loader.video import Video, VideoReadError, VideoReadTimeout, open_video, read_in_parts
+
+if TYPE_CHECKING:
+    from downstream.pieces import Cutting
 
 
 @dataclass(frozen=True)
 class Clip:
-    """A video file, or the window [start, end) of it, in seconds.
+    """A video file, or a span of it.
 
-    A window knows its video's duration. Seconds count from the first frame shown.
+    size_bytes, modified_ns: of the file, -1 where it is not there. duration: of the video, where it is known.
+    row: of the list that names the clip, if one does; where: it stands there, for messages.
     """
 
     path: str
-    size_bytes: int
-    modified_ns: int
+    size_bytes: int = -1
+    modified_ns: int = -1
     duration: float | None = None
-    start: float | None = None
-    end: float | None = None
+    span: Span | None = None
+    row: int = 0
+    where: str = field(default="", compare=False)
 
     @classmethod
-    def of_file(cls, path: str | Path) -> "Clip":
-        """All of a file, or of a member shard.tar/a.mp4, which has the size and time of its shard; those of
-        what is not there are -1."""
+    def of_file(cls, path: str | Path, span: Span | None = None) -> Clip:
+        """All of a file or a span of it; also of a member shard.tar/a.mp4, which has the size and time of its
+        shard."""
         path = os.path.abspath(path)
         file = os.path.dirname(path) if os.path.isfile(os.path.dirname(path)) else path
         try:
             status = os.stat(file)
         except OSError:
-            return cls(path, -1, -1)
-        return cls(path, status.st_size, status.st_mtime_ns)
+            return cls(path, span=span)
+        return cls(path, status.st_size, status.st_mtime_ns, span=span)
 
     @property
     def key(self) -> tuple[Any, ...]:
         """As `resumable_table.row_keys` finds it in a table."""
         key = (self.path, self.size_bytes, self.modified_ns)
-        return key if self.start is None else (*key, self.start)
+        return key if self.span is None else (*key, *self.span)
 
-    def span(self, video: Video) -> range:
-        """The frames of the open file that it takes its own from; at least one."""
-        if self.start is None or self.end is None:
-            return range(len(video))
-        return frames_between(video.times, self.start, self.end)
+    def fault(self, duration: float) -> str:
+        """Why it is no piece of a video that lasts so long, and where it is named; empty where it is one."""
+        fault = "" if self.span is None else self.span.fault(duration)
+        return f"{self.where}: {fault}" if fault and self.where else fault
 
     @staticmethod
-    def columns(clips: Sequence["Clip"]) -> dict[str, Any]:
+    def columns(clips: Sequence[Clip]) -> dict[str, Any]:
         """The columns of a feature table that the clips themselves tell."""
         columns: dict[str, Any] = {"path": [clip.path for clip in clips]}
         for name in ("size_bytes", "modified_ns"):
             columns[name] = np.array([getattr(clip, name) for clip in clips])
-        if clips[0].start is not None:
-            columns["start"] = np.array([clip.start for clip in clips])
-            columns["end"] = np.array([clip.end for clip in clips])
+        spans = [clip.span for clip in clips if clip.span is not None]
+        if spans:
+            columns["start"], columns["end"] = (np.array(times) for times in zip(*spans, strict=True))
         return columns
-
-
-def find_clips(
-    paths: Sequence[str], window: float | None = None, timeout: float | None = None
-) -> tuple[list[Clip], dict[str, str]]:
-    """The clips of each video, one or one for each `window` seconds, and why some files have none.
-
-    Windows need the times of every file's frames, so each is opened once, for `timeout` seconds at most;
-    nothing is decoded.
-    """
-    with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(lambda path: _find(path, window, timeout), paths))
-    clips, failed = [], {}
-    for path, video in zip(paths, found, strict=True):
-        if isinstance(video, VideoReadError):
-            failed[path] = video.reason
-        else:
-            clips += video
-    return clips, failed
-
-
-def _find(path: str, window: float | None, timeout: float | None) -> list[Clip] | VideoReadError:
-    """The clips of one file. Errors are given back, not raised, so that all files get their turn."""
-    try:
-        clip = Clip(path, *file_state(path))
-        if window is None:
-            return [clip]
-        with open_video(path, timeout=timeout) as video:
-            return cut(clip, video.times, video.duration, window)
-    except VideoReadError as error:
-        return error
-
-
-def cut(video: Clip, times: np.ndarray, duration: float, window: float) -> list[Clip]:
-    """The windows of `window` seconds, one after the other, in which frames appear at `times`.
-
-    Time starts with the first frame. A rest under a tenth of a window joins the last.
-    """
-    last = max(0, math.ceil(duration / window - 0.1) - 1)
-    numbers = np.unique(np.minimum((times + TOLERANCE) // window, last))
-    return [
-        replace(video, duration=duration, start=k * window, end=duration if k == last else (k + 1) * window)
-        for k in numbers.tolist()
-    ]
 
 
 def read_together(clips: Sequence[Clip], most: int) -> list[range]:
@@ -133,10 +86,10 @@ def read_together(clips: Sequence[Clip], most: int) -> list[range]:
 
 
 class ClipDataset(Dataset):
-    """Clips as the official feature extraction has them: frames evenly from first to last, transformed.
+    """Clips as the official feature extraction has them: the frames of `cutting`, transformed.
 
     Of `clips` those at the places `rows` are read. An item is what one read of a file gives, a list of at
-    most `most` windows of it: for each clip {"index": its place, "video": uint8 [T, 3, S, S], "metadata":
+    most `most` pieces of it: for each clip {"index": its place, "video": uint8 [T, 3, S, S], "metadata":
     "duration" and "num_frames" of the file}, or {"index", "missing": Failure}.
     """
 
@@ -144,19 +97,14 @@ class ClipDataset(Dataset):
         self,
         clips: Sequence[Clip],
         rows: Sequence[int],
-        num_frames: int,
+        cutting: Cutting,
         transform: Transform,
-        reader: str,
-        timeout: float | None,
         most: int = 1,
     ):
-        self.clips = clips
+        self.clips, self.cutting = clips, cutting
         pending = [clips[row] for row in rows]
         self.reads = [rows[read.start : read.stop] for read in read_together(pending, most)]
-        self.num_frames = num_frames
         self.transform = transform
-        self.reader = reader
-        self.timeout = timeout
 
     def __len__(self) -> int:
         return len(self.reads)
@@ -165,7 +113,7 @@ class ClipDataset(Dataset):
         return self.items(self.reads[number])
 
     def items(self, rows: Sequence[int]) -> list[dict[str, Any]]:
-        """Items of clips of one file; what is damaged in it costs the windows there alone."""
+        """Items of clips of one file; what is damaged in it costs the pieces there alone."""
         try:
             return self.read(rows)
         except VideoReadTimeout as error:  # each part of it would take as long again
@@ -178,16 +126,21 @@ class ClipDataset(Dataset):
 
     def read(self, rows: Sequence[int]) -> list[dict[str, Any]]:
         """Items of clips of one file. Raises VideoReadError."""
-        clips = [self.clips[row] for row in rows]
+        path = self.clips[rows[0]].path
+        with open_video(path, self.cutting.reader, self.cutting.timeout) as video:
+            faults = {row: self.clips[row].fault(video.duration) for row in rows}
+            items = [{"index": row, "missing": Failure(path, faults[row])} for row in rows if faults[row]]
+            whole = [row for row in rows if not faults[row]]
+            if not whole:
+                return items
 
-        def choose(video: Video) -> list[int]:
-            spans = [clip.span(video) for clip in clips]
-            return [span[i] for span in spans for i in linspace_frames(self.num_frames, len(span))]
+            def choose(video: Video) -> list[int]:
+                return [frame for row in whole for frame in self.cutting.frames(self.clips[row], video)]
 
-        with open_video(clips[0].path, self.reader, self.timeout) as video:
             frames, _ = read_in_parts(video, choose, self.transform)
-            vlen, duration = len(video), clips[0].duration or video.duration
-        return [
-            {"index": row, "video": part, "metadata": {"duration": duration, "num_frames": vlen}}
-            for row, part in zip(rows, frames.split(self.num_frames), strict=True)
+            vlen, duration = len(video), self.clips[whole[0]].duration or video.duration
+        metadata = {"duration": duration, "num_frames": vlen}
+        return items + [
+            {"index": row, "video": part, "metadata": metadata}
+            for row, part in zip(whole, frames.split(self.cutting.num_frames), strict=True)
         ]

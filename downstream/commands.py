@@ -139,10 +139,12 @@ def build_evaluators(args: Namespace, context: DistContext) -> dict[str, Evaluat
 
 def command(args: Namespace, protocol: Protocol) -> str:
     """What was called, as a line for a shell in the repository's folder."""
-    script = "test.py" if hasattr(args, "all") else f"downstream/{protocol.name}.py"
+    name = "probe" if hasattr(args, "probe") else protocol.name
+    script = "test.py" if hasattr(args, "all") else f"downstream/{name}.py"
     return shlex.join(["python", script, *args.given])
 
 
 def results_folder(root: Path | None, protocol: Protocol, config: EvaluationConfig, model: str) -> Path:
-    """A folder for each protocol, data set and model, below `root` or else results/ in the current one."""
-    return (root or Path("results")) / protocol.name / config.name / folder_name(model)
+    """A folder for each protocol, data set and model, below `root` or else results/ in the current one;
+    protocols that measure the same embeddings share it."""
+    return (root or Path("results")) / (protocol.shares or protocol.name) / config.name / folder_name(model)

@@ -17,6 +17,7 @@ from downstream.encoder import VideoTextModel
 from downstream.feature_files import FeatureTable
 from downstream.reading import PIECE_CLIPS, collate_clips, read_batches
 from downstream.resumable_table import ResumableTable
+from downstream.token_cache import TokenCache
 from model.metric import all_alike, check_finite
 from utils.processes import DistContext
 from utils.text import counted
@@ -148,7 +149,7 @@ class Embedder:
         dataset: Dataset,
         items: Mapping[int, int],
         clips: Sequence[Clip],
-        table: ResumableTable,
+        table: ResumableTable | TokenCache,
         tokens: bool = False,
         each: bool = False,
     ) -> tuple[FeatureTable | None, dict[int, Failure]]:

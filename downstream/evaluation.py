@@ -33,6 +33,7 @@ from downstream.report import (
     write_results,
 )
 from downstream.resumable_table import ResumableTable
+from downstream.token_cache import TokenCache
 from downstream.windows import SlidingWindows, Views
 from utils.config import ConfigError, resolve_path
 from utils.files import check_folder, or_warn
@@ -51,7 +52,7 @@ class EmbeddedVideos:
 
     indices: their places in the data set. embeds: [len(indices), D] float32, on the CPU of the first
     process, empty on the others. device: where the model is. views: what embeds are the means of, [N, W, D],
-    for a protocol with `each_view` where there are several.
+    for a protocol with `each_view` where there are several. tokens: of protocols that ask for them.
     """
 
     dataset: VideoDataset
@@ -60,6 +61,12 @@ class EmbeddedVideos:
     device: torch.device
     failures: list[Failure] = field(default_factory=list)
     views: torch.Tensor | None = None
+    tokens: TokenCache | None = None
+
+    def read_tokens(self, rows: Sequence[int]) -> torch.Tensor:
+        """All tokens of the videos at these places, float32 [R, L, D] where the model is."""
+        assert self.tokens is not None
+        return self.tokens.read([self.indices[row] for row in rows]).to(self.device)
 
     @property
     def ids(self) -> list[str]:
@@ -86,6 +93,9 @@ class Protocol:
         "train" alone is never seen in sliding windows or several views.
     windows: whether videos may be seen in sliding windows: the official release has them for retrieval.
     each_view: whether it needs the embedding of each view (segments × crops), not their mean.
+    shares: the protocol that it measures the same embeddings as: they lie in that one's folder, and its own
+        results in a folder below.
+    tokens: whether it wants all tokens in place of embeddings.
     """
 
     name: str
@@ -96,6 +106,8 @@ class Protocol:
     splits: Sequence[str | None] = (None,)
     windows: bool = False
     each_view: bool = False
+    shares: str | None = None
+    tokens: bool = False
 
 
 @dataclass(frozen=True)
@@ -107,6 +119,11 @@ class Job:
     datasets: list[VideoDataset]  # of protocol.splits
     folder: Path
     command: str
+
+    @property
+    def results(self) -> Path:
+        """The folder of the figures."""
+        return self.folder / self.protocol.name if self.protocol.shares else self.folder
 
 
 @dataclass(frozen=True)
@@ -129,6 +146,8 @@ class Evaluator:
             raise ConfigError(
                 "sliding_window_stride and segments × crops are two ways to see a video: take one of them"
             )
+        if protocol.tokens and config.segments * config.crops > 1:
+            raise ConfigError("the attentive probe sees each video once: leave out segments and crops")
         if config.crops > 1 and not isinstance(self.encoder.clip_transform, ClipTransform):
             raise ConfigError(
                 f"crops={config.crops} is for TVTSv2; {self.encoder.arch} can be seen in segments"
@@ -180,7 +199,7 @@ class Evaluator:
     def write(self, job: Job, evaluation: Evaluation) -> None:
         """Write results.json and, if one is asked for, the page, and say where it is. Raises WriteError."""
         path, sha256 = self.encoder.path, self.encoder.sha256
-        write_results(job.folder, evaluation, {"path": str(path), "sha256": sha256}, job.command)
+        write_results(job.results, evaluation, {"path": str(path), "sha256": sha256}, job.command)
         if self.report:
             about = f"{self.encoder.arch}, weights {path}, SHA-256 {sha256}"
             table = evaluation_table(evaluation, self.dsl)
@@ -218,10 +237,15 @@ class Evaluator:
         }
         if views > 1:
             metadata |= {"segments": config.segments, "crops": config.crops, "each_view": each}
-        clips = [Clip.of_file(path) for path in dataset.video_paths] if self.context.is_main else None
+        records, places = dataset.records, range(len(dataset)) if self.context.is_main else ()
+        clips = [Clip.of_file(records.path(i), records.span(i)) for i in places]
         clips = self.context.broadcast_object(clips)
-        file = job.folder / (split or "") / "video_embeddings.safetensors"
-        with self._table(file, config, **metadata) as table:
+        folder = job.folder / (split or "")
+        if job.protocol.tokens:
+            table: ResumableTable | TokenCache = self._token_cache(folder, dataset, config, metadata)
+        else:
+            table = self._table(folder / "video_embeddings.safetensors", config, **metadata)
+        with table:
             pending = table.start([clip.key for clip in clips])
             source: Dataset = dataset
             if stride > 0:
@@ -229,13 +253,29 @@ class Evaluator:
             elif views > 1:
                 source = Views(dataset, config.segments, config.crops)
             items = dict.fromkeys(pending, 1)
-            rows, failures = self._embedder(config).videos(source, items, clips, table, each=each)
+            rows, failures = self._embedder(config).videos(
+                source, items, clips, table, tokens=job.protocol.tokens, each=each
+            )
         indices = [i for i in range(len(clips)) if i not in failures]
         embeds = torch.empty(0) if rows is None else torch.from_numpy(rows.features)
         each_embeds = torch.from_numpy(rows.columns["clips"]) if each and rows is not None else None
+        tokens = table if isinstance(table, TokenCache) else None
         return EmbeddedVideos(
-            dataset, indices, embeds, self.context.device, list(failures.values()), each_embeds
+            dataset, indices, embeds, self.context.device, list(failures.values()), each_embeds, tokens
         )
+
+    def _token_cache(
+        self, folder: Path, dataset: VideoDataset, config: EvaluationConfig, metadata: dict[str, Any]
+    ) -> TokenCache:
+        """Where all tokens of a split go; how many there are, the first video that can be read tells."""
+        shape = (1, 1)
+        for item in (dataset[i] for i in range(len(dataset))):
+            if "missing" not in item:
+                _, tokens = next(self._embedder(config).encode_clips(item["video"][None], None))
+                shape = tokens.shape[1], tokens.shape[2]
+                break
+        metadata = {**self.encoder.metadata, "precision": config.precision, **metadata}
+        return TokenCache(folder / "tokens", shape, metadata, self.context)
 
     def _embed_texts(self, job: Job) -> dict[str, torch.Tensor]:
         """The embeddings [D] of all texts that the protocol needs, on the first process."""

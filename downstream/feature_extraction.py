@@ -23,6 +23,8 @@ from downstream.options import (
     add_speed_options,
     chosen_models,
     join_processes,
+    positive,
+    positive_number,
     positive_seconds,
 )
 from downstream.report import failed_files, write_json
@@ -50,7 +52,12 @@ def build_parser(arch: str) -> argparse.ArgumentParser:
         "videos", nargs="*", metavar="VIDEO", help="a file, a folder, or a quoted pattern with *, ? or **"
     )
     parser.add_argument("--video_path", metavar="FILE", help="a video, as the official commands name it")
-    parser.add_argument("--list", metavar="FILE", help="a file that holds one of these a line")
+    parser.add_argument(
+        "--list",
+        metavar="FILE",
+        help="a file that holds one of these a line; or a csv, tsv, jsonl or parquet file with a column path "
+        "and maybe start and end (seconds or 00:01:02.5), whose other columns travel to the output",
+    )
     parser.add_argument("--text", nargs="+", metavar="TEXT", help="embed these texts, or the lines of a file")
     parser.add_argument(
         "-o",
@@ -64,9 +71,7 @@ def build_parser(arch: str) -> argparse.ArgumentParser:
         action="store_true",
         help="replace the vectors that the output has, instead of adding to them",
     )
-    parser.add_argument(
-        "--window", type=positive_seconds, metavar="S", help="one vector for each S seconds, with its times"
-    )
+    add_piece_options(parser)
     parser.add_argument("--tokens", action="store_true", help="keep all tokens too (large)")
     parser.add_argument(
         "--read-timeout",
@@ -81,6 +86,29 @@ def build_parser(arch: str) -> argparse.ArgumentParser:
     add_model_options(parser, arch)
     add_speed_options(parser)
     return parser
+
+
+def add_piece_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("pieces of videos, and their frames")
+    group.add_argument(
+        "--window", type=positive_seconds, metavar="S", help="one vector for each S seconds, with its times"
+    )
+    group.add_argument(
+        "--stride",
+        type=positive_seconds,
+        metavar="S",
+        help="from one window's start to the next (default: the window): less overlaps, more leaves gaps",
+    )
+    group.add_argument("--shots", action="store_true", help="one vector a shot, or for the windows of each")
+    group.add_argument(
+        "--frames", type=positive, metavar="N", help="that the model sees of each (default: all it takes, 12)"
+    )
+    group.add_argument(
+        "--fps",
+        type=positive_number,
+        metavar="F",
+        help="take frames F times a second; without --window it lasts as long as N frames do",
+    )
 
 
 @one_line_interrupts()
@@ -149,6 +177,10 @@ def run_videos(args: argparse.Namespace, model: ModelName, context: DistContext)
             args.output,
             list_file=resolve_path(args.list) if args.list else None,
             window=args.window,
+            stride=args.stride,
+            frames=args.frames,
+            fps=args.fps,
+            shots=args.shots,
             tokens=args.tokens,
             batch_size=args.batch_size or 48,
             num_workers=args.num_workers,

@@ -8,18 +8,23 @@ load_features("features.safetensors").to_pandas()
 import os
 import shutil
 import tempfile
+from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from downstream.clips import ClipDataset, find_clips
+from data_loader.failures import Failure
+from downstream.clips import Clip, ClipDataset
 from downstream.embedder import Embedder
 from downstream.encoder import load_encoder
-from downstream.feature_files import FeatureTable, check_format, load_features
+from downstream.feature_files import FeatureTable, check_format, load_features, take
 from downstream.inputs import find_videos
 from downstream.options import check_installed, default_workers, join_processes
+from downstream.pieces import Cutting, find_clips
 from downstream.resumable_table import ResumableTable
+from downstream.shots import import_scenedetect
+from downstream.video_lists import VideoList, is_table, read_video_list
 from utils.processes import DistContext
 
 __all__ = ["Extraction", "FeatureTable", "extract_features", "extract_texts", "load_features"]
@@ -52,6 +57,10 @@ def extract_features(
     *,
     list_file: str | Path | None = None,
     window: float | None = None,
+    stride: float | None = None,
+    frames: int | None = None,
+    fps: float | None = None,
+    shots: bool = False,
     tokens: bool = False,
     batch_size: int = 48,
     num_workers: int | None = None,
@@ -65,13 +74,17 @@ def extract_features(
     """Embed videos, with the official preprocessing, on every process that torchrun started.
 
     Args:
-        videos: files, folders or patterns, and `list_file` a list of them, as `find_videos` takes them.
+        videos: files, folders or patterns, and `list_file` a list of them, as `find_videos` takes them, or
+            in their place a table of videos or spans, see `read_video_list`, whose columns travel along.
         checkpoint: weights; None is the released file of `arch`, where `python -m model.download` puts it.
-            Clips have as many frames as these were trained with.
         output: a .safetensors, .npz or .parquet file. Rows are added to those that it has; a video already in
             it is not read again unless it changed, see ResumableTable. A call that was killed goes on where
             it was when it is made again. None writes nothing.
-        window: seconds; one vector for each such piece of a video (see `clips.cut`), not one for all of it.
+        window: seconds; one vector for each such piece of a video (see `pieces.cut`), not one for all of it.
+        stride: seconds from one window's start to the next; None is `window`.
+        frames: of a clip, from 1 to those that the model was trained with, the default.
+        fps: frames a second within a window, which alone makes it as long as its frames last.
+        shots: one vector for each shot, or for the windows of each.
         tokens: also keep all tokens, "tokens" [R, L, D] (L = 1 + frames·patches, without the 1 for H/14).
         overwrite: the output is to hold the videos of this call alone.
 
@@ -83,8 +96,10 @@ def extract_features(
         WriteError: the output cannot be written; what was embedded so far is kept where possible.
     """
     check_installed(reader)
+    if shots:
+        import_scenedetect()
     context = context or join_processes(device)
-    files, failed = find_videos(videos, list_file)
+    listed, failed = list_videos(videos, list_file)
     with ExitStack() as at_end:
         if output is None:
             temporary = context.broadcast_object(tempfile.mkdtemp() if context.is_main else None)
@@ -94,34 +109,63 @@ def extract_features(
         encoder = load_encoder(arch, None if checkpoint is None else os.fspath(checkpoint), context)
         workers = default_workers() if num_workers is None else num_workers
         embedder = Embedder(encoder.model, encoder.tokenize, context, batch_size, workers, precision)
+        cutting = Cutting.of(encoder.num_frames, window, stride, frames, fps, shots, reader, timeout)
         metadata = {
             **encoder.metadata,
-            "num_frames": encoder.num_frames,
+            "num_frames": cutting.num_frames,
             "precision": precision,
             "reader": reader,
-            "window": window,
+            "window": cutting.window,
             "tokens": tokens,
+            # absent where they are not used, as in the features of earlier versions
+            "stride": None if cutting.stride == cutting.window else cutting.stride,
+            "fps": fps,
+            "shots": shots or None,
+            "list": sorted({*listed.columns, *(["start", "end"] if listed.has_spans else [])}) or None,
         }
-        clips, unreadable = context.broadcast_object(
-            find_clips(files, window, timeout) if context.is_main else None
-        )
-        failed |= unreadable
-        keys = [clip.key for clip in clips]
+        clips, unreadable = find_clips_together(listed.clips, cutting, context)
+        failed += unreadable
         table = at_end.enter_context(ResumableTable(output, metadata, context, overwrite=overwrite))
-        pending = table.start(keys)
-        dataset = ClipDataset(
-            clips,
-            pending,
-            encoder.num_frames,
-            encoder.feature_transform,
-            reader,
-            timeout,
-            min(READ_TOGETHER, batch_size),
-        )
+        columns = {
+            name: take(column, [clip.row for clip in clips]) for name, column in listed.columns.items()
+        }
+        pending = table.start([clip.key for clip in clips], columns)
+        most = min(READ_TOGETHER, batch_size)
+        dataset = ClipDataset(clips, pending, cutting, encoder.feature_transform, most)
         items = {number: len(read) for number, read in enumerate(dataset.reads)}
         found, failures = embedder.videos(dataset, items, clips, table, tokens)
-        failed |= {failure.path: failure.reason for failure in failures.values()}
-        return Extraction(found, dict(sorted(failed.items())), len(clips) - len(pending), table.moved)
+        failed += failures.values()
+        return Extraction(found, reasons(failed), len(clips) - len(pending), table.moved)
+
+
+def list_videos(
+    videos: Sequence[str | Path], list_file: str | Path | None
+) -> tuple[VideoList, list[Failure]]:
+    """What is to be embedded, and folders that cannot be entered. Raises as `find_videos` and
+    `read_video_list` do."""
+    if list_file is not None and is_table(Path(list_file)):
+        if videos:
+            raise ValueError(f"{list_file} is a table; name other videos in a row of it, or in another run")
+        return read_video_list(Path(list_file)), []
+    files, closed = find_videos(videos, list_file)
+    return VideoList([Clip(file) for file in files], {}), [Failure(*item) for item in closed.items()]
+
+
+def find_clips_together(
+    wanted: Sequence[Clip], cutting: Cutting, context: DistContext
+) -> tuple[list[Clip], list[Failure]]:
+    """`find_clips` on all processes, each for its share; all get all of it."""
+    share = slice(*(len(wanted) * (context.rank + k) // context.world_size for k in (0, 1)))
+    found = context.gather_objects(find_clips(wanted[share], cutting))
+    return [clip for clips, _ in found for clip in clips], [f for _, failures in found for f in failures]
+
+
+def reasons(failures: Sequence[Failure]) -> dict[str, str]:
+    """Why each file failed, sorted by name; pieces of one may have reasons of their own."""
+    by_file: dict[str, dict[str, None]] = defaultdict(dict)
+    for path, reason in failures:
+        by_file[path][reason] = None
+    return {path: "; ".join(found) for path, found in sorted(by_file.items())}
 
 
 def extract_texts(

@@ -9,6 +9,7 @@ weight decay; the strength is chosen on a tenth of the training videos, the clas
 
 import re
 import sys
+from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,10 +30,13 @@ from downstream.recognition import classification
 from downstream.report import Measurement, draw_table
 from utils.errors import RunError
 from utils.schema import EvaluationConfig
+from utils.text import counted
 
 PENALTIES = tuple(10.0**-k for k in (0, 1, 2, 3, 4, 5, 6))
 HELD_OUT = 0.1
-DATASETS = ("hmdb51", "k400", "ucf101", "demo_hmdb51")  # those with labelled videos to train on
+DATASETS = (  # those with labelled videos to train on
+    *("hmdb51", "k400", "ucf101", "demo_hmdb51", "k600", "k700", "ssv2", "moments", "diving48", "labels"),
+)
 
 
 def fit(x: Tensor, labels: Tensor, num_classes: int, penalty: float, start: Tensor | None = None) -> Tensor:
@@ -123,10 +127,31 @@ def probe(
     return logits.cpu(), torch.cat([weight, bias[None]]), {"penalty": penalty, "held_out_top1": found}
 
 
+def probe_counts(train: EmbeddedVideos, test: EmbeddedVideos) -> dict[str, int]:
+    return {
+        "training videos": len(train.indices),
+        "test videos": len(test.indices),
+        "classes": len(test.dataset.records_as(LabelRecords).class_names),
+    }
+
+
+def warn_of_unknown_classes(train: EmbeddedVideos, test: EmbeddedVideos) -> None:
+    """Say how many test videos no probe can get right."""
+    known = set(train.labels)
+    unknown = sum(label not in known for label in test.labels)
+    if unknown:
+        print(
+            f"warning: {counted(unknown, 'videos')} of {len(test.indices)} to test on are of classes that no "
+            "training video has",
+            file=sys.stderr,
+        )
+
+
 def measure(
     train: EmbeddedVideos, test: EmbeddedVideos, texts: Mapping[str, Tensor], config: EvaluationConfig
 ) -> Measurement:
     """Choose the penalty, train on all training videos, classify the test videos."""
+    warn_of_unknown_classes(train, test)
     device = test.device
     labels = torch.tensor(train.labels, device=device)
     held_out = choose_held_out(train.ids, train.labels).to(device)
@@ -137,11 +162,7 @@ def measure(
         held_out,
     )
     measured = classification(test, logits)
-    measured.counts = {
-        "training videos": len(train.indices),
-        "test videos": len(test.indices),
-        "classes": measured.counts["classes"],
-    }
+    measured.counts = probe_counts(train, test)
     measured.details |= details
     rows = [(f"{penalty:g}", [f"{top1:.1f}"]) for penalty, top1 in details["held_out_top1"]]
     measured.notes = draw_table(["top-1 on held-out training videos"], [("weight decay", [""]), *rows])
@@ -155,6 +176,15 @@ PROTOCOL = Protocol(
 )
 
 
+def refuse_without_labels(parser: ArgumentParser, args: Namespace) -> None:
+    """End the command where --dataset has nothing to train on."""
+    if args.dataset and args.dataset not in DATASETS:
+        parser.error(
+            f"--dataset {args.dataset}: a probe needs labelled videos, of training, too; "
+            f"the data sets with these are {', '.join(DATASETS)}"
+        )
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     parser = evaluation_parser(
         "Linear probe (HMDB-51, UCF-101, Kinetics-400): a linear classifier on the frozen video tower.",
@@ -165,11 +195,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         DATASETS,
     )
     args = parser.parse_args(argv)
-    if args.dataset and args.dataset not in DATASETS:
-        parser.error(
-            f"--dataset {args.dataset}: a linear probe needs labelled videos, of training, too; "
-            f"the data sets with these are {', '.join(DATASETS)}"
-        )
+    refuse_without_labels(parser, args)
     return run_command(args, [PROTOCOL])
 
 

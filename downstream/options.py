@@ -182,14 +182,18 @@ def positive(text: str) -> int:
     return int(text)
 
 
-def positive_seconds(text: str) -> float:
+def positive_number(text: str, what: str = "number") -> float:
     try:
-        seconds = float(text)
+        number = float(text)
     except ValueError:
-        seconds = 0.0
-    if not seconds > 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0")
-    return seconds
+        number = 0.0
+    if not number > 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no {what} above 0")
+    return number
+
+
+def positive_seconds(text: str) -> float:
+    return positive_number(text, "number of seconds")
 
 
 def check_installed(reader: str) -> None:

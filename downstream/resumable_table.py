@@ -1,7 +1,6 @@
 """The table of embeddings behind extraction, evaluation and probe, which can be stopped at any moment."""
 
 import json
-import os
 import shutil
 import sys
 import time
@@ -12,7 +11,8 @@ from types import TracebackType
 from typing import IO, Any, Self
 from uuid import uuid4
 
-from downstream.feature_files import FeatureTable, join_tables, load_features, write_features
+from downstream.feature_files import FeatureTable, join_tables, load_features, take, write_features
+from downstream.row_keys import Key, first_places, moved_files, row_keys
 from utils.errors import Interrupted, RunError
 from utils.files import WriteError, or_warn, write_text
 from utils.lock import lock_folder
@@ -21,16 +21,6 @@ from utils.text import counted, one_line
 
 SAVE_EVERY_S = 30.0
 BUFFER_BYTES = 256 * 2**20  # of rows that wait to be saved: all tokens of a clip are 7 MB
-KEY_COLUMNS = ("path", "size_bytes", "modified_ns", "start", "text")  # of these what the table has
-
-Key = tuple[Any, ...]
-
-
-def row_keys(table: FeatureTable) -> list[Key]:
-    """What each row is of: a text; or file, size, time of last change, and of windows the start."""
-    columns = [table.columns[name] for name in KEY_COLUMNS if name in table.columns]
-    plain = [column if isinstance(column, list) else column.tolist() for column in columns]
-    return list(zip(*plain, strict=True))
 
 
 class ResumableTable:
@@ -75,6 +65,8 @@ class ResumableTable:
         self._saved_at = time.monotonic()
         self._lock: IO[str] | None = None
         self._wanted: list[Key] = []
+        self._place: dict[Key, int] = {}
+        self._columns: dict[str, Any] = {}
         self._there = self._added = 0
         self._renamed: dict[Key, str] = {}
 
@@ -98,8 +90,10 @@ class ResumableTable:
         if kind is KeyboardInterrupt:
             raise Interrupted(self._progress()) from None
 
-    def start(self, wanted: Sequence[Key]) -> list[int]:
+    def start(self, wanted: Sequence[Key], columns: Mapping[str, Any] | None = None) -> list[int]:
         """Take the output for this run, and find which of the rows `wanted` are still to be made.
+
+        columns: more that the output is to say of the rows wanted, also of those that are there already.
 
         Returns:
             their places in `wanted`, of equal ones the first, on every process.
@@ -109,7 +103,8 @@ class ResumableTable:
             RunError: another run is writing to this output.
             WriteError: the folder cannot be written.
         """
-        self._wanted = list(wanted)
+        self._wanted, self._columns = list(wanted), dict(columns or {})
+        self._place = first_places(self._wanted)
         self._saved_at = time.monotonic()
         self._there, self.moved, pending = self.context.broadcast_object(
             self._begin() if self.context.is_main else None
@@ -119,6 +114,9 @@ class ResumableTable:
     def add(self, rows: FeatureTable) -> None:
         """Keep finished rows; they are on the disk within SAVE_EVERY_S and the time between two calls."""
         rows.metadata = self.metadata
+        if self._columns:
+            places = [self._place[key] for key in row_keys(rows)]
+            rows.columns |= {name: take(column, places) for name, column in self._columns.items()}
         self._buffer.append(rows)
         self._added += len(rows)
         waiting = sum(
@@ -171,6 +169,7 @@ class ResumableTable:
         everything = join_tables(tables) if tables else None
         keys = self._current_keys(everything) if everything else []
         row = {key: i for i, key in enumerate(keys)}
+        renewed = self._renew_columns(everything, row)
         lost = [key for key in self._wanted if key not in row and key not in not_made]
         if lost:
             raise RunError(
@@ -181,11 +180,13 @@ class ResumableTable:
         if everything is None:
             shutil.rmtree(self.folder, ignore_errors=True)
             return None
-        replaced = {keys[i][0] for i in rows}
+        state = {keys[i][0]: keys[i][1:3] for i in rows}  # of each file now
         asked_for = set(self._wanted)
-        others = [i for key, i in row.items() if key not in asked_for and key[0] not in replaced]
+        others = [
+            i for key, i in row.items() if key not in asked_for and key[1:3] == state.get(key[0], key[1:3])
+        ]
         kept = [*others, *rows]
-        if not as_it_is or kept != list(range(len(everything))):
+        if not as_it_is or renewed or kept != list(range(len(everything))):
             self._write(everything.take(kept))
         shutil.rmtree(self.folder, ignore_errors=True)
         return everything.take(rows) if rows else None
@@ -200,31 +201,13 @@ class ResumableTable:
                 if self.output.exists():
                     write_text("", self._replacing)
         tables = self._tables(without=("tokens",))
+        for table in tables:
+            table.check_kinds(self._columns, self.output)
         have = {key for table in tables for key in row_keys(table)}
-        self._find_moved(have)
+        self._renamed = moved_files(have, self._wanted)
         have |= {(path, *key[1:]) for key, path in self._renamed.items()}
-        pending = [i for key, i in _first_places(self._wanted).items() if key not in have]
+        pending = [i for key, i in self._place.items() if key not in have]
         return len(set(self._wanted) & have), len(self._renamed), pending
-
-    def _find_moved(self, have: set[Key]) -> None:
-        """Rows whose file is gone and has its like among the wanted ones."""
-        if not have or len(next(iter(have))) < 3:  # of texts
-            return
-
-        def like(key: Key) -> Key:
-            return (os.path.basename(key[0]), *key[1:])
-
-        wanted: dict[Key, list[Key]] = {}
-        for key in dict.fromkeys(self._wanted):
-            if key not in have:
-                wanted.setdefault(like(key), []).append(key)
-        gone: dict[Key, list[Key]] = {}
-        for key in have:
-            if key[1] >= 0 and like(key) in wanted and not os.path.lexists(key[0]):
-                gone.setdefault(like(key), []).append(key)
-        for name, before in gone.items():
-            if len(before) == len(wanted[name]) == 1:  # else nobody knows which is which
-                self._renamed[before[0]] = wanted[name][0][0]
 
     def _current_keys(self, table: FeatureTable) -> list[Key]:
         """The keys of all rows, those of moved videos with their new path, which the table gets, too."""
@@ -233,6 +216,15 @@ class ResumableTable:
             table.columns["path"] = [self._renamed.get(key, key[0]) for key in keys]
             keys = row_keys(table)
         return keys
+
+    def _renew_columns(self, table: FeatureTable | None, row: Mapping[Key, int]) -> bool:
+        """Put what this run says of its rows in place of what was said; whether that differed."""
+        there = [(i, row[key]) for key, i in self._place.items() if key in row]
+        if table is None or not there:
+            return False
+        ours, theirs = map(list, zip(*there, strict=True))
+        changed = [table.put(name, theirs, take(column, ours)) for name, column in self._columns.items()]
+        return any(changed)
 
     def _tables(self, without: Collection[str] = ()) -> list[FeatureTable]:
         """What is on the disk, the output first. Raises ValueError where it was made with other settings."""
@@ -301,10 +293,3 @@ class ResumableTable:
             return f"what was embedded is kept in {self.folder}; {goes_on}"
         done = self._there + self._added
         return f"{done} of {counted(len(set(self._wanted)), 'vectors')} are kept in {self.folder}; {goes_on}"
-
-
-def _first_places(keys: Sequence[Key]) -> dict[Key, int]:
-    places: dict[Key, int] = {}
-    for i, key in enumerate(keys):
-        places.setdefault(key, i)
-    return places

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset
 
-from data_loader.dataset import VideoDataset
+from data_loader.dataset import VideoDataset, frames_of
 from data_loader.failures import Failure
 from data_loader.sampling import part_bounds, sample_frames, window_shifts
 from data_loader.transforms import ClipTransform, pad_clip
@@ -34,14 +34,14 @@ class SlidingWindows(Dataset):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def windows(self, vlen: int) -> list[list[int]]:
-        """The frames of each window of a video of `vlen` frames."""
-        num_frames = self.dataset.num_frames
+    def windows(self, frames: range) -> list[list[int]]:
+        """The frames of each window of a record, of whose frames these are the indices."""
+        num_frames, vlen = self.dataset.num_frames, len(frames)
         shifts = window_shifts(num_frames, vlen, self.stride)
-        return [sample_frames(num_frames, vlen, shift=shift) for shift in shifts]
+        return [[frames[i] for i in sample_frames(num_frames, vlen, shift=shift)] for shift in shifts]
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return read_clips(self.dataset, index, lambda video: self.windows(len(video)), self.dataset.transform)
+        return read_clips(self.dataset, index, self.windows, self.dataset.transform)
 
 
 class Views(Dataset):
@@ -67,11 +67,11 @@ class Views(Dataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         return read_clips(self.dataset, index, self.frames, self.transform)
 
-    def frames(self, video: Video) -> list[list[int]]:
-        """The frames of each segment."""
-        bounds = part_bounds(self.segments, len(video)).tolist()
+    def frames(self, frames: range) -> list[list[int]]:
+        """The frames of each segment of a record, of whose frames these are the indices."""
+        bounds = part_bounds(self.segments, len(frames)).tolist()
         return [
-            [start + i for i in sample_frames(self.dataset.num_frames, max(1, end - start))]
+            [frames[start + i] for i in sample_frames(self.dataset.num_frames, max(1, end - start))]
             for start, end in pairwise(bounds)
         ]
 
@@ -79,18 +79,18 @@ class Views(Dataset):
 def read_clips(
     data: VideoDataset,
     index: int,
-    choose: Callable[[Video], list[list[int]]],
+    choose: Callable[[range], list[list[int]]],
     transform: Callable[[torch.Tensor], torch.Tensor],
 ) -> dict[str, Any]:
     """An item of several clips; the file is opened, and each of its frames decoded, once for all of them.
 
-    choose: from an open video to the frames of each clip. transform: from frames [T, 3, H, W] to as many, or
-    to several crops [T, C, 3, S, S], which become C clips.
+    choose: from the frames of the record to those of each clip. transform: from frames [T, 3, H, W] to as
+    many, or to several crops [T, C, 3, S, S], which become C clips.
     """
     clips: list[list[int]] = []
 
     def all_frames(video: Video) -> list[int]:
-        clips[:] = choose(video)
+        clips[:] = choose(frames_of(video, data.records.span(index)))
         return [frame for clip in clips for frame in clip]
 
     try:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
 from utils.config import Limit, annotations, as_dict, key, type_words
 
 Count = Annotated[int, Limit("a whole number from 1 on", lambda n: n >= 1)]
+Counts = Annotated[list[Count], Limit("a list of whole numbers from 1 on", bool)]
 Natural = Annotated[int, Limit("a whole number from 0 on", lambda n: n >= 0)]
 Seed = Annotated[int, Limit("a whole number from 0 to 2^63 - 1", lambda n: 0 <= n < 2**63)]
 Positive = Annotated[float, Limit("a number above 0", lambda x: x > 0)]
@@ -252,6 +253,20 @@ class EvaluationSetConfig(DataSetConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ProbeConfig:
+    neighbours: Counts = key([20, 10, 100, 200], "of knn: numbers of neighbours; the first is the main one")
+    temperature: Positive = key(0.07, "of knn: what cosines are divided by before they become votes")
+    shots: Counts = key([16, 8, 4, 2, 1], "of few-shot: training videos a class; the first is the main one")
+    draws: Count = key(5, "of few-shot: how often they are drawn")
+    learning_rates: Annotated[list[Positive], Limit("a list of numbers above 0", bool)] = key(
+        [5e-3, 3e-3, 1e-3, 3e-4, 1e-4], "of attentive: of each head"
+    )
+    weight_decay: NotNegative = key(0.01, "of attentive: of AdamW")
+    epochs: Count = key(20, "of attentive: how long to train")
+    batch_size: Count = key(64, "of attentive: videos a step")
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvaluationConfig:
     """What test.py and the commands of downstream/ take."""
 
@@ -277,6 +292,7 @@ class EvaluationConfig:
     class_names: Text | None = key(
         None, "file with the names of the classes, one a line, in the order of their numbers; null: the set's"
     )
+    probe: ProbeConfig = key(ProbeConfig(), "")
     allow_overlap: bool = key(False, "of probes: whether videos to test on may be among those to train on")
     batch_size: Count = key(48, "clips at once, on each GPU")
     num_workers: Natural | None = key(None, "processes that read videos, for each GPU; null: by the cores")

@@ -4,6 +4,7 @@ import os
 
 import pytest
 
+from data_loader.prepare.__main__ import main
 from data_loader.video import read_frames
 from tests.data_loader.video_kinds import BAD, GOOD
 
@@ -38,3 +39,17 @@ def reader(request):
     if request.param == "torchcodec":
         request.getfixturevalue("torchcodec")
     return request.param
+
+
+@pytest.fixture
+def prepare(tmp_path, capsys):
+    """Run a builder on `tmp_path`; returns what it printed."""
+
+    def run(name: str, *arguments, status: int = 0) -> str:
+        where = ["--meta", str(tmp_path / "meta_data"), "--root", str(tmp_path / "data")]
+        assert main([name, *map(str, arguments), *where]) == status
+        printed = capsys.readouterr()
+        return printed.err if status else printed.out
+
+    (tmp_path / "data").mkdir()
+    return run

@@ -6,31 +6,10 @@ import json
 import pytest
 
 from data_loader import build_dataset
-from data_loader.prepare.__main__ import main
 from data_loader.prepare.common import Folder
 from data_loader.prepare.labels import spoken
 from tests.data_loader import worlds
-from tests.data_loader.worlds import CLIPS, options, put_json, put_video
-
-
-@pytest.fixture
-def prepare(tmp_path, capsys):
-    """Run a builder on `tmp_path`; returns what it printed."""
-
-    def run(name: str, *arguments, status: int = 0) -> str:
-        where = ["--meta", str(tmp_path / "meta_data"), "--root", str(tmp_path / "data")]
-        assert main([name, *map(str, arguments), *where]) == status
-        printed = capsys.readouterr()
-        return printed.err if status else printed.out
-
-    (tmp_path / "data").mkdir()
-    return run
-
-
-def put_text(path, text: str):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
-    return path
+from tests.data_loader.worlds import CLIPS, options, put_json, put_text, put_video
 
 
 def test_hmdb51(prepare, tmp_path):

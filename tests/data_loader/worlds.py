@@ -41,6 +41,12 @@ def put_table(path: Path, rows: Iterable[Sequence], header: Sequence[str] | None
     return path
 
 
+def put_text(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
 def put_json(path: Path, content) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content), encoding="utf-8")

@@ -7,18 +7,22 @@ import av
 import numpy as np
 import pytest
 
+from data_loader.failures import Failure
+from data_loader.spans import Span
 from data_loader.transforms import feature_transform
 from data_loader.video import open_video, process
-from downstream.clips import Clip, ClipDataset, cut, find_clips, read_together
+from downstream.clips import Clip, ClipDataset, read_together
+from downstream.pieces import Cutting, find_clips
 from tests.data_loader import video_files as files
 
 
 def windows_of(path, seconds):
     """[(start, end)] of the windows of a video, and a data set of them."""
-    clips, failed = find_clips([str(path)], seconds)
-    assert failed == {}
-    return [(clip.start, clip.end) for clip in clips], ClipDataset(
-        clips, range(len(clips)), 12, feature_transform(48), "pyav", None, most=16
+    cutting = Cutting.of(12, seconds, None, None, None)
+    clips, failed = find_clips([Clip(str(path))], cutting)
+    assert failed == []
+    return [(clip.span.start, clip.span.end) for clip in clips], ClipDataset(
+        clips, range(len(clips)), cutting, feature_transform(48), most=16
     )
 
 
@@ -29,16 +33,6 @@ def numbers(dataset):
     return [files.frame_numbers(item["video"]) for item in items]
 
 
-def test_windows_cover_the_video_without_crumbs():
-    times = np.arange(250) / 25
-    clips = cut(Clip("a.mp4", 1, 2), times, 10.0, 4.0)
-    assert [(w.start, w.end) for w in clips] == [(0, 4), (4, 8), (8, 10)]
-    short = cut(Clip("a.mp4", 1, 2), times[:208], 8.3, 4.0)
-    assert [(w.start, w.end) for w in short] == [(0, 4), (4, 8.3)]
-    one = cut(Clip("a.mp4", 1, 2), times, 10.0, 60.0)
-    assert [(w.start, w.end) for w in one] == [(0, 10)]
-
-
 def test_a_recording_that_does_not_say_how_long_it_is(tmp_path):
     """As browsers write them while the end is not known yet."""
     path = files.write_video(tmp_path / "a.webm", 50, "libvpx", container_options={"live": "1"})
@@ -47,7 +41,11 @@ def test_a_recording_that_does_not_say_how_long_it_is(tmp_path):
     times, dataset = windows_of(path, 0.8)
     assert times == [(0, 0.8), (0.8, 1.6), (1.6, pytest.approx(2.0, abs=0.01))]
     with open_video(path) as video:
-        assert [clip.span(video) for clip in dataset.clips] == [range(20), range(20, 40), range(40, 50)]
+        assert [clip.span.frames(video.times) for clip in dataset.clips] == [
+            range(20),
+            range(20, 40),
+            range(40, 50),
+        ]
 
 
 def test_windows_count_seconds_and_not_frames(tmp_path):
@@ -82,7 +80,7 @@ def test_gaps_make_no_windows(tmp_path):
 
 def test_windows_of_a_file_are_read_together():
     def clips(name, count):
-        return [Clip(name, 1, 2, 10.0, float(k), float(k + 1)) for k in range(count)]
+        return [Clip(name, 1, 2, 10.0, Span(k, k + 1)) for k in range(count)]
 
     assert list(map(len, read_together(clips("a.mp4", 10), most=4))) == [4, 4, 2]
     assert list(
@@ -97,11 +95,13 @@ def test_windows_of_a_file_are_read_together():
 @pytest.mark.parametrize("timeout", [None, 120.0])
 def test_what_is_damaged_costs_the_windows_there_alone(tmp_path, timeout):
     path = files.write_video(tmp_path / "a.mp4", options={"g": "1"})
-    whole, failed = find_clips([str(path)], 0.2)
-    assert failed == {} and len(whole) == 8
-    right = ClipDataset(whole, range(len(whole)), 12, feature_transform(32), "pyav", None, most=8)[0]
+    whole, failed = find_clips([Clip(str(path))], Cutting(12, window=0.2))
+    assert failed == [] and len(whole) == 8
+    right = ClipDataset(whole, range(len(whole)), Cutting(12), feature_transform(32), most=8)[0]
     files.spoil(path, range(20, 40))
-    items = ClipDataset(whole, range(len(whole)), 12, feature_transform(32), "pyav", timeout, most=8)[0]
+    items = ClipDataset(
+        whole, range(len(whole)), Cutting(12, timeout=timeout), feature_transform(32), most=8
+    )[0]
     assert [item["index"] for item in items if "missing" not in item] == [0, 1, 2, 3]
     for item, other in zip(items[:4], right, strict=False):
         assert (item["video"] == other["video"]).all() and item["metadata"]["num_frames"] == 40
@@ -112,14 +112,14 @@ def test_what_is_damaged_costs_the_windows_there_alone(tmp_path, timeout):
 
 def test_a_file_that_timed_out_is_not_tried_again_for_its_parts(tmp_path):
     path = files.write_video(tmp_path / "a.mp4")
-    clips, _ = find_clips([str(path)], 0.2, timeout=60.0)
+    clips, _ = find_clips([Clip(str(path))], Cutting(12, window=0.2, timeout=60.0))
     process.end_children()
     with open_video(path, timeout=60.0) as video:
         hanging = video.child.process.pid
     os.kill(hanging, signal.SIGSTOP)  # the one that the next reading takes
-    items = ClipDataset(clips, range(len(clips)), 12, feature_transform(32), "pyav", 0.3, most=8)[0]
+    items = ClipDataset(clips, range(len(clips)), Cutting(12, timeout=0.3), feature_transform(32), most=8)[0]
     assert [item["missing"].reason for item in items] == ["not read within 0.3 s, given up (reader pyav)"] * 8
-    again = ClipDataset(clips, range(len(clips)), 12, feature_transform(32), "pyav", 60.0, most=8)[0]
+    again = ClipDataset(clips, range(len(clips)), Cutting(12, timeout=60.0), feature_transform(32), most=8)[0]
     assert not any("missing" in item for item in again)
     process.end_children()
 
@@ -130,7 +130,7 @@ def test_a_file_that_hangs_does_not_stop_the_search_for_windows(tmp_path):
     with open_video(path, timeout=60.0) as video:
         os.kill(video.child.process.pid, signal.SIGSTOP)
         stopped = video.child
-    clips, failed = find_clips([str(path)], 0.2, timeout=0.3)
-    assert clips == [] and failed == {str(path): "not read within 0.3 s, given up (reader pyav)"}
+    clips, failed = find_clips([Clip(str(path))], Cutting(12, window=0.2, timeout=0.3))
+    assert clips == [] and failed == [Failure(str(path), "not read within 0.3 s, given up (reader pyav)")]
     assert stopped.process.poll() is not None
     process.end_children()
