@@ -63,8 +63,13 @@ def build_parser(arch: str) -> argparse.ArgumentParser:
         "-o",
         "--output",
         metavar="FILE",
-        help="FILE.safetensors, .npz or .parquet "
+        help="FILE.safetensors, .npz, .parquet or .h5 "
         "(default for a single video: results/features/ARCH/VIDEO.safetensors)",
+    )
+    parser.add_argument(
+        "--one-file-each",
+        action="store_true",
+        help="make --output a folder, of VIDEO.npy [pieces, D] and VIDEO.json for each video",
     )
     parser.add_argument(
         "--overwrite",
@@ -138,6 +143,8 @@ def chosen_model(args: argparse.Namespace) -> ModelName:
 
 def choose_output(args: argparse.Namespace, model: ModelName) -> None:
     """The default output. Raises ValueError when there is none for what is asked."""
+    if args.text and args.one_file_each:
+        raise ValueError("--one-file-each is for videos; texts go into one file")
     if args.text and args.report:
         raise ValueError("--report draws a map of videos; there is none of texts")
     if args.output is None:
@@ -148,7 +155,7 @@ def choose_output(args: argparse.Namespace, model: ModelName) -> None:
         alone = len(args.videos) == 1 and not (args.text or args.list)
         found = find_videos(args.videos)[0] if alone else []
         if len(found) != 1:
-            raise ValueError("say where the features go: --output FILE.safetensors (or .npz, .parquet)")
+            raise ValueError("say where the features go: --output FILE.safetensors (or .npz, .parquet, .h5)")
         name = os.fsdecode(os.fsencode(Path(found[0]).name)[:200])  # the endings must fit a file's name, too
         args.output = str(Path("results") / "features" / folder_name(model.arch) / f"{name}.safetensors")
 
@@ -175,6 +182,7 @@ def run_videos(args: argparse.Namespace, model: ModelName, context: DistContext)
             args.videos,
             *model,
             args.output,
+            one_file_each=args.one_file_each,
             list_file=resolve_path(args.list) if args.list else None,
             window=args.window,
             stride=args.stride,

@@ -1,117 +1,59 @@
-"""Feature vectors with their columns, in memory and as .safetensors, .npz and .parquet files."""
-
-from __future__ import annotations
+"""Tables of features on disk: .safetensors, .npz, .parquet and HDF5 files, or a folder of a file a video."""
 
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from zipfile import BadZipFile
+from typing import Any
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from utils.files import whole_file
+from downstream import feature_folders, feature_hdf5
+from downstream.feature_table import FeatureTable, join_tables, take
+from utils.files import check_folder, whole_file
 
-if TYPE_CHECKING:
-    import pandas as pd
+__all__ = [
+    "FORMATS",
+    "FeatureTable",
+    "check_format",
+    "has_features",
+    "join_tables",
+    "load_features",
+    "take",
+    "write_features",
+]
 
-FORMATS = (".safetensors", ".npz", ".parquet")
-
-
-@dataclass
-class FeatureTable:
-    """R vectors with what belongs to each.
-
-    features: float32 [R, D]. columns: of R values each, list[str] or arrays ("path", "duration" in seconds,
-    "num_frames" of the file, "start" and "end" in seconds for windows, "tokens" [R, L, D] …).
-    metadata: how they were made (model, checkpoint hash …), plain JSON values.
-    """
-
-    features: np.ndarray
-    columns: dict[str, Any]
-    metadata: dict[str, Any]
-
-    def __len__(self) -> int:
-        return len(self.features)
-
-    def take(self, rows: Sequence[int]) -> FeatureTable:
-        """The same with only these rows, in this order."""
-        columns = {name: take(column, rows) for name, column in self.columns.items()}
-        return FeatureTable(self.features[list(rows)], columns, self.metadata)
-
-    def check_kinds(self, columns: Mapping[str, Any], place: Path) -> None:
-        """Raises ValueError where a column is of texts here, and of numbers in `columns`, or the reverse."""
-        for name, column in columns.items():
-            if isinstance(column, list) != isinstance(self.columns[name], list):
-                ours, theirs = ("texts", "numbers") if isinstance(column, list) else ("numbers", "texts")
-                raise ValueError(
-                    f"the column {name} is of {ours} now, in {place} of {theirs}: choose another --output"
-                )
-
-    def put(self, name: str, rows: Sequence[int], values: Any) -> bool:
-        """Put other values into a column in some rows. Returns whether that has changed it."""
-        column = self.columns[name]
-        if isinstance(column, list):
-            changed = take(column, rows) != values
-            for row, value in zip(rows, values, strict=True):
-                column[row] = value
-            return changed
-        if np.array_equal(column[rows], values, equal_nan=values.dtype.kind == "f"):
-            return False
-        self.columns[name] = column.astype(np.result_type(column, values))
-        self.columns[name][rows] = values
-        return True
-
-    def to_pandas(self) -> pd.DataFrame:
-        """A row a vector: the columns, then "features", each an array [D]; `metadata` are its `attrs`."""
-        import pandas as pd
-
-        columns = {
-            name: list(column) if getattr(column, "ndim", 1) > 1 else column
-            for name, column in self.columns.items()
-        }
-        frame = pd.DataFrame({**columns, "features": list(self.features)})
-        frame.attrs = dict(self.metadata)
-        return frame
+FORMATS = (".safetensors", ".npz", ".parquet", ".h5", ".hdf5")
 
 
-def take(column: Any, rows: Sequence[int]) -> Any:
-    """The values of a column in these rows."""
-    return [column[i] for i in rows] if isinstance(column, list) else column[list(rows)]
-
-
-def join_tables(tables: Sequence[FeatureTable]) -> FeatureTable:
-    """One table of the rows of all. Raises ValueError where they have different columns."""
-    for table in tables:
-        if table.columns.keys() != tables[0].columns.keys():
-            raise ValueError(
-                f"tables with the columns {', '.join(table.columns)} and {', '.join(tables[0].columns)} "
-                "cannot be joined"
-            )
-    columns = {}
-    for name, column in tables[0].columns.items():
-        parts = [table.columns[name] for table in tables]
-        if len({isinstance(part, list) for part in parts}) > 1:
-            raise ValueError(f"the column {name} is of texts in some of the tables, of numbers in others")
-        columns[name] = (
-            [x for part in parts for x in part] if isinstance(column, list) else np.concatenate(parts)
-        )
-    return FeatureTable(np.concatenate([table.features for table in tables]), columns, tables[0].metadata)
-
-
-def check_format(path: str | Path, tokens: bool = False) -> Path:
-    """`path`, or a ValueError when its extension is none that `write_features` can write."""
+def check_format(path: str | Path, tokens: bool = False, one_file_each: bool = False) -> Path:
+    """`path`, or a ValueError where features cannot be written there: its extension is none of FORMATS, the
+    package for it is missing, or it is to be a folder, `one_file_each`, and is none."""
     path = Path(path).expanduser()
+    if one_file_each:
+        if path.suffix in FORMATS or path.is_file():
+            raise ValueError(f"{path}: a file each goes into a folder; name one")
+        if tokens:
+            raise ValueError("a file each holds no tokens; write all into one .safetensors, .npz or .h5")
+        check_folder(path)
+        return path
     if path.suffix not in FORMATS:
         raise ValueError(
-            f"the extension of {path} chooses the format; it must be one of {', '.join(FORMATS)}"
+            f"the extension of {path} chooses the format; it must be one of {', '.join(FORMATS)}, or for a "
+            "file each of a folder --one-file-each be given"
         )
+    if path.suffix in (".h5", ".hdf5"):
+        feature_hdf5.import_h5py()
     if tokens and path.suffix == ".parquet":
-        raise ValueError(f"{path}: all tokens do not fit a .parquet table; write .safetensors or .npz")
+        raise ValueError(f"{path}: all tokens do not fit a .parquet table; write .safetensors, .npz or .h5")
     return path
+
+
+def has_features(path: Path) -> bool:
+    """Whether there is a table of features, or a file that should be one."""
+    return path.is_file() or (path.is_dir() and feature_folders.has_features(path))
 
 
 def write_features(path: str | Path, table: FeatureTable) -> None:
@@ -120,24 +62,33 @@ def write_features(path: str | Path, table: FeatureTable) -> None:
     .safetensors: "features" and numeric columns as tensors; a column of texts is the UTF-8 bytes of its JSON
     list, `json.loads(bytes(tensor))`; the metadata under "facts" in the file's, as JSON. .npz: arrays under
     the same names. .parquet: a row a vector, "features" a list of D floats, the metadata in the schema's.
+    .h5: see feature_hdf5. A folder that is there: a file a video, see feature_folders.
     `load_features` reads them all.
     """
+    path = Path(path).expanduser()
+    if path.is_dir():
+        feature_folders.write(path, table)
+        return
     path = check_format(path)
-    write = {".safetensors": _write_safetensors, ".npz": _write_npz, ".parquet": _write_parquet}[path.suffix]
+    write = {".safetensors": _write_safetensors, ".npz": _write_npz, ".parquet": _write_parquet}
     with whole_file(path) as unfinished:
-        write(unfinished, table)
+        write.get(path.suffix, feature_hdf5.write)(unfinished, table)
 
 
 def load_features(path: str | Path, without: Collection[str] = ()) -> FeatureTable:
-    """Read a file of features in any of the formats, but for the columns `without` (tokens take much memory).
+    """Read features in any of the formats, but for the columns `without` (tokens take much memory).
 
     Raises:
         FileNotFoundError: there is none. ValueError: it holds something else.
     """
-    path = check_format(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no features file {path}")
-    read = {".safetensors": _read_safetensors, ".npz": _read_npz, ".parquet": _read_parquet}[path.suffix]
+    path = Path(path).expanduser()
+    read: Callable[[Path, Collection[str]], FeatureTable] = feature_folders.read
+    if not path.is_dir():
+        path = check_format(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"no features file {path}")
+        formats = {".safetensors": _read_safetensors, ".npz": _read_npz, ".parquet": _read_parquet}
+        read = formats.get(path.suffix, feature_hdf5.read)
     try:
         table = read(path, without)
         if not isinstance(table.metadata, dict) or table.features.ndim != 2:
@@ -146,8 +97,11 @@ def load_features(path: str | Path, without: Collection[str] = ()) -> FeatureTab
         if odd:
             raise ValueError(f"the columns {', '.join(odd)} are longer or shorter than the features")
         return table
-    except (AttributeError, KeyError, TypeError, ValueError, SafetensorError, BadZipFile) as error:
+    except NOT_OURS as error:
         raise ValueError(f"{path} holds no extracted features ({error!r}); choose another file") from error
+
+
+NOT_OURS = (AttributeError, KeyError, TypeError, ValueError, SafetensorError, BadZipFile)
 
 
 def _write_safetensors(path: Path, table: FeatureTable) -> None:
@@ -173,8 +127,10 @@ def _read_safetensors(path: Path, without: Collection[str]) -> FeatureTable:
 def _write_npz(path: Path, table: FeatureTable) -> None:
     arrays: dict[str, Any] = {name: np.asarray(column) for name, column in table.columns.items()}
     arrays |= {"features": table.features, "facts": np.asarray(json.dumps(table.metadata))}
-    with open(path, "wb") as file:  # np.savez would add .npz to a name
-        np.savez(file, **arrays)
+    with ZipFile(path, "w") as file:  # as np.savez does, which adds .npz to a name, and takes not all names
+        for name, array in arrays.items():
+            with file.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                np.lib.format.write_array(entry, np.asanyarray(array), allow_pickle=False)
 
 
 def _read_npz(path: Path, without: Collection[str]) -> FeatureTable:

@@ -55,6 +55,7 @@ def extract_features(
     checkpoint: str | Path | None = None,
     output: str | Path | None = None,
     *,
+    one_file_each: bool = False,
     list_file: str | Path | None = None,
     window: float | None = None,
     stride: float | None = None,
@@ -77,7 +78,8 @@ def extract_features(
         videos: files, folders or patterns, and `list_file` a list of them, as `find_videos` takes them, or
             in their place a table of videos or spans, see `read_video_list`, whose columns travel along.
         checkpoint: weights; None is the released file of `arch`, where `python -m model.download` puts it.
-        output: a .safetensors, .npz or .parquet file. Rows are added to those that it has; a video already in
+        output: a .safetensors, .npz, .parquet or .h5 file, or with `one_file_each` a folder, of an .npy and a
+            .json for each video. Rows are added to those that it has; a video already in
             it is not read again unless it changed, see ResumableTable. A call that was killed goes on where
             it was when it is made again. None writes nothing.
         window: seconds; one vector for each such piece of a video (see `pieces.cut`), not one for all of it.
@@ -105,7 +107,7 @@ def extract_features(
             temporary = context.broadcast_object(tempfile.mkdtemp() if context.is_main else None)
             at_end.callback(shutil.rmtree, temporary, ignore_errors=True)
             output = Path(temporary) / "features.safetensors"
-        output = check_format(output, tokens)
+        output = check_format(output, tokens, one_file_each)
         encoder = load_encoder(arch, None if checkpoint is None else os.fspath(checkpoint), context)
         workers = default_workers() if num_workers is None else num_workers
         embedder = Embedder(encoder.model, encoder.tokenize, context, batch_size, workers, precision)

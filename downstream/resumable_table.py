@@ -11,7 +11,9 @@ from types import TracebackType
 from typing import IO, Any, Self
 from uuid import uuid4
 
-from downstream.feature_files import FeatureTable, join_tables, load_features, take, write_features
+from downstream import feature_folders
+from downstream.feature_files import FeatureTable, has_features, load_features, write_features
+from downstream.feature_table import join_tables, take
 from downstream.row_keys import Key, first_places, moved_files, row_keys
 from utils.errors import Interrupted, RunError
 from utils.files import WriteError, or_warn, write_text
@@ -198,13 +200,16 @@ class ResumableTable:
             if self.overwrite:
                 for part in self._parts():
                     part.unlink()
-                if self.output.exists():
+                if has_features(self.output):
                     write_text("", self._replacing)
         tables = self._tables(without=("tokens",))
         for table in tables:
             table.check_kinds(self._columns, self.output)
         have = {key for table in tables for key in row_keys(table)}
         self._renamed = moved_files(have, self._wanted)
+        if self.output.is_dir():
+            kept = [self._renamed.get(key, str(key[0])) for key in have]
+            feature_folders.check_names(self.output, kept + [key[0] for key in self._wanted])
         have |= {(path, *key[1:]) for key, path in self._renamed.items()}
         pending = [i for key, i in self._place.items() if key not in have]
         return len(set(self._wanted) & have), len(self._renamed), pending
@@ -229,7 +234,7 @@ class ResumableTable:
     def _tables(self, without: Collection[str] = ()) -> list[FeatureTable]:
         """What is on the disk, the output first. Raises ValueError where it was made with other settings."""
         tables = []
-        if self.output.is_file() and not self._replacing.exists() and not self.overwrite:
+        if has_features(self.output) and not self._replacing.exists() and not self.overwrite:
             try:
                 table = load_features(self.output, without)
                 self._check(table, self.output)
