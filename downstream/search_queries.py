@@ -15,6 +15,7 @@ from downstream.clips import Clip, ClipDataset
 from downstream.embedder import Embedder
 from downstream.encoder import Encoder, load_encoder
 from downstream.options import join_processes
+from downstream.pieces import Cutting
 from downstream.search_index import unit
 from downstream.video_index import VideoIndex
 from model.metric import check_finite
@@ -80,8 +81,8 @@ class QueryMaker:
     def video(self, path: str | Path) -> Query:
         """A whole video, as feature_extraction.py embeds it. Raises ValueError: it cannot be read."""
         encoder, clip = self.model.encoder, Clip.of_file(Path(path).expanduser())
-        clips = ClipDataset([clip], [0], encoder.num_frames, encoder.feature_transform, "pyav", READ_TIMEOUT)
-        (item,) = clips[0]
+        cutting = Cutting(encoder.num_frames, timeout=READ_TIMEOUT)
+        (item,) = ClipDataset([clip], [0], cutting, encoder.feature_transform)[0]
         if "missing" in item:
             raise ValueError(f"{path}: {item['missing'].reason}; name another video")
         return Query(f"near {path}", self._embed(path, item["video"]))
