@@ -1,13 +1,13 @@
 """Captions and paths: WebVid, DiDeMo, LSMDC, and any list with a column of each ("csv")."""
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from data_loader.lists import Table, list_of_split, need_folder, prepare_hint, read_table
 from data_loader.records import CaptionRecords
+from data_loader.text_rows import file_namer, read_rows
 
 VALIDATION_ROWS = 1000  # of WebVid
 LSMDC_LIST = "lsmdc/LSMDC16_challenge_1000_publictect.csv"
@@ -24,9 +24,10 @@ def csv(
     suffix: str = "",
     sep: str | None = None,
 ) -> CaptionRecords:
-    """Any list with a header, a column of captions and a column of paths below `root`.
+    """Any list, in a form of `read_rows`, with columns of captions and of paths below `root`.
 
-    Rows of one path, wherever they stand, are the captions of one record.
+    Rows of one path, wherever they stand, are the captions of one record. Columns start and end make a row
+    one of a span, in seconds, of its video.
 
     Args:
         files: the list, or one for each split: {"train": ..., "test": ...}; below `meta` unless absolute.
@@ -35,13 +36,13 @@ def csv(
         sep: what separates the columns; by default a tab for .tsv and a comma for anything else.
     """
     path = meta / list_of_split("csv", files, split)
-    table = read_table(path, "captions and paths of csv", sep=sep or ("\t" if path.suffix == ".tsv" else ","))
-    ids, captions = grouped(table.column(path_column), table.column(caption_column))
-    return CaptionRecords(root, ids, captions, partial(with_suffix, suffix=suffix))
-
-
-def with_suffix(name: str, suffix: str) -> str:
-    return name + suffix
+    rows = read_rows(path, "captions and paths of csv", path_column, caption_column, sep)
+    ids, captions = grouped(rows.names, rows.texts)
+    records = CaptionRecords(root, ids, captions, file_namer(rows, suffix))
+    if rows.spans is not None:
+        span_of = dict(zip(rows.names, rows.spans, strict=True))
+        records.spans = np.array([span_of[name] for name in records.ids])
+    return records
 
 
 def webvid(split: str, root: Path, meta: Path) -> CaptionRecords:

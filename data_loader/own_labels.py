@@ -3,16 +3,15 @@
 import difflib
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
-from data_loader.captions import with_suffix
 from data_loader.labels import ClassRecords, LabelRecords, MultiLabelRecords, plain_name, read_classes
-from data_loader.lists import list_of_split, read_lines, read_table
+from data_loader.lists import list_of_split, read_lines
+from data_loader.text_rows import TextRows, file_namer, read_rows
 from data_loader.video_files import VIDEO_ENDINGS, walk_files
 from utils.text import counted
 
@@ -20,14 +19,6 @@ logger = logging.getLogger(__name__)
 
 SPLIT_FOLDERS = {"train", "val", "test"}
 EACH = ""  # stands for every split, where videos are in none
-
-
-class Labelled(NamedTuple):
-    """A label of a video a row; videos are paths below the root, `where` says where a row stands."""
-
-    videos: list[str]
-    labels: list[str]
-    where: Callable[[int], str]
 
 
 def labels(
@@ -47,10 +38,11 @@ def labels(
 
     Without `files` the folders of `root` are the classes, or those of `root`/train, val and test where it has
     such ones alone. The text of a class is its folder's name, spelled: "brush_hair" and "BrushHair" are
-    "brush hair". In a list the name of a class is taken as it is written.
+    "brush hair". In a list the name of a class is taken as it is written; columns start and end make a row
+    one of a span, in seconds, of its video.
 
     Args:
-        files: the list, or one for each split; below `meta` unless absolute.
+        files: the list, or one for each split, in a form of `read_rows`; below `meta` unless absolute.
         path_column, label_column: names, or places counted from 0. suffix: added to every path.
         classes: a file below `meta` with the texts of all classes: one a line, in the order of their numbers
             (from 0), or a JSON {name: number}. Without it the classes are those of the lists, or folders, of
@@ -65,10 +57,10 @@ def labels(
     else:
         own = list_of_split("labels", files, split)
         names = [own] if classes or isinstance(files, str) else list(dict.fromkeys(files.values()))
-        read = partial(
-            read_labelled, path_column=path_column, label_column=label_column, sep=sep, may_lack=multi_label
-        )
-        lists = {name: read(meta / name) for name in names}
+        read = partial(read_rows, path_column=path_column, text_column=label_column, sep=sep)
+        lists = {
+            name: stripped(read(meta / name, "paths and labels", may_lack=multi_label)) for name in names
+        }
         here = lists[own]
     given = None if classes is None else class_texts(meta / classes)
     class_names, numbers = number_classes(list(lists.values()), given)
@@ -76,32 +68,33 @@ def labels(
         class_names = [spelled(name) for name in class_names]
     if len(class_names) < 2:
         raise ValueError(
-            f"{root if files is None else here.where(0)}: there is one class alone, {class_names[0]!r}; "
-            "a video is told apart from those of others: it takes two, a folder each, or a label each"
+            f"{root if files is None else here.where(0)}: there is {'one' if class_names else 'no'} class"
+            f"{f' alone, {class_names[0]!r}' if class_names else ''}; a video is told apart from those of "
+            "others: it takes two, a folder each, or a label each"
         )
-    file_of = partial(with_suffix, suffix=suffix)
-    labelled = [numbers.get(label, -1) for label in here.labels]  # -1: none
-    if not multi_label:
+    file_of = file_namer(here, suffix)
+    labelled = np.array([numbers.get(label, -1) for label in here.texts], dtype=np.int64)  # -1: none
+    place = {name: i for i, name in enumerate(dict.fromkeys(here.names))}
+    records: ClassRecords
+    if multi_label:
+        targets = np.zeros((len(place), len(class_names)), dtype=bool)
+        videos = np.array([place[name] for name in here.names])
+        targets[videos[labelled >= 0], labelled[labelled >= 0]] = True
+        records = MultiLabelRecords(root, list(place), targets, class_names, file_of)
+    else:
         refuse_repeated(here)
-        return LabelRecords(root, here.videos, np.array(labelled, dtype=np.int64), class_names, file_of)
-    places = {video: place for place, video in enumerate(dict.fromkeys(here.videos))}
-    targets = np.zeros((len(places), len(class_names)), dtype=bool)
-    for video, number in zip(here.videos, labelled, strict=True):
-        if number >= 0:
-            targets[places[video], number] = True
-    return MultiLabelRecords(root, list(places), targets, class_names, file_of)
+        records = LabelRecords(root, here.names, labelled, class_names, file_of)
+    if here.spans is not None:
+        first = {name: row for row, name in reversed(list(enumerate(here.names)))}
+        records.spans = here.spans[[first[name] for name in place]]
+    return records
 
 
-def read_labelled(
-    path: Path, path_column: str | int, label_column: str | int, sep: str | None, may_lack: bool
-) -> Labelled:
-    """A list's rows. `may_lack`: whether a label may be empty."""
-    table = read_table(path, "paths and labels", sep=sep or ("\t" if path.suffix == ".tsv" else ","))
-    labels = [label.strip() for label in table.column(label_column, may_be_empty=may_lack)]
-    return Labelled(table.column(path_column), labels, table.where)
+def stripped(rows: TextRows) -> TextRows:
+    return rows._replace(texts=[text.strip() for text in rows.texts])
 
 
-def folder_lists(root: Path) -> dict[str, Labelled]:
+def folder_lists(root: Path) -> dict[str, TextRows]:
     """The videos of each split, or of EACH where `root` has classes for its folders; labels are those.
 
     What is left out is said: videos in no class, folders without videos, files that are no videos.
@@ -125,13 +118,13 @@ def folder_lists(root: Path) -> dict[str, Labelled]:
             "or name a list of them (data.files)"
         )
     lists = {
-        split: Labelled(
+        split: TextRows(
             names, [video.split("/")[1 if split else 0] for video in names], partial(at, root, names)
         )
         for split, names in by_split.items()
     }
     for folder in [root / split for split in lists]:
-        with_videos = {label for each in lists.values() for label in each.labels}
+        with_videos = {label for each in lists.values() for label in each.texts}
         empty = sorted(f.name for f in folder.iterdir() if f.is_dir() and f.name not in with_videos)
         warn_left_out(folder, empty, "folders", "without videos")
     warn_left_out(root, outside, "videos", "in no class")
@@ -154,7 +147,7 @@ def at(root: Path, videos: Sequence[str], row: int) -> str:
     return str(root / videos[row])
 
 
-def of_split(lists: Mapping[str, Labelled], split: str, root: Path) -> Labelled:
+def of_split(lists: Mapping[str, TextRows], split: str, root: Path) -> TextRows:
     """The videos of a split; those of val where test is asked for and is not there."""
     name = "val" if split == "test" and "test" not in lists and "val" in lists else split
     if name not in lists:
@@ -173,7 +166,7 @@ def class_texts(path: Path) -> list[str]:
     return names
 
 
-def number_classes(lists: Sequence[Labelled], given: list[str] | None) -> tuple[list[str], dict[str, int]]:
+def number_classes(lists: Sequence[TextRows], given: list[str] | None) -> tuple[list[str], dict[str, int]]:
     """The classes, and the number of each label that is used. See `labels`.
 
     Raises ValueError, naming the place: a label that is none of the classes `given`, or two that differ in
@@ -181,7 +174,7 @@ def number_classes(lists: Sequence[Labelled], given: list[str] | None) -> tuple[
     """
     first: dict[str, str] = {}  # label -> where it stands first
     for each in lists:
-        for row, label in enumerate(each.labels):
+        for row, label in enumerate(each.texts):
             if label and label not in first:
                 first[label] = each.where(row)
     are_numbers = all(label.isdecimal() for label in first)
@@ -218,10 +211,10 @@ def spelled(name: str) -> str:
     return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name.replace("_", " ")).strip().lower() or name
 
 
-def refuse_repeated(here: Labelled) -> None:
+def refuse_repeated(here: TextRows) -> None:
     """ValueError where a video comes twice: which label is meant?"""
     seen: dict[str, int] = {}
-    for row, video in enumerate(here.videos):
+    for row, video in enumerate(here.names):
         first = seen.setdefault(video, row)
         if first != row:
             raise ValueError(

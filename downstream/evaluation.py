@@ -18,6 +18,7 @@ from data_loader.dataset import VideoDataset
 from data_loader.failures import Failure
 from data_loader.labels import ClassRecords, LabelRecords
 from data_loader.records import Records
+from data_loader.spans import Span
 from data_loader.transforms import ClipTransform, Transform
 from downstream.clips import Clip
 from downstream.embedder import Embedder
@@ -237,6 +238,8 @@ class Evaluator:
         }
         if views > 1:
             metadata |= {"segments": config.segments, "crops": config.crops, "each_view": each}
+        if dataset.records.spans is not None:
+            metadata["spans"] = True  # rows of another form
         records, places = dataset.records, range(len(dataset)) if self.context.is_main else ()
         clips = [Clip.of_file(records.path(i), records.span(i)) for i in places]
         clips = self.context.broadcast_object(clips)
@@ -300,16 +303,30 @@ class Evaluator:
 
 
 def refuse_overlap(train: VideoDataset, test: VideoDataset) -> None:
-    """ValueError where a file is in both: what has been trained on is no test."""
-    trained_on = {file_identity(path): path for path in train.video_paths}
-    shared = [path for path in test.video_paths if file_identity(path) in trained_on]
+    """ValueError where a file, or a span of it, is in both: what has been trained on is no test."""
+    trained_on: dict[Path | tuple[int, int], list[int]] = {}
+    for i, path in enumerate(train.video_paths):
+        trained_on.setdefault(file_identity(path), []).append(i)
+    shared = [
+        (train.records.id(k), test.records.id(i))
+        for i, path in enumerate(test.video_paths)
+        for k in trained_on.get(file_identity(path), [])
+        if overlap(train.records.span(k), test.records.span(i))
+    ]
     if shared:
-        first = trained_on[file_identity(shared[0])]
+        ours, theirs = shared[0]
+        number = len({name for _, name in shared})
         raise ValueError(
-            f"{counted(len(shared), 'videos')} of {len(test)} to test on are among the {len(train)} to train "
-            f"on, e.g. {shared[0]}{'' if first == shared[0] else f', which is {first}'}. Take them out of "
-            "one list (a folder needs train/ and test/), or measure anyway: --set allow_overlap=true"
+            f"{counted(number, 'videos')} of {len(test)} to test on are among the {len(train)} to train on, "
+            f"e.g. {theirs}{'' if ours == theirs else f', which is {ours}'}. Take them out of one list (a "
+            "folder needs train/ and test/), or measure anyway: --set allow_overlap=true"
         )
+
+
+def overlap(a: Span | None, b: Span | None) -> bool:
+    """Whether two spans of a file have a moment in common; None is all of it."""
+    (start, end), (other_start, other_end) = a or Span(), b or Span()
+    return start < other_end and other_start < end
 
 
 def file_identity(path: Path) -> Path | tuple[int, int]:

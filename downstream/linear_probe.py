@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from data_loader.labels import LabelRecords
+from data_loader.text_rows import SPAN
 from downstream.commands import run_command
 from downstream.embedder import exact_float32
 from downstream.evaluation import EmbeddedVideos, Protocol
@@ -80,14 +81,15 @@ def sweep(x: Tensor, labels: Tensor, num_classes: int, held_out: Tensor) -> list
 
 
 def choose_held_out(names: Sequence[str], labels: Sequence[int], seed: int = 0) -> Tensor:
-    """A mask [N] of about a tenth of each class; clips cut from the same source stay on the same side.
+    """A mask [N] of about a tenth of each class; clips cut from the same source, and spans of the same file,
+    stay on the same side.
 
     HMDB-51 and UCF-101 number such clips at the end of their names (…_g01_c03, …_goo_2). Held out next to its
     siblings a clip would be recognised by its looks, and too weak a penalty be chosen.
     """
     groups: dict[tuple[int, str], list[int]] = {}
     for i, (name, label) in enumerate(zip(names, labels, strict=True)):
-        groups.setdefault((label, re.sub(r"_c?\d+$", "", Path(name).stem)), []).append(i)
+        groups.setdefault((label, re.sub(r"_c?\d+$", "", Path(SPAN.sub("", name)).stem)), []).append(i)
     of_class: dict[int, list[list[int]]] = {}
     for (label, _), members in groups.items():
         of_class.setdefault(label, []).append(members)

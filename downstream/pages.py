@@ -18,6 +18,7 @@ from tqdm import tqdm
 from data_loader.dataset import VideoDataset
 from data_loader.labels import LabelRecords, MultiLabelRecords
 from data_loader.sampling import frame_at
+from data_loader.spans import Span
 from data_loader.video import Video, VideoReadError, read_frames
 from downstream.report import Evaluation, per_class
 from utils.files import write_text
@@ -38,17 +39,21 @@ GAP = 2  # pixels between the frames of a strip
 
 @dataclass(frozen=True)
 class Picture:
-    """Frames of a video to be shown side by side: where the video is, and the places in it, from 0 to 1.
+    """Frames of a video to be shown side by side: where the video is, and the places in it, or in its `span`,
+    from 0 to 1.
 
     `open` gives the path of the file while its context lasts.
     """
 
     open: Callable[[], AbstractContextManager[str | Path]]
     places: tuple[float, ...] = STRIP
+    span: Span | None = None
 
     def frames(self, video: Video) -> list[int]:
         """The frames that are shown at the places, by time."""
-        return [frame_at(video.times, place * video.duration) for place in self.places]
+        start, end = self.span or Span()
+        end = min(end, video.duration)
+        return [frame_at(video.times, start + place * (end - start)) for place in self.places]
 
 
 @dataclass(frozen=True)
@@ -185,7 +190,11 @@ def pictures_of(items: Iterable[dict[str, Any]]) -> list[str]:
 def video_pictures(names: Sequence[str], dataset: VideoDataset, config: EvaluationConfig) -> Thumbnails:
     """Three frames of each of these videos of a data set, in their order."""
     index = {dataset.records.id(i): i for i in range(len(dataset))}
-    pictures = {name: Picture(partial(dataset.records.video_file, index[name])) for name in names}
+    records = dataset.records
+    pictures = {
+        name: Picture(partial(records.video_file, i), span=records.span(i))
+        for name, i in ((name, index[name]) for name in names)
+    }
     return thumbnails(pictures, config.reader, config.read_timeout)
 
 

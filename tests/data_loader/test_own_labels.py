@@ -1,5 +1,8 @@
 """Anyone's labelled videos: folders and lists, what is left out, what cannot be."""
 
+import json
+
+import pandas as pd
 import pytest
 
 from data_loader import build_dataset
@@ -161,3 +164,60 @@ def test_names_of_folders_as_texts():
     assert [spelled(name) for name in names] == [
         "brush hair", "brush hair", "brush hair", "tai chi", "TV on", "_", "htmlpage",
     ]  # fmt: skip
+
+
+def test_spans_of_videos(tmp_path):
+    rows = [["a.mp4", "run", "0.2", "00:00:00.6"], ["a.mp4", "sit", "0.6", ""], ["b#t=1.mp4", "run", "", ""]]
+    file = put_list(tmp_path, *rows, header=("path", "label", "start", "end"))
+    put_folders(tmp_path, "a.mp4", "b#t=1.mp4")
+    dataset = build_dataset("labels", "test", **options(tmp_path, files=file))
+    records = dataset.records
+    assert list(records.ids) == ["a.mp4#t=0.2,0.6", "a.mp4#t=0.6,inf", "b#t=1.mp4#t=0,inf"]
+    assert [records.path(i).name for i in range(3)] == ["a.mp4", "a.mp4", "b#t=1.mp4"]
+    assert [records[i].span for i in range(2)] == [(0.2, 0.6), (0.6, float("inf"))]
+    assert (dataset[0]["video"][0] != dataset[1]["video"][0]).any()
+    put_list(tmp_path, *rows[:2], rows[0], header=("path", "label", "start", "end"))
+    with pytest.raises(ValueError, match=r"line 4: a\.mp4#t=0\.2,0\.6 is in the list already"):
+        labels(tmp_path, files=file)
+    put_list(tmp_path, ["a.mp4", "run", "3", "2"], header=("path", "label", "start", "end"))
+    with pytest.raises(ValueError, match="line 2: the span 3 s to 2 s does not end after its start"):
+        labels(tmp_path, files=file)
+
+
+ROWS = [
+    {"path": "1.mp4", "label": ["sit", "eat"], "start": 0.0},
+    {"path": "2.mp4", "label": [], "start": 0.5},
+    {"path": "3.mp4", "label": ["run"], "start": None},
+]
+
+
+@pytest.mark.parametrize("form", ["jsonl", "parquet"])
+def test_lists_in_other_forms(tmp_path, form):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "meta_data").mkdir()
+    file = tmp_path / f"meta_data/list.{form}"
+
+    def put(rows):
+        if form == "jsonl":
+            file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        else:
+            pd.DataFrame(rows).to_parquet(file)
+
+    put(ROWS)
+    records = labels(tmp_path, files=file.name, multi_label=True)
+    assert records.class_names == ["eat", "run", "sit"]
+    assert records.targets.tolist() == [[True, False, True], [False] * 3, [False, True, False]]
+    assert [records.span(i).start for i in range(3)] == [0, 0.5, 0]
+    with pytest.raises(ValueError, match=r"(line|row) 2: 'label' is \[\]; a text, or a list of texts, is"):
+        labels(tmp_path, files=file.name)
+    put([{"path": f"{i}.mp4", "label": i % 2, "caption": f"text {i}"} for i in range(3)])
+    assert labels(tmp_path, files=file.name, label_column=1).labels.tolist() == [0, 1, 0]
+    captions = build_dataset("csv", "test", **options(tmp_path, files=file.name)).records
+    assert list(captions.captions) == ["text 0", "text 1", "text 2"]
+    with pytest.raises(ValueError, match="needs at least 6 columns"):
+        labels(tmp_path, files=file.name, label_column=5)
+    with pytest.raises(ValueError, match="has no column 'class'; its columns are"):
+        labels(tmp_path, files=file.name, label_column="class")
+    put([{"path": "1.mp4", "label": 1.5}, {"path": "2.mp4", "label": 2.0}])
+    with pytest.raises(ValueError, match=r"(line|row) 1: 'label' is 1\.5"):
+        labels(tmp_path, files=file.name)

@@ -98,6 +98,11 @@ def test_youcook2_writes_pieces_of_videos(prepare, tmp_path):
         "validation/212/xyz.webm\tcut the onion\t2\t5.5",
         "validation/212/xyz.webm\tfry it\t6\t9",
     ]
+    records = opened(tmp_path, "youcook2")
+    assert list(records.ids) == [f"validation/212/xyz.webm#t={span}" for span in ("2,5.5", "6,9")]
+    assert [records[i].span for i in (0, 1)] == [(2, 5.5), (6, 9)]
+    assert records.path(1) == tmp_path / "data/validation/212/xyz.webm" and records[1].captions == ["fry it"]
+    assert len(opened(tmp_path, "youcook2", "train")) == 2
     bad = put_json(tmp_path / "bad.json", youcook2(annotations=[{"segment": [2], "sentence": "x"}]))
     assert "annotation 0 of abc: the segment [2] is not" in prepare("youcook2", bad, status=1)
 
@@ -191,7 +196,7 @@ def test_diving48(prepare, tmp_path):
     assert [spoken_part(part) for part in ("20som", "10Twis")] == ["2 somersaults", "1 twists"]
 
 
-@pytest.mark.parametrize("name", [name for name in SETS if name != "youcook2"])
+@pytest.mark.parametrize("name", SETS)
 def test_a_list_that_is_not_there_names_the_command(tmp_path, name):
     (tmp_path / "data").mkdir()
     with pytest.raises(FileNotFoundError, match=rf"is missing(.|\n)*python -m data_loader\.prepare {name} "):

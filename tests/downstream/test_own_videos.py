@@ -4,9 +4,13 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 import test as test_entry
-from downstream import linear_probe
+from data_loader.sampling import sample_frames
+from data_loader.transforms import clip_transform, normalize
+from data_loader.video import read_frames
+from downstream import linear_probe, probe
 
 from . import layouts
 from .test_protocols import check_retrieval, cosine, embed_text, embed_video, place, recall
@@ -16,7 +20,7 @@ def run(main, checkpoint, tmp_path, *given: str, status: int = 0) -> dict:
     out = tmp_path / "out"
     common = ["--arch", "TVTSv2_Demo", "-r", str(checkpoint), "--output", str(out), "-d", "cpu"]
     assert main([*given, *common, "--num-workers", "0"]) == status
-    return json.loads((out / "results.json").read_text())
+    return json.loads(next(out.rglob("results.json")).read_text())
 
 
 def refused(main, checkpoint, tmp_path, capsys, *given: str) -> str:
@@ -114,6 +118,53 @@ def test_any_list_of_captions_both_ways(model, checkpoint, tmp_path):
     assert sorted(zip(texts, owner, strict=True)) == sorted(captions)
     embeds = [embed_video(model, path) for path in paths]
     check_retrieval(results, embeds, [embed_text(model, text) for text in texts], owner)
+
+
+def test_captions_of_spans(model, checkpoint, tmp_path):
+    path = layouts.write_video(tmp_path / "videos/long.mp4", seed=0, frames=60)  # 10 a second
+    layouts.write_video(tmp_path / "videos/other.mp4", seed=1, frames=20)
+    rows = ["long.mp4,a dog,0,2", "long.mp4,a car,2,00:00:06", "other.mp4,a cat,,", "long.mp4,the sea,0,2"]
+    given = put_lists(tmp_path, rows, "path,caption,start,end")
+    given += ["--dataset", "captions", "--report", str(tmp_path / "pages")]
+    results = run(test_entry.main, checkpoint, tmp_path, *given)
+    embeds = []
+    for frames in (range(20), range(20, 60), None):
+        video = path if frames else path.with_name("other.mp4")
+        chosen = [(frames or range(20))[i] for i in sample_frames(12, len(frames or range(20)))]
+        clip, _, _ = read_frames(video, lambda video, chosen=chosen: chosen)
+        with torch.no_grad():
+            clip = normalize(clip_transform("test", model.image_size)(clip))
+            embeds.append(model.encode_video(clip[None])[0][0].numpy())
+    names = ["long.mp4#t=0,2", "long.mp4#t=2,6", "other.mp4#t=0,inf"]
+    owner = [names.index(query["video"]) for query in results["queries"]]
+    assert owner == [0, 0, 1, 2]
+    check_retrieval(results, embeds, [embed_text(model, q["caption"]) for q in results["queries"]], owner)
+    assert (tmp_path / "pages/retrieval_captions.html").read_text().count("data:image") == 3
+
+
+def test_spans_of_a_file_may_be_in_training_and_test(checkpoint, tmp_path, capsys):
+    layouts.own_folder(tmp_path / "videos", clips=1)
+    paths = ["brush_hair/0.mp4", "TaiChi/0.mp4"]
+    for name, spans in {"train": ("0,0.5", "0.5,1"), "test": ("1,1.5", "1.4,")}.items():
+        rows = [f"{path},{path.split('/')[0]},{span}" for path in paths for span in spans]
+        layouts.write_text(tmp_path / f"lists/{name}.csv", "\n".join(["path,label,start,end", *rows]) + "\n")
+    given = [
+        "--dataset",
+        "labels",
+        "--set",
+        f"data.root={tmp_path / 'videos'}",
+        "--set",
+        f"meta={tmp_path / 'lists'}",
+    ]
+    lists = {"train": "train.csv", "test": "test.csv"}
+    both = run(
+        probe.main, checkpoint, tmp_path, *given, "--set", f"data.files={json.dumps(lists)}", "--probe", "knn"
+    )
+    assert both["counts"] == {"training videos": 4, "test videos": 4, "classes": 2}
+    lists["train"] = "test.csv"
+    given += ["--set", f"data.files={json.dumps(lists)}"]
+    said = refused(linear_probe.main, checkpoint, tmp_path, capsys, *given)
+    assert "4 videos of 4 to test on are among the 4 to train on, e.g. brush_hair/0.mp4#t=1,1.5." in said
 
 
 def test_folders_of_classes_that_are_numbers_have_no_texts(checkpoint, tmp_path, capsys):
