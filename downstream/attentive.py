@@ -11,15 +11,22 @@ from math import ceil
 import torch
 from timm.layers import AttentionPoolLatent
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
-from data_loader.labels import LabelRecords
+from data_loader.labels import ClassRecords
 from downstream.embedder import exact_float32
 from downstream.evaluation import EmbeddedVideos, Protocol
-from downstream.linear_probe import choose_held_out, probe_counts, warn_of_unknown_classes
+from downstream.linear_probe import (
+    classification_loss,
+    held_out_key,
+    hold_out,
+    probe_counts,
+    score,
+    targets_of,
+    warn_of_unknown_classes,
+)
 from downstream.recognition import classification
-from downstream.report import Measurement, draw_table
+from downstream.report import TITLES, Measurement, draw_table
 from utils.schema import EvaluationConfig
 
 HEAD_WIDTH = 64  # of attention, where it divides the tokens'
@@ -39,7 +46,7 @@ def train_heads(
 
     AdamW, each rate falling to zero along a cosine.
     """
-    probe, labels = config.probe, torch.tensor(videos.labels)
+    probe, targets = config.probe, targets_of(videos)
     width = videos.read_tokens(rows[:1]).shape[-1]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -58,8 +65,8 @@ def train_heads(
             order = torch.tensor(rows)[torch.randperm(len(rows), generator=generator)]
             for batch in order.split(probe.batch_size):
                 tokens = videos.read_tokens(batch.tolist())
-                wanted = labels[batch].to(videos.device)
-                loss = torch.stack([cross_entropy(head(tokens), wanted) for head in heads]).sum()
+                wanted = targets[batch].to(videos.device)
+                loss = torch.stack([classification_loss(head(tokens), wanted) for head in heads]).sum()
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
@@ -84,30 +91,28 @@ def measure(
 ) -> Measurement:
     """The head chosen on held-out training videos; and, as V-JEPA 2 reports, the one best on the test."""
     warn_of_unknown_classes(train, test)
-    probe, names = config.probe, test.dataset.records_as(LabelRecords).class_names
-    held_out = choose_held_out(train.ids, train.labels)
+    probe, names = config.probe, test.dataset.records_as(ClassRecords).class_names
+    held_out, targets = hold_out(train), targets_of(train)
     kept, others = ((~held_out).nonzero().flatten().tolist(), held_out.nonzero().flatten().tolist())
     heads = train_heads(train, kept, len(names), config)
-    guesses = logits_of(heads, train, others, probe.batch_size).argmax(dim=-1)
-    on_held_out = 100.0 * (guesses == torch.tensor(train.labels)[others]).float().mean(dim=1)
+    held_out_logits = logits_of(heads, train, others, probe.batch_size)
+    on_held_out = [score(one, targets[others]) for one in held_out_logits]
     logits = logits_of(heads, test, list(range(len(test.indices))), probe.batch_size)
-    on_test = [classification(test, one).metrics["accuracy"]["plain"] for one in logits]
-    chosen = int(on_held_out.argmax())
+    on_test = [next(iter(classification(test, one).metrics.values()))["plain"] for one in logits]
+    figure = next(iter(on_test[0]))  # top-1, or mAP
+    chosen = max(range(len(heads)), key=lambda i: on_held_out[i])
     measured = classification(test, logits[chosen])
-    best = max(on_test, key=lambda metrics: metrics["top1"])
+    best = max(on_test, key=lambda metrics: metrics[figure])
     measured.metrics["best head on the test videos"] = {"plain": best}
     measured.counts = probe_counts(train, test)
     rows = [
-        {"learning_rate": lr, "held_out_top1": float(held), "top1": metrics["top1"]}
+        {"learning_rate": lr, held_out_key(targets): held, figure: metrics[figure]}
         for lr, held, metrics in zip(probe.learning_rates, on_held_out, on_test, strict=True)
     ]
     measured.details |= {"heads": rows, "chosen": probe.learning_rates[chosen]}
     measured.notes = draw_table(
-        ["held-out top-1", "test top-1"],
-        [
-            (f"{row['learning_rate']:g}", [f"{row['held_out_top1']:.1f}", f"{row['top1']:.1f}"])
-            for row in rows
-        ],
+        [f"held-out {TITLES[figure]}", f"test {TITLES[figure]}"],
+        [(f"{lr:g}", [f"{held:.1f}", f"{found:.1f}"]) for lr, held, found in (row.values() for row in rows)],
     )
     state = {name: x.contiguous() for name, x in heads[chosen].cpu().state_dict().items()}
     measured.tensors = {"probe": state}
@@ -115,5 +120,5 @@ def measure(
 
 
 PROTOCOL = Protocol(
-    "attentive_probe", "recognition", LabelRecords, measure, splits=("train", "test"), tokens=True
+    "attentive_probe", "recognition", ClassRecords, measure, splits=("train", "test"), tokens=True
 )

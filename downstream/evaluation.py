@@ -18,11 +18,11 @@ from data_loader.dataset import VideoDataset
 from data_loader.failures import Failure
 from data_loader.labels import ClassRecords, LabelRecords
 from data_loader.records import Records
-from data_loader.spans import Span
 from data_loader.transforms import ClipTransform, Transform
 from downstream.clips import Clip
 from downstream.embedder import Embedder
 from downstream.encoder import Encoder
+from downstream.overlap import refuse_overlap
 from downstream.pages import write_report
 from downstream.prompts import class_names
 from downstream.report import (
@@ -300,42 +300,6 @@ class Evaluator:
             raise UnreadableVideosError(f"{message}\nMend them, or evaluate without them: --allow-missing")
         if self.context.is_main:
             print(f"warning: {message}", file=sys.stderr)
-
-
-def refuse_overlap(train: VideoDataset, test: VideoDataset) -> None:
-    """ValueError where a file, or a span of it, is in both: what has been trained on is no test."""
-    trained_on: dict[Path | tuple[int, int], list[int]] = {}
-    for i, path in enumerate(train.video_paths):
-        trained_on.setdefault(file_identity(path), []).append(i)
-    shared = [
-        (train.records.id(k), test.records.id(i))
-        for i, path in enumerate(test.video_paths)
-        for k in trained_on.get(file_identity(path), [])
-        if overlap(train.records.span(k), test.records.span(i))
-    ]
-    if shared:
-        ours, theirs = shared[0]
-        number = len({name for _, name in shared})
-        raise ValueError(
-            f"{counted(number, 'videos')} of {len(test)} to test on are among the {len(train)} to train on, "
-            f"e.g. {theirs}{'' if ours == theirs else f', which is {ours}'}. Take them out of one list (a "
-            "folder needs train/ and test/), or measure anyway: --set allow_overlap=true"
-        )
-
-
-def overlap(a: Span | None, b: Span | None) -> bool:
-    """Whether two spans of a file have a moment in common; None is all of it."""
-    (start, end), (other_start, other_end) = a or Span(), b or Span()
-    return start < other_end and other_start < end
-
-
-def file_identity(path: Path) -> Path | tuple[int, int]:
-    """What two names of the same file have in common; of one that is not there, the name."""
-    try:
-        status = path.stat()
-    except OSError:
-        return path
-    return status.st_dev, status.st_ino
 
 
 def open_dataset(config: EvaluationConfig, transform: Transform, split: str | None = None) -> VideoDataset:

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from data_loader.labels import LabelRecords
+from data_loader.labels import ClassRecords
 from downstream.evaluation import EmbeddedVideos, Protocol
-from downstream.linear_probe import probe_counts, warn_of_unknown_classes
+from downstream.linear_probe import probe_counts, targets_of, warn_of_unknown_classes
 from downstream.recognition import classification
 from downstream.report import Measurement
 from utils.schema import EvaluationConfig
@@ -17,12 +17,12 @@ QUERIES_AT_ONCE = 1024  # whose similarities to all training videos are in memor
 
 
 def votes(
-    train: Tensor, labels: Tensor, test: Tensor, num_classes: int, ks: Sequence[int], temperature: float
+    train: Tensor, targets: Tensor, test: Tensor, num_classes: int, ks: Sequence[int], temperature: float
 ) -> dict[int, Tensor]:
     """For each k, what the k nearest training videos say of each test video.
 
     Args:
-        train: [N, D], labels: int64 [N], test: [M, D]. ks: at most N each.
+        train: [N, D], targets: as of `targets_of`, test: [M, D]. ks: at most N each.
 
     Returns:
         {k: [M, classes] on the CPU}, the sum of exp(cosine / temperature) over the neighbours of a class, as
@@ -32,11 +32,15 @@ def votes(
     found: dict[int, list[Tensor]] = {k: [] for k in ks}
     for queries in test.split(QUERIES_AT_ONCE):
         cosines, neighbours = (queries @ train.T).topk(max(ks), dim=1)  # the nearest first
-        classes = labels[neighbours]
+        of_neighbours = targets[neighbours]  # [b, k] or [b, k, classes]
         for k in ks:
             weights = (cosines[:, :k] / temperature).softmax(dim=1)
             shares = weights.new_zeros(len(queries), num_classes)
-            found[k].append(shares.scatter_add_(1, classes[:, :k], weights).cpu())
+            if targets.dim() == 1:
+                shares.scatter_add_(1, of_neighbours[:, :k], weights)
+            else:
+                shares = torch.einsum("bk,bkc->bc", weights, of_neighbours[:, :k].to(weights.dtype))
+            found[k].append(shares.cpu())
     return {k: torch.cat(parts) for k, parts in found.items()}
 
 
@@ -46,17 +50,14 @@ def measure(
     """Accuracy with each of the config's k, the first one's in detail; a k is at most all training videos."""
     warn_of_unknown_classes(train, test)
     ks = list(dict.fromkeys(min(k, len(train.indices)) for k in config.probe.neighbours))
-    names = test.dataset.records_as(LabelRecords).class_names
-    labels = torch.tensor(train.labels, device=test.device)
+    names = test.dataset.records_as(ClassRecords).class_names
+    targets = targets_of(train).to(test.device)
     embeds = [x.embeds.to(test.device).double() for x in (train, test)]
-    shares = votes(embeds[0], labels, embeds[1], len(names), ks, config.probe.temperature)
+    shares = votes(embeds[0], targets, embeds[1], len(names), ks, config.probe.temperature)
     measured = {k: classification(test, shares[k]) for k in ks}
     main = measured[ks[0]]
-    main.metrics = {
-        f"{name}, k = {k}" if len(ks) > 1 or name != "accuracy" else name: kinds
-        for k in ks
-        for name, kinds in measured[k].metrics.items()
-        if k == ks[0] or name == "accuracy"
+    main.metrics = {f"{name}, k = {ks[0]}": kinds for name, kinds in main.metrics.items()} | {
+        f"{name}, k = {k}": kinds for k in ks[1:] for name, kinds in list(measured[k].metrics.items())[:1]
     }
     main.counts = probe_counts(train, test)
     main.details |= {"k": ks, "temperature": config.probe.temperature}
@@ -66,7 +67,7 @@ def measure(
 PROTOCOL = Protocol(
     "knn",
     "recognition",
-    LabelRecords,
+    ClassRecords,
     measure,
     splits=("train", "test"),
     windows=True,

@@ -125,7 +125,7 @@ def write_report(folder: Path, evaluation: Evaluation, dataset: VideoDataset, ab
 
     about: which model it is of. table: the metrics, as the terminal shows them.
     Retrieval and multiple choice: the queries with what was ranked first, the true one marked, worst cases
-    first. Recognition and linear probe: confusion matrix and accuracy of each class; with several labels a
+    first. Recognition and probes: confusion matrix and accuracy of each class; with several labels a
     video, each class's average precision.
     """
     name, protocol, queries = evaluation.config.name, evaluation.protocol, evaluation.measured.queries

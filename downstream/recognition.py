@@ -82,25 +82,30 @@ def classification(videos: EmbeddedVideos, logits: Tensor) -> Measurement:
     return Measurement(metrics, queries, counts, {"per_class": rows})
 
 
+def average_precision(targets: np.ndarray, logits: Tensor) -> list[float]:
+    """In percent, of each class of targets, bool [N, classes], ranked by logits [N, classes] on the CPU; NaN
+    for a class of no video. Videos of no class do not count."""
+    from sklearn.metrics import average_precision_score  # its import takes a second
+
+    labelled = np.flatnonzero(targets.any(axis=1))
+    columns = zip(targets[labelled].T, logits.double().numpy()[labelled].T, strict=True)
+    return [100 * float(average_precision_score(c, s)) if c.any() else float("nan") for c, s in columns]
+
+
 def multi_label(videos: EmbeddedVideos, records: MultiLabelRecords, logits: Tensor) -> Measurement:
     """Mean average precision: each class ranks the videos.
 
     As Charades' own script has it, videos of no class do not count, nor do classes of no video.
     """
-    from sklearn.metrics import average_precision_score
-
     targets = records.targets[videos.indices]
     labelled = np.flatnonzero(targets.any(axis=1))
+    numbers = targets.sum(axis=0)
     rows = [
-        {
-            "name": name,
-            "videos": int(column.sum()),
-            "AP": 100 * float(average_precision_score(column, scores)),
-        }
-        for name, column, scores in zip(
-            records.class_names, targets[labelled].T, logits.double().numpy()[labelled].T, strict=True
+        {"name": name, "videos": int(number), "AP": value}
+        for name, number, value in zip(
+            records.class_names, numbers, average_precision(targets, logits), strict=True
         )
-        if column.any()
+        if number
     ]
     if not rows:
         raise RunError("none of the videos that could be read has a label")

@@ -271,3 +271,56 @@ def test_test_videos_of_classes_without_training_videos_are_counted(checkpoint, 
     ]
     assert probe.main(words) == 0
     assert "1 video of 7 to test on are of classes that no training video has" in capsys.readouterr().err
+
+
+def several_labels(tmp_path, *more: str) -> list[str]:
+    """Two colours, and both of the classes that a video may have; one video has none."""
+    rows = {"train": [], "test": []}
+    for split, number, first in (("train", 6, 0), ("test", 3, 50)):
+        for label, name in enumerate(("runs", "sits")):
+            for i in range(number):
+                path = f"{split}_{name}_source{i}.mp4"
+                layouts.write_video(tmp_path / "videos" / path, seed=label, first_frame=first + i)
+                rows[split] += [f"{path},{name}", f"{path},moves"] if label == 0 else [f"{path},{name}"]
+        rows[split].append(f"{split}_nothing.mp4,")
+        layouts.write_video(tmp_path / f"videos/{split}_nothing.mp4", seed=7)
+        layouts.write_text(tmp_path / f"lists/{split}.csv", "\n".join(["path,label", *rows[split]]) + "\n")
+    files = json.dumps({"train": "train.csv", "test": "test.csv"})
+    where = [f"data.root={tmp_path / 'videos'}", f"meta={tmp_path / 'lists'}", f"data.files={files}"]
+    sets = [word for key in [*where, "data.multi_label=true"] for word in ("--set", key)]
+    return ["--dataset", "labels", *sets, "-d", "cpu", "--num-workers", "0", *more]
+
+
+@pytest.mark.parametrize("name", ["linear", "knn", "attentive"])
+def test_probes_of_videos_with_several_labels(name, checkpoint, tmp_path, capsys):
+    more = ["--set", "probe.epochs=6", "--set", "probe.neighbours=[4]", "--output", str(tmp_path / "out")]
+    words = several_labels(tmp_path, "--arch", "TVTSv2_Demo", "-r", str(checkpoint), *more)
+    assert probe.main([*words, "--probe", name]) == 0
+    found = json.loads(next((tmp_path / "out").rglob("results.json")).read_text())
+    assert next(iter(found["metrics"].values()))["plain"] == {"mAP": 100.0}
+    assert {row["name"]: row["videos"] for row in found["details"]["per_class"]} == {
+        "moves": 3, "runs": 3, "sits": 3,
+    }  # fmt: skip
+    assert found["counts"] == {"training videos": 13, "test videos": 7, "classes": 3}
+    if name != "knn":
+        assert "mAP" in capsys.readouterr().out.split("\n")[0]
+    with pytest.raises(SystemExit):
+        probe.main([*words, "--probe", "few-shot"])
+    assert "LabelRecords are needed" in capsys.readouterr().err
+
+
+def test_votes_of_several_labels_and_the_loss_of_each_class():
+    rng = np.random.default_rng(0)
+    train, test = rng.normal(size=(20, 4)), rng.normal(size=(5, 4))
+    targets = rng.random((20, 3)) < 0.4
+    x, y = torch.tensor(train), torch.tensor(targets).double()
+    shares = votes(x, y, torch.tensor(test), 3, [6], 0.07)[6]
+    for one, found in zip(test, shares, strict=True):
+        cosines = [float(x @ one / np.linalg.norm(x) / np.linalg.norm(one)) for x in train]
+        nearest = sorted(range(20), key=lambda i: -cosines[i])[:6]
+        weights = np.array([np.exp(cosines[i] / 0.07) for i in nearest])
+        np.testing.assert_allclose(found, weights @ targets[nearest] / weights.sum(), atol=1e-6)
+    weights = linear_probe.fit(x, y, 3, penalty=1 / 20)
+    for k in range(3):
+        own = LogisticRegression(C=1.0, tol=1e-9, max_iter=1000).fit(train, targets[:, k])
+        np.testing.assert_allclose(weights[:-1, k], own.coef_[0], atol=1e-4)
