@@ -10,16 +10,22 @@ import os
 import sys
 from collections.abc import Sequence
 
-# Before PyTorch: threads that spin while they wait slow each other down several times where cores are shared.
+# Set before PyTorch is imported: where cores are shared, threads that spin while waiting slow each other down
+# several times.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+import torch
 from torch.distributed.elastic.multiprocessing.errors import record
 
-from trainer.build import build_trainer
+from data_loader.build import build_loaders
+from model.build import build_model, load_starting_weights
+from trainer.checkpoint import list_checkpoints, prepare_folder
+from trainer.metrics import import_wandb, setup_logging
 from trainer.signals import Stopped
-from utils.config import load_config
+from trainer.trainer import Trainer
+from utils.config import load_config, output_path
 from utils.errors import run_errors, user_errors
-from utils.processes import explain_lost_peers, leaving_group, setup
+from utils.processes import DistContext, explain_lost_peers, leaving_group, setup
 from utils.schema import PretrainingConfig
 
 
@@ -62,7 +68,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def overrides_of(args: argparse.Namespace) -> list[str]:
-    """The short flags of the official release, as overrides of config keys; --set comes last and wins."""
+    """The short flags of the official release as overrides of config keys; --set comes last and wins."""
     short = {
         "trainer.device": args.device,
         "lr_scheduler.milestones": args.schedule,
@@ -73,12 +79,47 @@ def overrides_of(args: argparse.Namespace) -> list[str]:
     return [f"{key}={value}" for key, value in given.items()] + args.overrides
 
 
+def build_trainer(config: PretrainingConfig, context: DistContext, resume: str | None = None) -> Trainer:
+    """Everything that a run needs, ready to train.
+
+    Args:
+        config: a resolved pre-training config.
+        resume: a checkpoint's path, "auto", or None for a run that must not overwrite an earlier one.
+
+    Raises:
+        ConfigError: a value of the config cannot be used.
+        FileExistsError: the run's folder holds checkpoints already and `resume` is None.
+        FileNotFoundError: starting weights or data are missing; the message says where they go.
+        RunError: another training is writing to the run's folder.
+        WriteError: the run's folder cannot be written.
+    """
+    run_dir = output_path(config.trainer.save_dir) / config.name
+    lock = prepare_folder(run_dir) if context.is_main else None
+    if context.is_main and config.trainer.wandb:
+        import_wandb()  # if it is missing, the training need not begin
+    setup_logging(run_dir, context.is_main)
+    if resume is None and list_checkpoints(run_dir):
+        raise FileExistsError(
+            f"{run_dir} holds the checkpoints of an earlier run: go on with --resume auto, or give this run "
+            "another name (--set name=…)"
+        )
+    if config.trainer.threads:
+        torch.set_num_threads(config.trainer.threads)
+    torch.manual_seed(config.seed)
+    model = build_model(config.arch, starting_weights=resume is None)
+    train_loader, val_loaders = build_loaders(config, model, context)
+    trainer = Trainer(config, model, train_loader, val_loaders, run_dir, context, lock)
+    if resume is not None and trainer.resume(resume) is None:
+        load_starting_weights(trainer.model, config.arch)
+    return trainer
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Train as the command line says.
 
     Returns:
-        The exit status: 0 done, 3 stopped by a signal after saving. SystemExit with 2 is a mistake to mend
-        before training, with 1 something that stopped the run on its way (no room, a loss that is no number).
+        The exit status: 0 done, 3 stopped by a signal after saving. SystemExit with 2 means a mistake to
+        correct before training, with 1 that something stopped the run (a full disk, a loss that is NaN).
     """
     args = parse_args(argv)
     with user_errors():
@@ -97,5 +138,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    # recorded, so that torchrun's summary shows the error of the process that failed first
+    # `record` lets torchrun's summary show the error of the process that failed first.
     sys.exit(record(main)())

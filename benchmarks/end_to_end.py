@@ -34,7 +34,7 @@ from data_loader.cores import usable_cores
 from data_loader.loader import JointLoader
 from data_loader.video import READERS, open_video
 from model import VARIANTS
-from trainer.build import build_trainer
+from train import build_trainer
 from utils.config import REPOSITORY, load_config
 from utils.errors import user_errors
 from utils.processes import setup

@@ -34,8 +34,8 @@ class TooManyUnreadable(RunError):
 class UnreadableCounter:
     """Counts the failures of the batches of one epoch, logs each file once, and stops a run above a limit.
 
-    `max_fraction` of the videos tried may be unreadable; judged once `min_tried` have been, as the first
-    broken file of a run says little, and when an epoch ends.
+    `max_fraction` of the videos tried may be unreadable. The share is checked once `min_tried` have been, as
+    the first broken file of a run says little, and when an epoch ends.
     """
 
     def __init__(self, max_fraction: float = 0.01, min_tried: int = 300):
@@ -62,7 +62,7 @@ class UnreadableCounter:
                 self.files[path] = reason
                 logger.warning("unreadable, another sample takes its place: %s (%s)", path, reason)
 
-    def judge(self, read: int, failed: int, epoch_over: bool = False) -> None:
+    def raise_if_too_many(self, read: int, failed: int, epoch_over: bool = False) -> None:
         """Stop the run if too many of the videos tried so far in this epoch, on all ranks, failed.
 
         Every rank is to call this with the same counts, the sums of the ranks' `read` and `failed`, so that

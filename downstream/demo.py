@@ -21,7 +21,7 @@ import torch
 from data_loader import demo as demo_data
 from data_loader.cores import usable_cores
 from downstream.report import draw_table, write_json
-from trainer.checkpoints import list_checkpoints, read_newest
+from trainer.checkpoint import list_checkpoints, read_newest
 from trainer.curves import draw_curves
 from utils.config import REPOSITORY, USER_ROOT
 from utils.errors import user_errors

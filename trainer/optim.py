@@ -1,6 +1,7 @@
 """The optimiser's four groups of parameters, and learning rates over time."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -11,6 +12,8 @@ from utils.schema import OptimizerConfig, SchedulerConfig
 # Transformers' schedules that follow a metric, not the steps.
 NOT_BY_STEPS = ("reduce_lr_on_plateau", "greedy")
 NO_DECAY = ("bias", "ln_", "norm", "LayerNorm")
+# What a person may change between two parts of a run: the config decides, not the checkpoint.
+SETTINGS_OF_A_GROUP = ("lr", "initial_lr", "weight_decay", "betas", "eps")
 
 
 def parameter_groups(
@@ -45,8 +48,21 @@ def parameter_groups(
     return [groups[key] for key in sorted(groups, reverse=True)]
 
 
+@contextmanager
+def keeping_settings(optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """Lets a checkpoint, loaded within, fill the moments alone; the learning rates become the initial ones.
+
+    They are what a schedule starts from.
+    """
+    before = [{key: group[key] for key in SETTINGS_OF_A_GROUP} for group in optimizer.param_groups]
+    yield
+    for group, settings in zip(optimizer.param_groups, before, strict=True):
+        group.update(settings)
+        group["lr"] = settings["initial_lr"]
+
+
 def learning_rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:
-    """The present learning rates by origin of the parameters: "lr_new" and "lr_clip"."""
+    """The current learning rates by origin of the parameters: "lr_new" and "lr_clip"."""
     return {f"lr_{group['name'].partition(',')[0]}": group["lr"] for group in optimizer.param_groups}
 
 
@@ -112,3 +128,29 @@ def build_scheduler(
         raise ValueError(
             f"lr_scheduler.type {settings.type!r} does not go with options {settings.options}: {error}"
         ) from error
+
+
+def resume_scheduler(
+    optimizer: torch.optim.Optimizer,
+    settings: SchedulerConfig,
+    steps_per_epoch: int,
+    in_epochs: tuple[int, int],
+    in_steps: tuple[int, int],
+) -> torch.optim.lr_scheduler.LRScheduler:
+    """The schedule of a run that goes on, where the epochs done, not the steps, put it.
+
+    Another number of ranks, or another batch size, makes epochs of other lengths. Where `max_steps` ends the
+    run before its epochs do, a schedule that ends with the run counts steps, as `max_steps` does: with a
+    position in epochs it would be past its end too early, where a cosine rises again.
+
+    Args:
+        in_epochs: position and end if the run lasts all its epochs, both in steps of today's epochs.
+        in_steps: steps taken, and those of the whole run.
+    """
+    (done, length), (step, total) = in_epochs, in_steps
+    ends_early = total - step < length - done
+    position, end = in_steps if ends_early and settings.type != "milestones" else in_epochs
+    scheduler = build_scheduler(optimizer, settings, steps_per_epoch, end)
+    scheduler.last_epoch = position - 1
+    scheduler.step()
+    return scheduler

@@ -1,12 +1,11 @@
 """Distributed checkpoints: a folder to which each rank writes its slices, read by any number of ranks.
 
-A `checkpoint-epochN.dcp/` holds safetensors files (one a rank, so nothing in them can be run), `trainer.pth`
-with everything that is no slice of a tensor, and `files.json` with the size of each file, by which a folder
-is known to be whole.
+A `checkpoint-epochN.dcp/` holds a safetensors file of each rank, with slices of the weights and of the
+optimiser's state, both by the names of the parameters; `trainer.pth` with everything that is not sliced; and
+`files.json` with the size of each file, by which a folder is known to be whole.
 """
 
 import json
-import logging
 import os
 import shutil
 import warnings
@@ -17,17 +16,19 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
-from torch import nn
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_optimizer_state_dict,
+    set_optimizer_state_dict,
+)
 from torch.distributed.tensor import DTensor
 
-from model import load_checkpoint
-from model.checkpoint import SIZES, check_whole
+from model import TVTSv2
+from model.checkpoint import SIZES, CheckpointError, check_weights, check_whole
 from model.torch_files import check_torch_file
-from trainer.engine import slice_like
 from utils.files import UNFINISHED, RunWriteError, flush_folder
 from utils.processes import DistContext
-
-logger = logging.getLogger(__name__)
 
 REST = "trainer.pth"
 WEIGHTS, OPTIMIZER = "state_dict.", "optimizer."  # how the names of the tensors begin
@@ -36,8 +37,8 @@ WEIGHTS, OPTIMIZER = "state_dict.", "optimizer."  # how the names of the tensors
 def save_sharded(state: Mapping[str, Any], path: Path, context: DistContext) -> None:
     """Write a trainer's `state` under a temporary name, then rename it: a folder of the right name is whole.
 
-    Every rank is to call it. Of `state`, the DTensors in "state_dict" and "optimizer" are written by all
-    ranks, a slice each; the rest is rank 0's.
+    Every rank has to call it. Of `state`, "optimizer" is that of get_optimizer_state_dict; all DTensors in it
+    and in "state_dict" are written by all ranks, a slice each; the rest is rank 0's.
 
     Raises:
         RunWriteError: on every rank, when the disk is full or the folder cannot be written on any of them; an
@@ -68,23 +69,37 @@ def save_sharded(state: Mapping[str, Any], path: Path, context: DistContext) -> 
         raise RunWriteError.of(path, OSError(faults[0]))
 
 
+def _split(state: Mapping[str, Any]) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """The tensors that the ranks share, by name, and the rest of the state."""
+    tensors = {WEIGHTS + name: value for name, value in state["state_dict"].items()}
+    rest: dict[str, dict[str, Any]] = {}
+    for parameter, values in state["optimizer"]["state"].items():
+        rest[parameter] = {}
+        for name, value in values.items():
+            if isinstance(value, DTensor):
+                tensors[f"{OPTIMIZER}{parameter}.{name}"] = value
+            else:
+                rest[parameter][name] = value
+    return tensors, {**state, "state_dict": {}, "optimizer": {**state["optimizer"], "state": rest}}
+
+
 def _finish(unfinished: Path, rest: Mapping[str, Any], path: Path) -> None:
     with (unfinished / REST).open("wb") as file:
         torch.save(dict(rest), file)
         file.flush()
         os.fsync(file.fileno())
-    sizes = {file.name: file.stat().st_size for file in sorted(unfinished.iterdir())}
-    with (unfinished / SIZES).open("w") as file:
-        json.dump(sizes, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
+    sizes = {each.name: each.stat().st_size for each in sorted(unfinished.iterdir())}
+    with (unfinished / SIZES).open("w") as listing:
+        json.dump(sizes, listing, indent=1)
+        listing.flush()
+        os.fsync(listing.fileno())
     remove_sharded(path)
     unfinished.replace(path)
     flush_folder(path.parent)
 
 
 def remove_sharded(path: Path) -> None:
-    """Delete a distributed checkpoint, if there is one; while half deleted, it has no checkpoint's name."""
+    """Delete a distributed checkpoint, if there is one; it loses its name before its files."""
     if path.exists():
         doomed = path.with_name(f".{path.name}.removed{UNFINISHED}")
         shutil.rmtree(doomed, ignore_errors=True)
@@ -103,64 +118,93 @@ def read_rest(path: Path) -> dict[str, Any]:
     return torch.load(path / REST, map_location="cpu", weights_only=True)
 
 
-def restore(path: Path, state: Mapping[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Fill model and optimiser from a checkpoint, whichever engine and number of ranks wrote it.
+def restore_sharded(
+    path: Path,
+    saved: Mapping[str, Any],
+    model: TVTSv2,
+    optimizer: torch.optim.Optimizer,
+    context: DistContext,
+) -> None:
+    """Fill model and optimiser from a distributed checkpoint, each rank its slices.
 
-    Every rank is to call it. `state` is what `read_checkpoint(path)` gave.
+    Every rank has to call it, with an optimiser that has not taken a step. `saved` is what `read_rest(path)`
+    holds of the optimiser.
 
     Raises:
-        ValueError: the checkpoint is of another model.
+        ValueError: as checkpoint.restore; on every rank, whichever rank's slices are at fault.
     """
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    if path.is_dir():
-        optimizer_state = _load_tensors(path, model, parameters)
-        for index, values in state["optimizer"]["state"].items():
-            optimizer_state.setdefault(index, {}).update(values)
-    else:
-        load_checkpoint(model, path)
-        optimizer_state = {
-            index: {name: slice_like(value, parameters[index]) for name, value in values.items()}
-            for index, values in state["optimizer"]["state"].items()
-        }
-    optimizer.load_state_dict({**state["optimizer"], "state": optimizer_state})
-
-
-def _split(state: Mapping[str, Any]) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """The tensors that the ranks share, by name, and the rest of the state."""
-    tensors = {WEIGHTS + name: value for name, value in state["state_dict"].items()}
-    plain: dict[int, dict[str, Any]] = {}
-    for index, values in state["optimizer"]["state"].items():
-        plain[index] = {}
-        for name, value in values.items():
-            if isinstance(value, DTensor):
-                tensors[f"{OPTIMIZER}{index}.{name}"] = value
-            else:
-                plain[index][name] = value
-    return tensors, {**state, "state_dict": {}, "optimizer": {**state["optimizer"], "state": plain}}
-
-
-def _load_tensors(
-    path: Path, model: nn.Module, parameters: list[nn.Parameter]
-) -> dict[int, dict[str, torch.Tensor]]:
-    """Read this rank's slices: the weights into the model, the optimiser's tensors by parameter and name."""
     reader = dcp.HuggingFaceStorageReader(str(path))
-    wanted = {WEIGHTS + name: value for name, value in model.state_dict().items()}
-    stored = reader.read_metadata().state_dict_metadata
-    if {name for name in stored if name.startswith(WEIGHTS)} != set(wanted):
+    stored = {
+        key: tensor.size
+        for key, tensor in reader.read_metadata().state_dict_metadata.items()
+        if isinstance(tensor, TensorStorageMetadata)
+    }
+    weights = {WEIGHTS + name: value for name, value in model.state_dict().items()}
+    _check_sizes(weights, {key: size for key, size in stored.items() if key.startswith(WEIGHTS)}, path)
+    # New moments, which the checkpoint's are read into.
+    own: dict[str, Any] = get_optimizer_state_dict(model, optimizer)
+    names = _parameter_names(saved, own, path)
+    state: dict[str, dict[str, Any]] = {}
+    moments = {}
+    for key, name in names.items():
+        state[name] = dict(saved["state"].get(key, {}))
+        for moment, value in own["state"][name].items():
+            if (place := f"{OPTIMIZER}{key}.{moment}") in stored:
+                moments[place] = state[name][moment] = value
+    _check_sizes(moments, {key: size for key, size in stored.items() if key not in weights}, path)
+    with warnings.catch_warnings():  # without other processes it warns of that
+        warnings.filterwarnings("ignore", "torch.distributed is disabled")
+        dcp.load({**weights, **moments}, storage_reader=reader, no_dist=not dist.is_initialized())
+    _check_finite(weights, path, context)
+    groups = [{**group, "params": [names[key] for key in group["params"]]} for group in saved["param_groups"]]
+    set_optimizer_state_dict(
+        model,
+        optimizer,
+        {"state": {name: values for name, values in state.items() if values}, "param_groups": groups},
+        options=StateDictOptions(strict=False),  # a parameter that had no gradient yet has no state
+    )
+
+
+def _check_sizes(wanted: Mapping[str, torch.Tensor], stored: Mapping[str, torch.Size], path: Path) -> None:
+    if wanted.keys() != stored.keys():
         raise ValueError(f"{path} does not fit this model: its parameters have other names")
-    optimizer_state: dict[int, dict[str, torch.Tensor]] = {}
-    for key in stored:
-        if key.startswith(OPTIMIZER):
-            _, index, name = key.split(".")
-            wanted[key] = torch.zeros_like(parameters[int(index)], requires_grad=False)
-            optimizer_state.setdefault(int(index), {})[name] = wanted[key]
     for key, tensor in wanted.items():
-        if stored[key].size != tensor.shape:
+        if stored[key] != tensor.shape:
             raise ValueError(
-                f"{path} does not fit this model: {key} is {list(stored[key].size)} there, "
+                f"{path} does not fit this model: {key} is {list(stored[key])} there, "
                 f"{list(tensor.shape)} here"
             )
-    with warnings.catch_warnings():  # without other processes it tells so, which is no news
-        warnings.filterwarnings("ignore", "torch.distributed is disabled")
-        dcp.load(wanted, storage_reader=reader, no_dist=not dist.is_initialized())
-    return optimizer_state
+
+
+def _parameter_names(saved: Mapping[str, Any], own: Mapping[str, Any], path: Path) -> dict[str | int, str]:
+    """How a checkpoint's optimiser state refers to each trained parameter -> the parameter's name.
+
+    Older checkpoints number the parameters in the order of the optimiser's groups; all others use the names.
+    """
+    there = [key for group in saved["param_groups"] for key in group["params"]]
+    here = [name for group in own["param_groups"] for name in group["params"]]
+    by_number = all(isinstance(key, int) for key in there) and len(there) == len(here)
+    names = dict(zip(there, here if by_number else there, strict=True))
+    different = sorted(map(str, {*names.values()} ^ {*here}))
+    if different:
+        raise ValueError(
+            f"{path} is of a run that trained other parameters: {', '.join(different[:3])}"
+            f"{' …' if len(different) > 3 else ''}; set arch as it was there"
+        )
+    return names
+
+
+def _check_finite(weights: Mapping[str, torch.Tensor], path: Path, context: DistContext) -> None:
+    """Raises CheckpointError, on every rank, where any rank's slice of a weight holds NaN or infinity."""
+    slices = {
+        key.removeprefix(WEIGHTS): weight.to_local() if isinstance(weight, DTensor) else weight
+        for key, weight in weights.items()
+    }
+    fault = None
+    try:
+        check_weights(slices, path)
+    except CheckpointError as error:
+        fault = str(error)
+    faults = [found for found in context.gather_objects(fault) if found]
+    if faults:
+        raise CheckpointError(faults[0])

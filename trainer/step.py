@@ -1,7 +1,9 @@
 """One optimiser step: forward, both losses, backward, clipping, update; whole or in micro-batches."""
 
 import itertools
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -156,3 +158,20 @@ def clip_gradients(model: nn.Module, max_norm: float | None) -> Tensor:
     if max_norm is not None:
         nn.utils.clip_grads_with_norm_(model.parameters(), max_norm, norm)
     return norm
+
+
+def check_losses(
+    rows: Sequence[Mapping[str, Any]], scaler: torch.amp.GradScaler, step: int, run_dir: Path
+) -> None:
+    """Raises FloatingPointError if a step's loss or gradient norm is NaN or infinite.
+
+    A loss scaler skips such steps, the first ones as a rule, and halves its scale: that is no error until the
+    scale is below 1.
+    """
+    bad = [row for row in rows if not math.isfinite(row["loss"] + row["grad_norm"])]
+    if bad and not (scaler.is_enabled() and scaler.get_scale() >= 1):
+        raise FloatingPointError(
+            f"loss {bad[0]['loss']}, gradient norm {bad[0]['grad_norm']} by step {step}; the last checkpoint "
+            f"in {run_dir} is intact: lower the learning rate, clip gradients (optimizer.max_grad_norm) or "
+            "use trainer.precision=fp32, and --resume auto"
+        )

@@ -9,31 +9,22 @@ from datetime import timedelta
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
-from torch import nn
+from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from data_loader.failures import UnreadableCounter
 from data_loader.loader import JointLoader
-from model import is_new_parameter
-from trainer.checkpoints import checkpoint_path, remove_old, save_atomically
+from model import TVTSv2, is_new_parameter
+from trainer import checkpoint, optim
 from trainer.engine import build_engine, choose_precision
-from trainer.meter import StepMeter
-from trainer.monitor import Monitor
-from trainer.optim import (
-    build_optimizer,
-    build_scheduler,
-    describe_groups,
-    learning_rates,
-    parameter_groups,
-)
-from trainer.resume import collect_state, resume
-from trainer.run_log import RunLog, write_settings
+from trainer.metrics import Monitor, RunLog, StepMeter, write_settings
 from trainer.sharded import save_sharded
-from trainer.signals import LateSum, Stopped, StopSignal
-from trainer.step import TrainStep, to_device
+from trainer.signals import AsyncAllReduce, Stopped, StopSignal
+from trainer.step import TrainStep, check_losses, to_device
 from trainer.validation import metric_names, validate
-from utils.config import ConfigError, nearest_key
+from utils.config import as_dict
 from utils.processes import DistContext
 from utils.schema import PretrainingConfig
 
@@ -53,40 +44,36 @@ class Trainer:
         val_loaders: one loader a validation set, by name.
         run_dir: where checkpoints, metrics and logs of the run go.
         context: this process's place among the run's processes.
+        lock: on the run's folder, held as long as the trainer lives.
+
+    Raises:
+        ConfigError: `trainer.monitor` names a metric that validation does not give.
     """
 
     def __init__(
         self,
         config: PretrainingConfig,
-        model: nn.Module,
+        model: TVTSv2,
         train_loader: JointLoader,
-        val_loaders: Mapping[str, Any],
+        val_loaders: Mapping[str, DataLoader],
         run_dir: Path,
         context: DistContext,
+        lock: IO[str] | None = None,
     ):
-        self.config, self.context, self.run_dir = config, context, run_dir
+        self.config, self.context, self.run_dir, self.lock = config, context, run_dir, lock
         self.train_loader, self.val_loaders = train_loader, val_loaders
         self.precision = choose_precision(config.trainer.precision, context.device)
-        self.engine = build_engine(
-            config.trainer.engine,
-            model,
-            context,
-            self.precision,
-            config.arch.compile,
-            blocks_per_unit=config.trainer.fsdp.blocks_per_unit,
-            reshard_after_forward=config.trainer.fsdp.reshard_after_forward,
-        )
+        engine, fsdp = config.trainer.engine, as_dict(config.trainer.fsdp)
+        self.engine = build_engine(engine, model, context, self.precision, config.arch.compile, **fsdp)
         self.model = self.engine.model
+        groups = optim.parameter_groups(self.model, is_new_parameter, config.optimizer)
+        logger.info("trained parameters, by group:\n%s", optim.describe_groups(groups))
+        self.optimizer = optim.build_optimizer(groups, config.optimizer)
+
         self.epochs = config.trainer.epochs
         self.steps_per_epoch = train_loader.steps * len(train_loader.loaders)
         self.epoch = self.global_step = 0
         self.total_steps = self.steps_with(self.epochs * self.steps_per_epoch)
-        groups = parameter_groups(self.model, is_new_parameter, config.optimizer)
-        logger.info("trained parameters, by group:\n%s", describe_groups(groups))
-        self.optimizer = build_optimizer(groups, config.optimizer)
-        self.scheduler = build_scheduler(
-            self.optimizer, config.lr_scheduler, self.steps_per_epoch, self.total_steps
-        )
         if config.lr_scheduler.warmup_steps >= self.total_steps:
             logger.warning(
                 "lr_scheduler.warmup_steps is %d, but the run has %d steps: the learning rate never rises to "
@@ -94,30 +81,21 @@ class Trainer:
                 config.lr_scheduler.warmup_steps,
                 self.total_steps,
             )
+        scheduler = optim.build_scheduler(
+            self.optimizer, config.lr_scheduler, self.steps_per_epoch, self.total_steps
+        )
         self.scaler = self.precision.scaler()
         self.train_step = TrainStep(
-            self.engine, self.optimizer, self.scheduler, self.scaler, self.precision, context, config
+            self.engine, self.optimizer, scheduler, self.scaler, self.precision, context, config
         )
         self.unreadable = UnreadableCounter(config.data.max_unreadable)
-        self.monitor = self._monitor()
-        self.stop, self.late_sum = StopSignal(), LateSum(context)
-        self.run_log: RunLog | None = None
-        self.began = 0, 0.0  # step and time
-        self.lock: IO[str] | None = None  # on the run's folder, until this process ends
-        self.lasting_set_aside = False  # whether `_set_lasting_aside` has been at work
-
-    def _monitor(self) -> Monitor | None:
-        """What chooses the best checkpoint. Raises ConfigError if validation will have no such metric."""
-        text, known = self.config.trainer.monitor, metric_names(self.val_loaders)
-        if text is None or not known:
-            return None
-        monitor = Monitor(text, self.run_dir)
-        if monitor.name not in known:
-            raise ConfigError(
-                f"trainer.monitor is {text!r}, but validation has no metric {monitor.name!r}; "
-                f"{nearest_key(monitor.name, known)} (null: no best checkpoint)"
-            )
-        return monitor
+        known = metric_names(val_loaders)
+        monitor = config.trainer.monitor
+        self.monitor = Monitor(monitor, run_dir, known) if monitor and known else None
+        self.stop, self.all_reduce = StopSignal(), AsyncAllReduce(context)
+        self.run_log: RunLog | None = None  # of rank 0, while it trains
+        self.start = 0, 0.0  # step and time
+        self.gc_frozen = False
 
     # ------------------------------------------------------------------ the run
 
@@ -135,19 +113,17 @@ class Trainer:
         if self.context.is_main:
             self.run_log = RunLog(self.run_dir, self.config, self.global_step)
             write_settings(self.run_dir, self.config, self.global_step)
-        metrics: dict[str, float] = {}
         with self.stop:
             try:
-                if self._validation_is_missing():
-                    metrics = self._validate()
+                metrics = self._validate() if self._validation_is_missing() else {}
                 self._log_plan()
-                self.began = self.global_step, time.monotonic()
+                self.start = self.global_step, time.monotonic()
                 while self.epoch < self.epochs and self.global_step < self.total_steps:
                     self._train_epoch()
                     metrics = self._end_epoch() or metrics
             finally:
                 gc.unfreeze()
-                self.lasting_set_aside = False
+                self.gc_frozen = False
                 if self.run_log is not None:
                     self.run_log.close()
         return metrics
@@ -164,7 +140,7 @@ class Trainer:
         return self.global_step + left
 
     def _log_plan(self) -> None:
-        """Say what a person may not expect of the run's length."""
+        """Log where the run will end, if that is not where the config's numbers suggest."""
         most, done = self.config.trainer.max_steps, None
         if self.epoch >= self.epochs:
             done = f"{self.epoch} epochs are done and trainer.epochs is {self.epochs}"
@@ -190,7 +166,7 @@ class Trainer:
             for i, batch in meter.timed(self.train_loader):
                 self.unreadable.update(batch)
                 batch = to_device(batch, self.context.device)
-                rates = learning_rates(self.optimizer)
+                rates = optim.learning_rates(self.optimizer)
                 losses, grad_norm = self.train_step(batch)
                 self.global_step += 1
                 meter.add(self.global_step, self.train_loader.names[i], batch, losses, grad_norm, rates)
@@ -199,51 +175,50 @@ class Trainer:
                     last_log = time.monotonic()
                     self._log(meter, bar)
                 if i == len(self.train_loader.loaders) - 1:
-                    self._set_lasting_aside()
+                    self._freeze_long_lived()
                     if self._after_joint_step(meter, bar):
                         break
             self._log(meter, bar)
 
-    def _set_lasting_aside(self) -> None:
-        """Once a run, when compiled code is there, too: take what there is out of the search for garbage.
-
-        To go through it takes Python a fifth of a second or more each time, and the GPU runs out of work.
-        """
-        if not self.lasting_set_aside:
+    def _freeze_long_lived(self) -> None:
+        """Freeze long-lived objects, compiled code included: a full collection stalls the GPU for 0.2 s."""
+        if not self.gc_frozen:
             gc.collect()
             gc.freeze()
-            self.lasting_set_aside = True
+            self.gc_frozen = True
 
     def _after_joint_step(self, meter: StepMeter, bar: tqdm) -> bool:
         """Save if it is time to, stop if a signal came. Returns whether the run has all its steps."""
         if self.global_step >= self.total_steps:
             return True
-        counter = self.unreadable
-        stop, *pooled = self.late_sum([self.stop.received, counter.read, counter.failed])
-        counter.judge(*pooled)
+        stop, read, failed = self.all_reduce(self._counts())
+        self.unreadable.raise_if_too_many(read, failed)
         every = self.config.trainer.save_every_steps
         passed = every and self.global_step % every < len(self.train_loader.loaders)
         if stop or (passed and len(self.train_loader) > 0):
-            self._log(meter, bar)  # looks at the losses first: a checkpoint after a NaN would be worthless
+            self._log(meter, bar)  # checks the losses: a checkpoint after a NaN would be worthless
             self._save()
         if stop:
             self._end_by_signal()
         return False
 
+    def _counts(self) -> list[int]:
+        """What the ranks add up: whether one was told to stop, videos read, and videos that failed."""
+        return [self.stop.received, self.unreadable.read, self.unreadable.failed]
+
     # ------------------------------------------------------------------ between epochs
 
     def _end_epoch(self) -> dict[str, float]:
         """Save first, then validate: whatever happens to the validation, the epoch is not lost."""
-        self.late_sum.collect()
-        counts = [self.stop.received, self.unreadable.read, self.unreadable.failed]
-        stop, read, failed = self.context.sum(counts)
+        self.all_reduce.wait()
+        stop, read, failed = self.context.sum(self._counts())
         if self.unreadable.failed or self.unreadable.problems:
             logger.info("epoch %d: %s", self.epoch + 1, self.unreadable.summary())
         if len(self.train_loader) == 0:
             self.epoch += 1
             self.train_loader.set_epoch(self.epoch)
         self._save()
-        self.unreadable.judge(read, failed, epoch_over=True)
+        self.unreadable.raise_if_too_many(read, failed, epoch_over=True)
         self.unreadable.start_epoch()
         if stop:
             self._end_by_signal()
@@ -258,7 +233,7 @@ class Trainer:
         """Whether to validate before training: at the start, or where the run ended in its validation."""
         if self.global_step == 0:
             return self.config.trainer.validate_at_start
-        done = self.run_log.has("validation", self.global_step) if self.context.is_main else None
+        done = self.run_log is not None and self.run_log.has("validation", self.global_step)
         return self._validation_is_due() and not self.context.broadcast_object(done)
 
     def _validate(self) -> dict[str, float]:
@@ -266,12 +241,9 @@ class Trainer:
             metrics = validate(self.model, self.val_loaders, self.context, self.precision.autocast, self.stop)
         if metrics is None:
             self._end_by_signal()
-        if self.context.is_main and metrics:
-            for name in self.val_loaders:
-                own = {k.removeprefix(f"{name}_"): v for k, v in metrics.items() if k.startswith(f"{name}_")}
-                logger.info("validation, %s: %s", name, "  ".join(f"{k} {v:.2f}" for k, v in own.items()))
+        if self.run_log is not None and metrics:
             if self.monitor is not None and self._checkpoint.exists():
-                self.monitor.judge(metrics, self._checkpoint)
+                self.monitor.keep_if_best(metrics, self._checkpoint)
             self.run_log.write("validation", [{"step": self.global_step, "epoch": self.epoch, **metrics}])
         return metrics
 
@@ -280,47 +252,91 @@ class Trainer:
         raise Stopped(f"stopped {cause} at step {self.global_step}; go on with --resume auto")
 
     def _log(self, meter: StepMeter, bar: tqdm) -> None:
+        """Write down the steps since the last call. Raises FloatingPointError if a loss is no number."""
         rows, summary = meter.flush()
-        if self.context.is_main and rows:
+        if self.run_log is not None and rows:
             self.run_log.write("step", [{"step": row["step"], "epoch": self.epoch, **row} for row in rows])
             bar.set_postfix_str(summary)
-            left = timedelta(seconds=round(self._seconds_left()))
+            step, since = self.start  # validations count, too: they will go on taking their share
+            seconds_a_step = (time.monotonic() - since) / max(1, self.global_step - step)
+            left = timedelta(seconds=round(seconds_a_step * (self.total_steps - self.global_step)))
             logger.info("step %d/%d  %s  %s left", self.global_step, self.total_steps, summary, left)
-        bad = [row for row in rows if not math.isfinite(row["loss"] + row["grad_norm"])]
-        if bad and self.scaler.is_enabled() and self.scaler.get_scale() >= 1:
-            return  # a loss scaler skips such steps, the first ones as a rule, and halves its scale
-        if bad:
-            raise FloatingPointError(
-                f"loss {bad[0]['loss']}, gradient norm {bad[0]['grad_norm']} by step "
-                f"{self.global_step}; the last checkpoint in {self.run_dir} is intact: lower the "
-                "learning rate, clip gradients (optimizer.max_grad_norm) or use trainer.precision=fp32, and "
-                "--resume auto"
-            )
-
-    def _seconds_left(self) -> float:
-        """Time to the last step, at the rate since training began in this process, validations included."""
-        begin, since = self.began
-        done = self.global_step - begin
-        return (time.monotonic() - since) / max(1, done) * (self.total_steps - self.global_step)
+        check_losses(rows, self.scaler, self.global_step, self.run_dir)
 
     # ------------------------------------------------------------------ checkpoints
 
-    def resume(self, source: str) -> Path | None:
-        """Go on from a checkpoint: a path, or "auto" for the newest whole one of this run (None if none)."""
-        return resume(self, source)
+    def state_dict(self) -> dict[str, Any]:
+        """All that a later process needs to go on as if never interrupted. Every rank has to call it."""
+        optimizer: Mapping[str, Any] = self.optimizer.state_dict()  # by number
+        if self.engine.sharded:
+            optimizer = get_optimizer_state_dict(self.model, self.optimizer)  # by name
+        return {
+            "arch": self.config.arch.type,
+            "epoch": self.epoch,
+            "loader": self.train_loader.state_dict(),
+            "global_step": self.global_step,
+            "steps_per_epoch": self.steps_per_epoch,
+            "state_dict": self.model.state_dict(),
+            "optimizer": optimizer,
+            "scheduler": self.train_step.scheduler.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "random_states": self.context.gather_objects(checkpoint.random_state(self.context.device)),
+            "world_size": self.context.world_size,
+            "config": as_dict(self.config),
+        }
 
     def _save(self) -> None:
         """Write a checkpoint: one file, by rank 0 for all, or a folder of all ranks' slices."""
-        state = collect_state(self)
+        state = self.state_dict()
         if self.engine.sharded:
             save_sharded(state, self._checkpoint, self.context)
         elif self.context.is_main:
-            save_atomically(state, self._checkpoint)
+            checkpoint.save_atomically(state, self._checkpoint)
         if self.context.is_main:
-            remove_old(self.run_dir, self.config.trainer.keep_last)
+            checkpoint.remove_old(self.run_dir, self.config.trainer.keep_last)
         self.context.barrier()
 
     @property
     def _checkpoint(self) -> Path:
-        """The checkpoint of the place where the run is."""
-        return checkpoint_path(self.run_dir, self.epoch, self.train_loader.step, self.engine.sharded)
+        """The checkpoint of where the run is now."""
+        step, sharded = self.train_loader.step, self.engine.sharded
+        return checkpoint.checkpoint_path(self.run_dir, self.epoch, step, sharded)
+
+    def resume(self, source: str) -> Path | None:
+        """Go on from a checkpoint: a path, or "auto" for the newest whole one of this run (None if none).
+
+        The checkpoint says how far the run is: weights, the optimiser's moments, position in the epoch,
+        random states. The config says how to go on: learning rates, their schedule, decay and whatever else
+        was set differently this time; what differs is logged. With an unchanged config on as many processes,
+        the run goes on to the bit as if it had not been interrupted; on another number of processes, with
+        the samples of the epoch not seen yet, and as far in the schedule as the share of the epochs done.
+        """
+        # Rank 0 chooses for all: they might not see the same files.
+        chosen = checkpoint.choose_checkpoint(self.run_dir, source) if self.context.is_main else None
+        path = self.context.broadcast_object(chosen)
+        if path is None:
+            logger.info("nothing to resume in %s: starting anew", self.run_dir)
+            return None
+        state = checkpoint.read_checkpoint(path)
+        with optim.keeping_settings(self.optimizer):
+            checkpoint.restore(path, state, self.model, self.optimizer, self.context)
+        self.scaler.load_state_dict(state["scaler"])
+        if state["world_size"] == self.context.world_size:
+            checkpoint.set_random_state(state["random_states"][self.context.rank], self.context.device)
+        self.train_loader.load_state_dict(state["loader"])
+        self.epoch, self.global_step = state["epoch"], state["global_step"]
+        done = (self.epoch + 1) * self.steps_per_epoch - len(self.train_loader)
+        length = self.epochs * self.steps_per_epoch
+        self.total_steps = self.steps_with(length - done)
+        self.train_step.scheduler = optim.resume_scheduler(
+            self.optimizer,
+            self.config.lr_scheduler,
+            self.steps_per_epoch,
+            in_epochs=(done, length),
+            in_steps=(self.global_step, self.total_steps),
+        )
+        where = f"epoch {self.epoch}, joint step {self.train_loader.step}; step {self.global_step}"
+        logger.info("resumed from %s: %s", path, where)
+        for line in checkpoint.changes(state["config"], as_dict(self.config)):
+            logger.info("set differently from the checkpoint: %s", line)
+        return path

@@ -23,11 +23,11 @@ REPORTED = ("R1", "R5", "R10", "MedR")
 class Sample(NamedTuple):
     """A validation sample after the forward pass.
 
-    text, video: embeddings [D]. ordered: whether all its texts were put into their places, None without a
-    sort head.
+    position: in the validation set. text, video: embeddings [D]. ordered: whether all its texts were put into
+    their places, None without a sort head.
     """
 
-    index: int
+    position: int
     id: str
     text: np.ndarray
     video: np.ndarray
@@ -85,7 +85,9 @@ def validate(
         gathered = [sample for part in context.gather_objects(samples) for sample in part]
         if not gathered:
             raise ValueError(f"validation, {name}: none of its videos can be read")
-        metrics |= {f"{name}_{key}": value for key, value in _metrics(gathered, name).items()}
+        own = _metrics(gathered, name)
+        logger.info("validation, %s: %s", name, "  ".join(f"{k} {v:.2f}" for k, v in own.items()))
+        metrics |= {f"{name}_{key}": value for key, value in own.items()}
     model.train(was_training)
     return metrics
 
@@ -111,14 +113,14 @@ def _embed(
 
 def _metrics(samples: list[Sample], name: str) -> dict[str, float]:
     """The metrics of one set, by their names without the set's."""
-    samples = sorted(samples, key=lambda sample: sample.index)
+    samples = sorted(samples, key=lambda sample: sample.position)
     texts = torch.from_numpy(np.stack([sample.text for sample in samples]))
     videos = torch.from_numpy(np.stack([sample.video for sample in samples]))
     for embeds, kind in ((texts, "text"), (videos, "video")):
         if all_alike(embeds):
             logger.warning("validation, %s: all %s embeddings are alike: ranks say nothing", name, kind)
     sims = sim_matrix(texts, videos).numpy()
-    metrics = {}
+    metrics: dict[str, float] = {}
     for way, rank in (("t2v", t2v_metrics), ("v2t", v2t_metrics)):
         ranked = rank(sims)
         metrics |= {f"{way}_{key}": float(ranked[key]) for key in REPORTED}

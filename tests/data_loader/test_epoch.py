@@ -71,7 +71,7 @@ def test_an_epoch_over_two_thousand_videos(tmp_path):
         seen = [set(), set()]
         for number, (i, batch) in enumerate(joint):
             counter.update(batch)
-            counter.judge(counter.read, counter.failed)
+            counter.raise_if_too_many(counter.read, counter.failed)
             seen[i] |= set(batch["index"].tolist())
             if number % 20 == 19:
                 workers = [worker.pid for worker in multiprocessing.active_children()]

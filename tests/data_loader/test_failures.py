@@ -23,27 +23,27 @@ def test_counts_and_logs_each_file_once(caplog):
 def test_stops_above_the_limit_once_enough_were_tried():
     counter = UnreadableCounter(max_fraction=0.01, min_tried=100)
     counter.update(batch(89, ("a.mp4", "empty"), ("b.mp4", "empty")))
-    counter.judge(counter.read, counter.failed)
+    counter.raise_if_too_many(counter.read, counter.failed)
     counter.update(batch(9, ("c.mp4", "gone")))
     with pytest.raises(
         TooManyUnreadable, match=r"3 of 101 .*max_unreadable, 1\.00%.*\n.*\n.*\n.*c\.mp4: gone"
     ):
-        counter.judge(counter.read, counter.failed)
+        counter.raise_if_too_many(counter.read, counter.failed)
 
 
 def test_the_counts_of_all_ranks_decide():
     counter = UnreadableCounter(max_fraction=0.01, min_tried=100)
     counter.update(batch(95, *((f"{i}.mp4", "empty") for i in range(5))))
-    counter.judge(read=995, failed=5)
+    counter.raise_if_too_many(read=995, failed=5)
     with pytest.raises(TooManyUnreadable, match="11 of 1000"):
-        counter.judge(read=989, failed=11)
+        counter.raise_if_too_many(read=989, failed=11)
 
 
 def test_goes_on_at_the_limit():
     counter = UnreadableCounter(max_fraction=0.01, min_tried=100)
     for i in range(10):
         counter.update(batch(99, (f"{i}.mp4", "empty")))
-        counter.judge(counter.read, counter.failed)
+        counter.raise_if_too_many(counter.read, counter.failed)
     assert counter.fraction == 0.01
 
 
@@ -63,9 +63,9 @@ def test_the_summary_names_what_was_mended():
     assert counter.summary().endswith("; transcripts mended: 2 times out of order, 1 words without a time")
 
 
-def test_a_short_epoch_is_judged_when_it_ends():
+def test_a_short_epoch_is_checked_when_it_ends():
     counter = UnreadableCounter(max_fraction=0.01, min_tried=100)
     counter.update(batch(9, ("a.mp4", "empty")))
-    counter.judge(counter.read, counter.failed)
+    counter.raise_if_too_many(counter.read, counter.failed)
     with pytest.raises(TooManyUnreadable, match=r"1 of 10 videos.*\n  a\.mp4: empty"):
-        counter.judge(counter.read, counter.failed, epoch_over=True)
+        counter.raise_if_too_many(counter.read, counter.failed, epoch_over=True)

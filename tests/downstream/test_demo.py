@@ -12,7 +12,7 @@ from downstream import demo, feature_extraction, linear_probe
 from downstream.feature_files import load_features
 from model import create_model
 from tests.downstream.layouts import write_video
-from trainer.checkpoints import save_atomically
+from trainer.checkpoint import save_atomically
 
 
 def save_run(results: Path, seed: int = 0, data: str = "demo") -> None:

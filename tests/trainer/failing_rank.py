@@ -6,7 +6,7 @@ import sys
 from torch.distributed.elastic.multiprocessing.errors import record
 
 import train
-from trainer.meter import StepMeter
+from trainer.metrics import StepMeter
 
 plain = StepMeter.add
 

@@ -1,4 +1,4 @@
-"""What the processes of test_distributed.py do: a few training steps a case, a rank on its share of them."""
+"""What the processes of test_engine.py do: a few training steps a case, a rank on its share of them."""
 
 import contextlib
 import json
@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
 from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from model import create_model, is_new_parameter
-from trainer.checkpoints import read_checkpoint, save_atomically
+from model.checkpoint import CheckpointError
+from trainer.checkpoint import read_checkpoint, restore, save_atomically
 from trainer.engine import Precision, build_engine
 from trainer.optim import build_optimizer, build_scheduler, parameter_groups
-from trainer.sharded import restore, save_sharded
+from trainer.sharded import save_sharded
 from trainer.step import TrainStep
 from utils.processes import DistContext, leaving_group, setup
 from utils.schema import LossConfig, OptimizerConfig, PretrainingConfig, SchedulerConfig, TrainerConfig
@@ -69,7 +71,11 @@ def run_case(
     load: str | None = None,
     save: str | None = None,
 ) -> dict[str, Any]:
-    """Train two joint steps, or up to `steps` batches; `load` puts a checkpoint in place of the first two."""
+    """Train two joint steps, or up to `steps` batches; `load` puts a checkpoint in place of the first two.
+
+    `save` writes one there. Beside a sharded one it writes `numbered-…`, where the optimiser's state numbers
+    the parameters, as in older checkpoints, and `nan-…`, with NaN in the slice of the last rank.
+    """
     torch.manual_seed(1)
     model = create_model(
         "TVTSv2_Demo",
@@ -97,7 +103,10 @@ def run_case(
     rows, grads, shapes = {}, {}, set()
     if load is not None:
         state = read_checkpoint(output / load)
-        restore(output / load, state, spread.model, optimizer)
+        try:
+            restore(output / load, state, spread.model, optimizer, context)
+        except CheckpointError as error:
+            return {"refused": context.gather_objects(str(error))}
         scheduler.load_state_dict(state["scheduler"])
     for seed, texts in [(0, 4), (1, 1), (2, 4), (3, 1)][0 if load is None else 2 : steps]:
         noted, batch = Shapes(), batch_of(context, seed, texts)
@@ -108,13 +117,13 @@ def run_case(
         if seed == 0:
             grads = {n: whole(p.grad) for n, p in spread.model.named_parameters() if p.grad is not None}
         if seed == 1 and save is not None:
-            write(spread, optimizer, scheduler, output / save, context)
+            write(spread, optimizer, scheduler, output, save, context)
     weights = {name: whole(p.detach()) for name, p in spread.model.named_parameters()}
     square = any(shape == (BATCH, BATCH) for shape in shapes)
     return {"rows": rows, "grads": grads, "weights": weights, "full_matrix": square}
 
 
-def write(spread: Any, optimizer: Any, scheduler: Any, path: Path, context: DistContext) -> None:
+def write(spread: Any, optimizer: Any, scheduler: Any, output: Path, name: str, context: DistContext) -> None:
     state = {
         "state_dict": spread.model.state_dict(),
         "optimizer": optimizer.state_dict(),
@@ -124,9 +133,15 @@ def write(spread: Any, optimizer: Any, scheduler: Any, path: Path, context: Dist
         "global_step": 2,
     }
     if spread.sharded:
-        save_sharded(state, path, context)
+        save_sharded(state, output / f"numbered-{name}", context)
+        state["optimizer"] = get_optimizer_state_dict(spread.model, optimizer)
+        save_sharded(state, output / name, context)
+        state["state_dict"]["text_projection"] = bad = state["state_dict"]["text_projection"].clone()
+        if context.rank == context.world_size - 1:
+            bad.to_local()[-1] = float("nan")
+        save_sharded(state, output / f"nan-{name}", context)
     elif context.is_main:
-        save_atomically(state, path)
+        save_atomically(state, output / name)
     context.barrier()
 
 

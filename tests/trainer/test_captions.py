@@ -6,7 +6,7 @@ import train
 from data_loader import check
 from model import create_model
 from tests.data_loader import video_files as files
-from trainer.checkpoints import save_atomically
+from trainer.checkpoint import save_atomically
 
 CONFIG = "configs/captions.json"
 

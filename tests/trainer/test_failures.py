@@ -19,9 +19,8 @@ from tests.trainer.runs import DEVICES, rows, wait_until
 from tests.trainer.test_signals import children
 from trainer import step
 from trainer import trainer as trainer_module
-from trainer.checkpoints import list_checkpoints, read_checkpoint
+from trainer.checkpoint import list_checkpoints, read_checkpoint
 from trainer.engine import Precision
-from trainer.trainer import Trainer
 from utils.config import REPOSITORY
 
 ENDLESS = {"name": "two", "trainer__epochs": 1000, "trainer__log_every_s": 0, "data__val": []}
@@ -68,19 +67,17 @@ def test_a_folder_that_cannot_be_written_is_named_before_training(arguments, tmp
     assert "trainer.save_dir" in said
 
 
-def test_a_folder_that_goes_away_is_named(undisturbed, arguments, monkeypatch, capsys, tmp_path):
-    plain = Trainer._end_epoch
-
-    def unmount(self):
-        undisturbed.rename(tmp_path / "elsewhere")
-        undisturbed.touch()
-        return plain(self)
-
-    monkeypatch.setattr(Trainer, "_end_epoch", unmount)
-    with pytest.raises(SystemExit):
-        train.main(arguments("--resume", "auto", name="undisturbed", trainer__epochs=3))
-    assert "error: could not write" in capsys.readouterr().err
-    assert read_checkpoint(tmp_path / "elsewhere/checkpoint-epoch2.pth")["epoch"] == 2
+def test_a_folder_that_goes_away_is_named(undisturbed, start, arguments, tmp_path):
+    going_on = {**ENDLESS, "name": "undisturbed"}
+    process = start(arguments("--resume", "auto", **going_on), tmp_path / "says")
+    wait_until(lambda: len(rows(undisturbed, "step")) > 12)
+    undisturbed.rename(tmp_path / "elsewhere")  # as if unmounted
+    process.join(60)
+    assert process.exitcode == 1
+    said = (tmp_path / "says").read_text()
+    assert f"error: could not write {undisturbed}" in said and "Traceback" not in said
+    newest = list_checkpoints(tmp_path / "elsewhere")[0]
+    assert read_checkpoint(newest)["epoch"] >= 2
 
 
 def test_an_old_checkpoint_that_cannot_be_deleted_stops_nothing(arguments, tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ import pytest
 
 import train
 from tests.trainer.runs import losses, wait_until
-from trainer.checkpoints import list_checkpoints
+from trainer.checkpoint import list_checkpoints
 
 
 @pytest.mark.heavy

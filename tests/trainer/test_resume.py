@@ -9,8 +9,13 @@ import torch
 
 import train
 from tests.trainer.runs import losses, rows
-from trainer.checkpoints import list_checkpoints, read_checkpoint
-from trainer.resume import changes, random_state, set_random_state
+from trainer.checkpoint import (
+    changes,
+    list_checkpoints,
+    random_state,
+    read_checkpoint,
+    set_random_state,
+)
 
 OFTEN = {"trainer__save_every_steps": 2, "trainer__keep_last": None}
 

@@ -12,7 +12,7 @@ import pytest
 import train
 from tests.trainer.runs import DEVICES, losses, rows, wait_until
 from trainer import trainer as trainer_module
-from trainer.checkpoints import list_checkpoints, read_checkpoint
+from trainer.checkpoint import list_checkpoints, read_checkpoint
 from utils.config import REPOSITORY
 
 ENDLESS = {

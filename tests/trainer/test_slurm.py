@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from trainer.checkpoints import read_checkpoint
+from trainer.checkpoint import read_checkpoint
 from utils.config import REPOSITORY
 
 SCRIPT = REPOSITORY / "scripts" / "slurm_train.sh"

@@ -2,6 +2,7 @@
 
 import gc
 import json
+import logging
 
 import pytest
 import torch
@@ -10,8 +11,7 @@ import train
 from model import create_model, load_checkpoint
 from model.convert import convert
 from tests.trainer.runs import losses, rows
-from trainer.checkpoints import list_checkpoints, read_checkpoint
-from trainer.trainer import Trainer
+from trainer.checkpoint import list_checkpoints, read_checkpoint
 from utils.schema import TrainerConfig
 
 
@@ -149,10 +149,19 @@ def test_micro_batches_change_nothing_but_rounding(undisturbed, arguments, tmp_p
         assert got[2:4] == pytest.approx(want[2:4], rel=1e-4)
 
 
-def test_what_lasts_is_not_looked_through_for_garbage_until_the_run_is_over(arguments, monkeypatch):
-    lasting, end_epoch = [], Trainer._end_epoch
-    monkeypatch.setattr(
-        Trainer, "_end_epoch", lambda self: lasting.append(gc.get_freeze_count()) or end_epoch(self)
-    )
-    assert train.main(arguments(name="lasting", trainer__max_steps=2)) == 0
-    assert lasting[0] > 0 and gc.get_freeze_count() == 0
+def test_long_lived_objects_are_frozen_until_the_run_is_over(arguments):
+    """Seen by what listens to the log, as the run's last line is written."""
+    frozen: list[int] = []
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.getMessage().startswith("step 2/2 "):
+                frozen.append(gc.get_freeze_count())
+
+    listener = Listener()
+    logging.getLogger("trainer.trainer").addHandler(listener)
+    try:
+        assert train.main(arguments(name="frozen", trainer__max_steps=2)) == 0
+    finally:
+        logging.getLogger("trainer.trainer").removeHandler(listener)
+    assert frozen[-1] > 0 and gc.get_freeze_count() == 0

@@ -1,20 +1,26 @@
-"""A run's checkpoints on disk: whole files only, the newest and the best kept."""
+"""A run's checkpoints: whole files only, the newest and the best kept, and what is read back from them."""
 
 import logging
 import os
+import random
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
 import torch
 
+from model import TVTSv2, load_checkpoint
 from model.checkpoint import read_state_dict
 from model.torch_files import check_torch_file
-from trainer.sharded import read_rest, remove_sharded
+from trainer.engine import slice_like
+from trainer.sharded import read_rest, remove_sharded, restore_sharded
+from utils.config import resolve_path
 from utils.files import UNFINISHED, RunWriteError, unfinished_name, whole_file
 from utils.lock import lock_folder
+from utils.processes import DistContext
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +53,7 @@ def save_atomically(state: Mapping[str, Any], path: Path) -> None:
 def mark_best(checkpoint: Path) -> None:
     """Make `checkpoint` the folder's best one, as a second name of the same file where that is possible.
 
-    The best is one file also where the checkpoint is a folder: its weights, without the optimiser's state.
+    The best is a file even where the checkpoint is a folder: its weights, without the optimiser's state.
     """
     if checkpoint.is_dir():
         rest = {key: value for key, value in read_rest(checkpoint).items() if key != "optimizer"}
@@ -62,14 +68,14 @@ def mark_best(checkpoint: Path) -> None:
 
 
 def prepare_folder(run_dir: Path) -> IO[str] | None:
-    """Make a run's folder, lock it, and remove what a killed process left half-written there.
+    """Make a run's folder, lock it, and remove files that a killed process left half-written there.
 
     Returns:
         the lock, to be kept open while the run lasts; None where the file system has no locks.
 
     Raises:
         RunError: another training is writing there.
-        RunWriteError: it cannot be made or written: better said before the training than after.
+        RunWriteError: it cannot be made or written.
     """
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
@@ -88,8 +94,8 @@ def prepare_folder(run_dir: Path) -> IO[str] | None:
 def remove_old(run_dir: Path, keep: int | None) -> None:
     """Delete all but the `keep` newest checkpoints (None: keep all); the best one has a name of its own.
 
-    One that cannot be read does not count: it is kept, and so is a whole one in its place. One that cannot be
-    deleted is named in a warning: no reason to end a training.
+    Those that cannot be read are kept and not counted. One that cannot be deleted is named in a warning: no
+    reason to end a training.
     """
     found = list_checkpoints(run_dir)
     if keep is None or len(found) <= keep:
@@ -110,7 +116,7 @@ def remove(path: Path) -> None:
 
 
 def list_checkpoints(run_dir: Path) -> list[Path]:
-    """The run's checkpoints, the furthest one first."""
+    """The run's checkpoints, the one furthest in training first."""
     found = [(m, path) for path in run_dir.glob("checkpoint-*") if (m := _NAME.fullmatch(path.name))]
     found.sort(key=lambda pair: (int(pair[0][1]), int(pair[0][2] or 0)), reverse=True)
     return [path for _, path in found]
@@ -126,13 +132,37 @@ def is_whole(path: Path) -> bool:
 
 
 def read_newest(run_dir: Path) -> tuple[Path, dict[str, Any]] | None:
-    """The furthest checkpoint that is whole, or None; damaged ones are passed over with a warning."""
+    """The checkpoint furthest in training that is whole, or None; a warning names damaged ones on the way."""
     for path in list_checkpoints(run_dir):
         try:
             return path, read_checkpoint(path)
         except (ValueError, OSError) as error:
             logger.warning("passing over %s", error)
     return None
+
+
+def choose_checkpoint(run_dir: Path, source: str) -> Path | None:
+    """What to go on from: `source` is a path, or "auto" for the newest whole one of the run, None if none.
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_checkpoint`.
+        FileExistsError: the run has checkpoints beyond that one. They would pass for the newest ones, and
+            those written next would be removed as old.
+    """
+    if source == "auto":
+        found = read_newest(run_dir)
+        return found and found[0]
+    path = resolve_path(source)
+    read_checkpoint(path)
+    names = [each.name for each in list_checkpoints(run_dir)]
+    if path.resolve().parent == run_dir.resolve() and path.name in names:
+        further = names[: names.index(path.name)]
+        if further:
+            raise FileExistsError(
+                f"{run_dir} holds checkpoints beyond {path.name}: {', '.join(further)}. Move them "
+                "away, or give the new run a name of its own (--set name=…)"
+            )
+    return path
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -158,3 +188,59 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if missing:
         raise ValueError(f"{path}: not a training checkpoint, it lacks {', '.join(sorted(missing))}")
     return state
+
+
+def restore(
+    path: Path,
+    state: Mapping[str, Any],
+    model: TVTSv2,
+    optimizer: torch.optim.Optimizer,
+    context: DistContext,
+) -> None:
+    """Fill model and optimiser from a checkpoint, whichever engine and number of ranks wrote it.
+
+    Every rank has to call it. `state` is what `read_checkpoint(path)` gave.
+
+    Raises:
+        ValueError: the checkpoint is of another model, its weights hold NaN or infinity, or it is of a run
+            that trained other parameters.
+    """
+    if path.is_dir():
+        restore_sharded(path, state["optimizer"], model, optimizer, context)
+        return
+    load_checkpoint(model, path)
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    slices = {
+        index: {name: slice_like(value, parameters[index]) for name, value in values.items()}
+        for index, values in state["optimizer"]["state"].items()
+    }
+    optimizer.load_state_dict({**state["optimizer"], "state": slices})
+
+
+def random_state(device: torch.device) -> dict[str, Any]:
+    """The states of Python's, NumPy's and PyTorch's generators, in plain containers and tensors."""
+    name, keys, *rest = np.random.get_state(legacy=True)  # noqa: NPY002 (some library may draw from it)
+    return {
+        "python": random.getstate(),
+        "numpy": (name, np.asarray(keys).tolist(), *rest),
+        "cpu": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+    }
+
+
+def set_random_state(state: Mapping[str, Any], device: torch.device) -> None:
+    """Put all generators back to what `random_state` saw."""
+    random.setstate(state["python"])
+    np.random.set_state(state["numpy"])  # noqa: NPY002
+    torch.set_rng_state(state["cpu"])
+    if device.type == "cuda" and state["cuda"] is not None:
+        torch.cuda.set_rng_state(state["cuda"], device)
+
+
+def changes(before: Any, now: Any, key: str = "") -> Iterator[str]:
+    """A line for each value of two configs that differs: "optimizer.new_lr is 1e-05, was 0.0001"."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        for name in sorted({*before, *now}):
+            yield from changes(before.get(name), now.get(name), f"{key}.{name}" if key else name)
+    elif before != now:
+        yield f"{key} is {now!r}, was {before!r}"

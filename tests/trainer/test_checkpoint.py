@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.utils.test_inert_pickle import NESTED_KEY
-from trainer.checkpoints import (
+from trainer.checkpoint import (
     checkpoint_path,
     list_checkpoints,
     read_checkpoint,
@@ -15,17 +15,8 @@ from trainer.checkpoints import (
     remove_old,
     save_atomically,
 )
-from trainer.sharded import restore, save_sharded
-from utils.processes import DistContext
 
-ALONE = DistContext(rank=0, world_size=1, local_rank=0, device=torch.device("cpu"))
 STATE = {"state_dict": {"w": torch.arange(1000.0)}, "optimizer": {}, "scheduler": {}, "loader": {}}
-
-
-class Weight(torch.nn.Module):
-    def __init__(self, size):
-        super().__init__()
-        self.w = torch.nn.Parameter(torch.zeros(size))
 
 
 def save(folder, epoch, step):
@@ -128,47 +119,3 @@ def test_other_files_are_no_training_checkpoints(tmp_path):
         read_checkpoint(path)
     with pytest.raises(FileNotFoundError, match=r"gone\.pth"):
         read_checkpoint(tmp_path / "gone.pth")
-
-
-def save_distributed(folder, epoch):
-    state = {**STATE, "optimizer": {"state": {}, "param_groups": []}, "epoch": epoch, "global_step": epoch}
-    path = checkpoint_path(folder, epoch, 0, sharded=True)
-    save_sharded(state, path, ALONE)
-    return path
-
-
-def test_distributed_checkpoints_stand_among_the_others_and_only_whole_ones_count(tmp_path, caplog):
-    whole, cut, half = (save_distributed(tmp_path, epoch) for epoch in (2, 3, 4))
-    save(tmp_path, 1, 0)
-    shard = next(cut.glob("*.safetensors"))
-    os.truncate(shard, shard.stat().st_size // 2)
-    (half / "files.json").unlink()
-    path, state = read_newest(tmp_path)
-    assert path == whole
-    assert state["global_step"] == 2
-    assert f"{shard.name} missing or cut short" in caplog.text
-    assert "files.json is missing" in caplog.text
-    remove_old(tmp_path, keep=1)
-    assert list_checkpoints(tmp_path) == [half, cut, whole]  # epoch 1 is gone; what is damaged does not count
-
-
-def test_distributed_write_that_fails_leaves_the_earlier_folder(tmp_path, monkeypatch):
-    path = save_distributed(tmp_path, 1)
-    before = {file.name: file.read_bytes() for file in path.iterdir()}
-
-    def full_disk(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full_disk)
-    with pytest.raises(OSError, match=r"checkpoint-epoch1\.dcp.*No space left"):
-        save_distributed(tmp_path, 1)
-    assert {file.name: file.read_bytes() for file in path.iterdir()} == before
-    assert [p.name for p in tmp_path.iterdir()] == [path.name]
-
-
-def test_distributed_checkpoint_of_another_model_is_refused(tmp_path):
-    path = save_distributed(tmp_path, 1)
-    others = {"other names": torch.nn.Linear(2, 2), r"\[1000\] there, \[3\] here": Weight(3)}
-    for message, model in others.items():
-        with pytest.raises(ValueError, match=message):
-            restore(path, read_checkpoint(path), model, torch.optim.AdamW(model.parameters()))
