@@ -14,13 +14,12 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from downstream.clips import Clip, ClipDataset
 from downstream.embedder import Embedder
 from downstream.encoder import Encoder, load_encoder
+from downstream.features import READ_TIMEOUT
 from downstream.options import join_processes
 from downstream.pieces import Cutting
 from downstream.search_index import unit
 from downstream.video_index import VideoIndex
 from model.metric import check_finite
-
-READ_TIMEOUT = 600.0  # seconds for a video, as in extraction
 
 
 @dataclass(frozen=True)
@@ -34,10 +33,11 @@ class Query:
 
 @dataclass(frozen=True)
 class QueryModel:
-    """The model that made the features, and what embeds queries with it."""
+    """The model that made the features, what embeds queries with it, and how it sees a video."""
 
     encoder: Encoder
     embedder: Embedder
+    cutting: Cutting
 
 
 def load_query_model(checkpoint: str | None, metadata: dict[str, Any], device: str | None) -> QueryModel:
@@ -56,7 +56,8 @@ def load_query_model(checkpoint: str | None, metadata: dict[str, Any], device: s
         )
     embedder = Embedder(encoder.model, encoder.tokenize, context)
     embedder.encode_texts([""])  # the first pass sets much up; a person should not wait for it
-    return QueryModel(encoder, embedder)
+    num_frames = metadata.get("num_frames", encoder.num_frames)
+    return QueryModel(encoder, embedder, Cutting(num_frames, timeout=READ_TIMEOUT))
 
 
 class QueryMaker:
@@ -80,9 +81,8 @@ class QueryMaker:
 
     def video(self, path: str | Path) -> Query:
         """A whole video, as feature_extraction.py embeds it. Raises ValueError: it cannot be read."""
-        encoder, clip = self.model.encoder, Clip.of_file(Path(path).expanduser())
-        cutting = Cutting(encoder.num_frames, timeout=READ_TIMEOUT)
-        (item,) = ClipDataset([clip], [0], cutting, encoder.feature_transform)[0]
+        model, clip = self.model, Clip.of_file(Path(path).expanduser())
+        (item,) = ClipDataset([clip], [0], model.cutting, model.encoder.feature_transform)[0]
         if "missing" in item:
             raise ValueError(f"{path}: {item['missing'].reason}; name another video")
         return Query(f"near {path}", self._embed(path, item["video"]))
