@@ -46,8 +46,8 @@ class VideoDataset(Dataset):
     random frames, the centre crop and a tube mask; "test" uniform frames, the centre crop, all patches.
 
     An item is a dict: "video" uint8 [num_frames, 3, image_size, image_size], zeros from frame
-    "valid_frames" (int) on; "text" list[str], K of them; "keep_ind" int64 [n], patches kept (only with a
-    mask); "label" and "answer" (int) of records that have them; "index" int; "id" str; "failures" list of
+    "valid_frames" (int) on; "text" list[str], K of them, "label" and "answer" (int), of records that have
+    them; "keep_ind" int64 [n], patches kept (only with a mask); "index" int; "id" str; "failures" list of
     Failures, the files that this sample replaces. A narrated video gives a random segment of `num_clips`
     clips: frames from the whole segment, the words said in each clip as "text" (maybe an empty one), and
     "problems", what was mended in its transcript.
@@ -153,8 +153,9 @@ class VideoDataset(Dataset):
                 item[key] = getattr(record, key)
         if record.transcript is None:
             item |= self.read(index, rng, partial(self.choose_frames, span=record.span))
-            chosen = int(rng.integers(len(record.captions))) if self.view == "train" else 0
-            item["text"] = [record.captions[chosen]]
+            if record.captions:
+                chosen = int(rng.integers(len(record.captions))) if self.view == "train" else 0
+                item["text"] = [record.captions[chosen]]
             return item
         duration = record.transcript.duration
         start, end = draw_segment(duration, record.num_clips, rng)
