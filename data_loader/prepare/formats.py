@@ -61,6 +61,12 @@ def mapping(value: Any, where: str, *keys: str) -> dict[str, Any]:
     return value
 
 
+def caption_of(value: Any, where: str) -> str:
+    """A caption, stripped; "" for a blank one. Raises ValueError for anything but a text."""
+    blank = isinstance(value, str) and not value.strip()
+    return "" if blank else need_text(value, where).strip()
+
+
 def msvd_captions(path: Path) -> dict[str, list[str]]:
     captions: dict[str, list[str]] = {}
     for number, line in numbered_lines(path, "captions of MSVD, '<video> <caption>' a line"):
@@ -85,17 +91,15 @@ def activitynet_rows(split: str, path: Path, shared: None) -> Iterator[Row]:
         sentences = mapping(entry, f"{path}: {video}", "sentences")["sentences"]
         if not isinstance(sentences, list) or not sentences:
             raise ValueError(f"{path}: {video} has no list of sentences")
-        texts = [
-            need_text(text, f"{path}: sentence {i} of {video}").strip() for i, text in enumerate(sentences)
-        ]
-        yield Row(video, " ".join(texts))
+        texts = [caption_of(text, f"{path}: sentence {i} of {video}") for i, text in enumerate(sentences)]
+        yield Row(video, " ".join(filter(None, texts)))
 
 
 def vatex_rows(split: str, path: Path, shared: None) -> Iterator[Row]:
     for where, entry in objects(path, "captions of VATEX", "videoID", "enCap"):
         video = need_text(entry["videoID"], f"{where}, videoID")
         for i, caption in enumerate(entry["enCap"]):
-            yield Row(video, need_text(caption, f"{where} ({video}), enCap {i}"))
+            yield Row(video, caption_of(caption, f"{where} ({video}), enCap {i}"))
 
 
 def youcook2_videos(path: Path) -> dict[str, Any]:
@@ -113,7 +117,7 @@ def youcook2_rows(split: str, path: Path, videos: dict[str, Any]) -> Iterator[Ro
             segment = mapping(part, where, "segment", "sentence")["segment"]
             if not isinstance(segment, list) or len(segment) != 2:
                 raise ValueError(f"{where}: the segment {segment!r} is not [start, end] in seconds")
-            yield Row(video, need_text(part["sentence"], f"{where}, sentence"), *segment)
+            yield Row(video, caption_of(part["sentence"], f"{where}, sentence"), *segment)
 
 
 def kinetics_rows(split: str, path: Path, shared: None) -> Iterator[Row]:

@@ -49,7 +49,7 @@ def build(name: str, args: argparse.Namespace) -> None:
         files = ", ".join(f"--{split} {file}" for split, file in source.splits.items())
         raise ValueError(f"name an annotation file: {files}")
     shared = source.shared[1](args.shared) if source.shared else None
-    rows = {split: tidy(source.rows(split, given[split], shared), split) for split in asked}
+    rows = {split: tidy(source.rows(split, given[split], shared), split, source.column) for split in asked}
     if args.only:
         rows = only(rows, args.only)
     names = dict.fromkeys(row.video for split in rows.values() for row in split)
@@ -72,12 +72,18 @@ def build(name: str, args: argparse.Namespace) -> None:
         infer(source.rule)
 
 
-def tidy(rows: Iterable[Row], split: str) -> list[Row]:
-    """Texts in one line; rows that come twice are left out, and that is said."""
+def tidy(rows: Iterable[Row], split: str, column: str) -> list[Row]:
+    """Texts in one line; empty captions, and rows that come twice, are left out, and that is said."""
     lines = [row._replace(text=one_line(row.text)) for row in rows]
-    once = list(dict.fromkeys(lines))
-    if len(once) < len(lines):
-        print(f"{split}: left out: {counted(len(lines) - len(once), 'rows')} that come twice")
+    kept = [row for row in lines if row.text or column == "label"]
+    if len(kept) < len(lines):
+        first = next(row for row in lines if not row.text)
+        print(
+            f"{split}: left out: {counted(len(lines) - len(kept), 'empty captions')}, e.g. of {first.video}"
+        )
+    once = list(dict.fromkeys(kept))
+    if len(once) < len(kept):
+        print(f"{split}: left out: {counted(len(kept) - len(once), 'rows')} that come twice")
     return once
 
 

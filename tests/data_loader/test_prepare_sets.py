@@ -48,7 +48,7 @@ def test_activitynet_paragraphs(prepare, tmp_path):
         "v_b": {
             "duration": 9.5,
             "timestamps": [[0, 4.1], [3, 9]],
-            "sentences": ["A man runs. ", " He\nfalls."],
+            "sentences": ["A man runs. ", " ", " He\nfalls."],
         },
         "v_a": {"duration": 3, "timestamps": [[0, 3]], "sentences": ["Rain."]},
     }
@@ -83,6 +83,7 @@ def youcook2(**changes) -> dict:
     parts = [
         {"segment": [2, 5.5], "id": 0, "sentence": "cut the onion"},
         {"segment": [6, 9], "id": 1, "sentence": "fry it"},
+        {"segment": [9, 10], "id": 2, "sentence": " "},
     ]
     video = {"duration": 10.0, "subset": "validation", "recipe_type": "212", "annotations": parts} | changes
     return {"database": {"xyz": video, "abc": video | {"subset": "training"}}}
@@ -92,6 +93,7 @@ def test_youcook2_writes_pieces_of_videos(prepare, tmp_path):
     put_video(tmp_path / "data/validation/212/xyz.webm")
     printed = prepare("youcook2", put_json(tmp_path / "youcookii.json", youcook2()))
     assert "val.tsv: 1 video, 0 missing" in printed and "2 captions of 1 video" in printed
+    assert "val: left out: 1 empty caption, e.g. of xyz" in printed
     lines = (tmp_path / "meta_data/youcook2/val.tsv").read_text().splitlines()
     assert lines == [
         "path\tcaption\tstart\tend",
