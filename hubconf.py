@@ -1,5 +1,5 @@
 """Models by torch.hub.load: from a clone, in any folder, with no packages but those that the model needs
-(pip install torch open_clip_torch huggingface_hub safetensors).
+(pip install torch einops open_clip_torch huggingface_hub safetensors).
 
 import torch
 hub = "path/of/this/folder"
@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # torch.hub.list shows all that has no underscore
 
 dependencies = [
     "torch",
+    "einops",
     "huggingface_hub",
     "safetensors",
     "open_clip",

@@ -5,6 +5,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from einops import rearrange
 from PIL import Image
 
 IMAGE_MEAN = (0.485, 0.456, 0.406)
@@ -71,16 +72,16 @@ class ClipTransform:
 
     def _cut(self, frames: torch.Tensor, top: int, left: int) -> torch.Tensor:
         """Resized frames, and of them the square whose corner is there."""
-        T, C, H, W = frames.shape
+        _, C, H, W = frames.shape
         height, width = resized_shape(H, W, self.short_side)
-        pixels = frames.permute(0, 2, 3, 1).numpy()  # [T, H, W, 3] is how decoders give them
+        pixels = rearrange(frames.numpy(), "t c h w -> t h w c")  # how decoders give them
         if (height, width) == (H, W):
             return channels_first(pixels[:, top : top + self.size, left : left + self.size])
         rows = nearest_index(H, height)[top : top + self.size]
         cols = nearest_index(W, width)[left : left + self.size]
         source = (rows[:, None] * W + cols) * C + np.arange(C)[:, None, None]  # [3, size, size] in a frame
         # mode "clip" skips a check of each index; none is outside
-        return torch.from_numpy(pixels.reshape(T, H * W * C).take(source, axis=1, mode="clip"))
+        return torch.from_numpy(rearrange(pixels, "t h w c -> t (h w c)").take(source, axis=1, mode="clip"))
 
     def _corner(
         self, spare_height: int, spare_width: int, rng: np.random.Generator | None
@@ -100,17 +101,17 @@ class FeatureTransform:
     def __call__(self, frames: torch.Tensor, rng: np.random.Generator | None = None) -> torch.Tensor:
         """frames uint8 [T, 3, H, W] -> uint8 [T, 3, size, size]. Nothing is random; rng is not used."""
         shape = (self.size, self.size)
-        pixels = frames.permute(0, 2, 3, 1).numpy()
+        pixels = rearrange(frames.numpy(), "t c h w -> t h w c")
         squashed = np.empty((len(pixels), 3, *shape), np.uint8)
         for frame, target in zip(pixels, squashed, strict=True):
             image = Image.fromarray(frame).resize(shape, Image.Resampling.BILINEAR)
-            target[:] = np.asarray(image).transpose(2, 0, 1)
+            target[:] = rearrange(np.asarray(image), "h w c -> c h w")
         return torch.from_numpy(squashed)
 
 
 def channels_first(pixels: np.ndarray) -> torch.Tensor:
     """uint8 [T, H, W, 3] -> [T, 3, H, W], contiguous, and never a view."""
-    return torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy())
+    return torch.from_numpy(rearrange(pixels, "t h w c -> t c h w").copy())
 
 
 def clip_transform(split: str, size: int = 224) -> ClipTransform:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import open_clip
 import torch
+from einops import rearrange
 from open_clip import get_pretrained_cfg, list_pretrained_tags_by_model
 from open_clip.convert import convert_state_dict
 from open_clip.model import convert_to_custom_text_state_dict
@@ -42,9 +43,10 @@ class MeanPooledCLIP(nn.Module):
     def encode_video(self, video: Tensor, *, valid_frames: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """As VideoTextModel has it. The tokens [B, T, D] are the frames; padding's are zeros."""
         B, T = video.shape[:2]
-        frames = video.flatten(0, 1).to(self.mean.device, non_blocking=True)  # [B·T, 3, H, W]
+        frames = rearrange(video, "b t c h w -> (b t) c h w").to(self.mean.device, non_blocking=True)
         frames = frames.float().div(255).sub(self.mean).div(self.std)
-        embeds = normalize(self.clip.encode_image(frames).float(), dim=-1).view(B, T, -1)
+        embeds = normalize(self.clip.encode_image(frames).float(), dim=-1)
+        embeds = rearrange(embeds, "(b t) d -> b t d", b=B)
         if valid_frames is None:
             return embeds.mean(dim=1), embeds
         valid = valid_frames.to(embeds.device)
@@ -65,11 +67,11 @@ class FrameTransform:
     def __call__(self, frames: Tensor, rng: np.random.Generator | None = None) -> Tensor:
         """frames uint8 [T, 3, H, W] -> uint8 [T, 3, S, S']. Nothing is random; rng is not used."""
         done = []
-        for frame in frames.permute(0, 2, 3, 1).numpy():
+        for frame in rearrange(frames.numpy(), "t c h w -> t h w c"):
             image = Image.fromarray(frame)
             for step in self.steps:
                 image = step(image)
-            done.append(np.asarray(image).transpose(2, 0, 1))
+            done.append(rearrange(np.asarray(image), "h w c -> c h w"))
         return torch.from_numpy(np.stack(done))
 
 

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from einops import rearrange
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 from tqdm import tqdm
@@ -82,7 +83,8 @@ def thumbnails(
                 frames, _, _ = read_frames(path, picture.frames, reader, timeout)
         except VideoReadError as error:
             return error
-        return data_uri(side_by_side([Image.fromarray(frame.permute(1, 2, 0).numpy()) for frame in frames]))
+        pixels = rearrange(frames.numpy(), "t c h w -> t h w c")
+        return data_uri(side_by_side([Image.fromarray(frame) for frame in pixels]))
 
     with ThreadPoolExecutor(8) as pool:
         bar = tqdm(total=len(pictures), unit="picture", desc="page", leave=False, disable=None)

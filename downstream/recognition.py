@@ -12,6 +12,7 @@ if not __package__:  # to run as a file from anywhere
 
 import numpy as np
 import torch
+from einops import rearrange
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -48,7 +49,7 @@ def measure(videos: EmbeddedVideos, texts: Mapping[str, Tensor], config: Evaluat
     """
     names = videos.dataset.records_as(ClassRecords).class_names
     prompts = torch.stack([texts[text] for text in class_texts(videos.dataset, config)])
-    prompts = prompts.view(-1, len(names), prompts.shape[-1])  # [prompts, classes, D]
+    prompts = rearrange(prompts, "(prompts classes) d -> prompts classes d", classes=len(names))
     classes = normalize(prompts, dim=-1).mean(dim=0)
     if videos.views is None:
         logits = 100 * sim_matrix(videos.embeds.double(), classes.double())

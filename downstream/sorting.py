@@ -19,6 +19,7 @@ if not __package__:  # to run as a file from anywhere
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
+from einops import rearrange
 from tqdm import tqdm
 
 from data_loader.build import build_val_loader
@@ -64,7 +65,7 @@ def sorting_accuracy(
         if B < 2:  # there is no other video to take the tokens of
             continue
         _, tokens = model.encode_video(batch["video"], batch.get("keep_ind"), batch["valid_frames"])
-        texts = model.encode_text(batch["text"]).view(-1, B, model.variant.embed_dim).transpose(0, 1)
+        texts = rearrange(model.encode_text(batch["text"]), "(k b) d -> b k d", b=B)
         for name, seen in (("own video", tokens), ("another video", tokens.roll(1, dims=0))):
             order_logits = model.pred_model(seen, texts)
             check_finite(order_logits, batch["id"], "order")

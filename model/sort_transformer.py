@@ -1,6 +1,7 @@
 """The sort head: given a video's tokens and the texts of its clips, where in time does each text belong?"""
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -20,11 +21,11 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, queries: int) -> Tensor:
         """x [B, L, D] -> [B, queries, D]"""
-        B, L, D = x.shape
+        D, h = x.shape[-1], self.heads
         weight, bias = self.qkv.weight, self.qkv.bias
-        q = F.linear(x[:, -queries:], weight[:D], bias[:D]).view(B, queries, self.heads, -1)
-        k, v = F.linear(x, weight[D:], bias[D:]).view(B, L, 2, self.heads, -1).unbind(2)
-        return self.proj(attend(q, k, v, self.backend).flatten(2))
+        q = rearrange(F.linear(x[:, -queries:], weight[:D], bias[:D]), "b l (h d) -> b l h d", h=h)
+        k, v = rearrange(F.linear(x, weight[D:], bias[D:]), "b l (kv h d) -> kv b l h d", kv=2, h=h)
+        return self.proj(rearrange(attend(q, k, v, self.backend), "b l h d -> b l (h d)"))
 
 
 class Mlp(nn.Module):

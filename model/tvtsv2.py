@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from einops import rearrange
 from huggingface_hub import ModelCard, PyTorchModelHubMixin
 from torch import Tensor, nn
 
@@ -163,7 +164,7 @@ class TVTSv2(
         if M % B:
             raise ValueError(f"{M} texts for {B} videos; expected the same number of texts for each video")
         K = M // B
-        texts = self.encode_text(batch["text"]).view(K, B, -1).transpose(0, 1)  # [B, K, D]
+        texts = rearrange(self.encode_text(batch["text"]), "(k b) d -> b k d", k=K)
 
         order_logits = None
         if sort and self.pred_model is not None and K > 1:

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from .attention import DividedAttention
@@ -134,7 +135,7 @@ class VideoTransformer(nn.Module):
 
         x = x + self.patch_positions(keep_ind) + self.temporal_embedding[:T, None]
         class_token = (self.class_embedding + self.positional_embedding[0]).expand(B, 1, -1)
-        x = torch.cat([class_token.to(x.dtype), x.flatten(1, 2)], dim=1)  # [B, 1 + T·n, width]
+        x = torch.cat([class_token.to(x.dtype), rearrange(x, "b t n c -> b (t n) c")], dim=1)
 
         return as_residual(self.ln_pre(x))
 
@@ -154,14 +155,13 @@ class VideoTransformer(nn.Module):
         """
         p, g = self.variant.patch_size, self.variant.image_size // self.variant.patch_size
         B, T = video.shape[:2]
-        grid = video.unflatten(4, (g, p)).unflatten(3, (g, p))  # [B, T, 3, row, p, column, p]
-        grid = grid.permute(0, 1, 3, 5, 2, 4, 6)  # [B, T, row, column, 3, p, p], still a view
+        grid = rearrange(video, "b t c (row p) (col q) -> b t row col c p q", p=p, q=p)  # still a view
         if keep_ind is None:
-            return grid.flatten(5).flatten(2, 3)
+            return rearrange(grid, "b t row col c p q -> b t (row col) c (p q)")
         keep = keep_ind[:, None]  # [B, 1, n]
         sample = torch.arange(B, device=video.device)[:, None, None]
         frame = torch.arange(T, device=video.device)[:, None]
-        return grid[sample, frame, keep // g, keep % g].flatten(4)
+        return rearrange(grid[sample, frame, keep // g, keep % g], "b t n c p q -> b t n c (p q)")
 
     def patch_positions(self, keep_ind: Tensor | None) -> Tensor:
         """Position embeddings of the patches, broadcastable to [B, T, n, width]."""

@@ -17,6 +17,7 @@ from model import create_model
 REPOSITORY = Path(__file__).resolve().parents[1]
 OF_THE_MODEL = {
     "torch",
+    "einops",
     "open_clip_torch",
     "huggingface_hub",
     "safetensors",

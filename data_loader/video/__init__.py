@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from einops import rearrange
 
 from data_loader.sampling import sample_frames
 from data_loader.video.base import FrameCountChanged, Video, VideoReadError, VideoReadTimeout, check_indices
@@ -87,7 +88,7 @@ def read_frames(
             if not cache.wants(video):
                 return read_open(video, choose)
             every_frame = read_open(video, lambda video: range(len(video)))[0]
-            decoded = DecodedVideo(video, every_frame.permute(0, 2, 3, 1).numpy())
+            decoded = DecodedVideo(video, rearrange(every_frame.numpy(), "t c h w -> t h w c"))
         cache.add(key, decoded)
     return read_open(decoded, choose)
 
@@ -160,7 +161,7 @@ def _read_chosen(
 
 def as_tensor(frames: np.ndarray) -> torch.Tensor:
     """uint8 [T, H, W, 3] -> [T, 3, H, W], a view."""
-    return torch.from_numpy(frames).permute(0, 3, 1, 2)
+    return rearrange(torch.from_numpy(frames), "t h w c -> t c h w")
 
 
 _warned: set[str] = set()
