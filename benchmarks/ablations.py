@@ -20,6 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # to run as a file from anywhere
 
+from joblib import cpu_count
 from tqdm import tqdm
 
 from benchmarks import common
@@ -63,7 +64,7 @@ def run_demo(name: str, seed: int, args: argparse.Namespace) -> None:
     for override in (*ABLATIONS[name], *args.overrides):
         command += ["--set", override]
     log = folder / "demo.log"
-    threads = str(max(1, (os.cpu_count() or 1) // args.parallel))
+    threads = str(max(1, cpu_count() // args.parallel))
     with log.open("w") as file:
         done = subprocess.run(
             [sys.executable, *map(str, command)],

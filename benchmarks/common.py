@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from data_loader.cores import usable_cores
+from joblib import cpu_count
+
 from downstream.report import draw_table
 from utils.environment import environment
 
@@ -20,7 +21,7 @@ def machine() -> dict[str, Any]:
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return {
         "cpu": names[0] if names else platform.machine(),
-        "cores": usable_cores(),
+        "cores": cpu_count(),
         **environment(),
     }
 

@@ -24,13 +24,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # to run as a file
 import numpy as np
 import pandas as pd
 import torch
+from joblib import cpu_count
 
 import CLIP
 from benchmarks.common import report
 from benchmarks.videos import add_arguments, choose_videos, link_videos
 from data_loader import build_dataset, build_loader
 from data_loader.collate import Collate
-from data_loader.cores import usable_cores
 from data_loader.dataset import VideoDataset
 from data_loader.video import READERS, read_frames
 from data_loader.video.process import keep_freed_memory
@@ -164,7 +164,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--readers", nargs="+", choices=READERS, default=list(READERS), metavar="READER",
                         help="default: all that are installed")  # fmt: skip
     parser.add_argument("--clips", type=int, default=24, help="clips a reader and stage (%(default)s)")
-    parser.add_argument("--workers", type=int, nargs="*", default=[usable_cores()], metavar="W",
+    parser.add_argument("--workers", type=int, nargs="*", default=[cpu_count()], metavar="W",
                         help="time the whole loader with so many workers (%(default)s)")  # fmt: skip
     parser.add_argument("--batch-size", type=int, default=16, help="of the whole loader (%(default)s)")
     parser.add_argument("--duration", type=float, default=10, metavar="SECONDS",

@@ -25,12 +25,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # to run as a file
 
 import numpy as np
 import pandas as pd
+from joblib import cpu_count
 from torch.utils.data import DataLoader
 
 from benchmarks.common import report
 from benchmarks.videos import add_arguments, choose_videos, is_prepared, link_videos
 from data_loader.build import build_loaders
-from data_loader.cores import usable_cores
 from data_loader.loader import JointLoader
 from data_loader.video import READERS, open_video
 from model import VARIANTS
@@ -207,7 +207,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     config = str(REPOSITORY / "configs" / "dist-yt-web-pt-vit-b-16.json")
     parser.add_argument("-c", "--config", default=config, help="of pre-training (%(default)s)")
     parser.add_argument("--batch-size", type=int, default=64, help="default: %(default)s")
-    workers = max(1, usable_cores() // 2)
+    workers = max(1, cpu_count() // 2)
     parser.add_argument("--workers", type=int, default=workers, help="for each of the two sets (%(default)s)")
     parser.add_argument("--reader", choices=READERS, default="pyav", help="default: %(default)s")
     parser.add_argument("--steps", type=int, default=200, help="optimiser steps timed (%(default)s)")

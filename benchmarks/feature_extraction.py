@@ -18,10 +18,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # to run as a file from anywhere
 
 import torch
+from joblib import cpu_count
 
 from benchmarks.common import report
 from benchmarks.videos import add_arguments, choose_videos, is_prepared, link_videos
-from data_loader.cores import usable_cores
 from downstream.embedder import PRECISIONS
 from model import VARIANTS, create_model
 from utils.config import REPOSITORY
@@ -83,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--batch-size", type=int, default=48, help="default: %(default)s")
     parser.add_argument("--precision", choices=PRECISIONS, default="bf16", help="default: %(default)s")
     parser.add_argument("--reader", default="pyav", help="default: %(default)s")
-    parser.add_argument("--workers", type=int, default=usable_cores(), help="(%(default)s)")
+    parser.add_argument("--workers", type=int, default=cpu_count(), help="(%(default)s)")
     parser.add_argument("--device", help="default: a GPU where there is one")
     parser.add_argument("--json", metavar="FILE", help="write the figures to a file, too")
     args = parser.parse_args(argv)

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import av
 import numpy as np
+from joblib import cpu_count
 from tqdm import tqdm
 
-from data_loader.cores import usable_cores
 from data_loader.prepare.videos import Encoding, convert_tree
 from downstream.inputs import find_videos
 from utils.config import REPOSITORY
@@ -46,7 +46,7 @@ def make_videos(folder: Path, size: str, count: int, seconds: tuple[float, float
     jobs = [job for job in jobs if not job[0].exists()]
     if jobs:
         paths[0].parent.mkdir(parents=True, exist_ok=True)
-        with ProcessPoolExecutor(min(len(jobs), usable_cores())) as pool:
+        with ProcessPoolExecutor(min(len(jobs), cpu_count())) as pool:
             done = pool.map(write_video, *zip(*jobs, strict=True))
             for _ in tqdm(done, total=len(jobs), desc=f"{size} videos", unit="file"):
                 pass
@@ -122,7 +122,7 @@ def prepared(videos: list[Path]) -> list[Path]:
     """The same videos as `scripts/prepare_videos.sh` writes them, beside their folder; kept if there."""
     source = videos[0].parent
     target = source.with_name(f"{source.name}-prepared")
-    failed = convert_tree(source, target, Encoding(), jobs=usable_cores(), timeout=3600)
+    failed = convert_tree(source, target, Encoding(), jobs=cpu_count(), timeout=3600)
     if failed:
         raise RuntimeError(f"could not be prepared: {failed}")
     return [target / video.relative_to(source) for video in videos]

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from joblib import cpu_count
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from data_loader import build_dataset
-from data_loader.cores import usable_cores
 from data_loader.dataset import VideoDataset
 from data_loader.failures import Failure
 from data_loader.loader import worker_options
@@ -26,7 +26,7 @@ TIMEOUT_S = 60.0  # for a video, where the config gives none
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns 0 when all can be read, 1 when some cannot, 2 when the config or its data cannot be used."""
-    cores = usable_cores()
+    cores = cpu_count()
     parser = argparse.ArgumentParser(prog="python -m data_loader.check", description=__doc__)
     parser.add_argument("config", type=Path, help="a config of pre-training or of an evaluation")
     parser.add_argument(

@@ -19,9 +19,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from joblib import cpu_count
 from tqdm import tqdm
 
-from data_loader.cores import usable_cores
 from data_loader.demo_world import (
     DURATION,
     FAMILIAR,
@@ -94,7 +94,7 @@ def generate(root: Path, seed: int = 0, scale: float = 1.0, workers: int | None 
     root.mkdir(parents=True, exist_ok=True)
     marker.touch()
     videos = lay_out(root, seed, scale)
-    with ProcessPoolExecutor(workers or usable_cores()) as pool:
+    with ProcessPoolExecutor(workers or cpu_count()) as pool:
         drawn = pool.map(_draw, videos, chunksize=16)
         for _ in tqdm(drawn, total=len(videos), desc="demo videos", unit="file"):
             pass

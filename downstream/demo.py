@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from joblib import cpu_count
 
 from data_loader import demo as demo_data
-from data_loader.cores import usable_cores
 from downstream.report import draw_table, write_json
 from trainer.checkpoint import list_checkpoints, read_newest
 from trainer.curves import draw_curves
@@ -143,7 +143,7 @@ def gpu_settings() -> list[str]:
     """
     if not torch.cuda.is_available():
         return []
-    return ["trainer.precision=fp32", f"data.num_workers={min(8, usable_cores() // 2)}"]
+    return ["trainer.precision=fp32", f"data.num_workers={min(8, cpu_count() // 2)}"]
 
 
 def first_metric(result: dict, metric: str) -> float:
@@ -168,7 +168,7 @@ def run_together(commands: Sequence[Command]) -> None:
 
     A failure ends the demo with its exit status, and the others.
     """
-    threads = {"OMP_NUM_THREADS": str(max(1, usable_cores() // len(commands))), **os.environ}
+    threads = {"OMP_NUM_THREADS": str(max(1, cpu_count() // len(commands))), **os.environ}
     with ExitStack() as stack:
         outputs = [stack.enter_context(tempfile.TemporaryFile()) for _ in commands]
         processes = [

@@ -10,7 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from data_loader.cores import usable_cores
+from joblib import cpu_count
+
 from data_loader.dataset import known_reader
 from data_loader.video import check_reader
 from downstream.embedder import PRECISIONS
@@ -262,7 +263,7 @@ def read_config(path: Path, args: argparse.Namespace) -> EvaluationConfig:
 def default_workers() -> int:
     """Half the cores for each process of this machine, 8 at most, at least 1."""
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    return max(1, min(8, usable_cores() // (2 * processes)))
+    return max(1, min(8, cpu_count() // (2 * processes)))
 
 
 def join_processes(device: str | None) -> DistContext:

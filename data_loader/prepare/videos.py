@@ -26,9 +26,9 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+from joblib import cpu_count
 from tqdm import tqdm
 
-from data_loader.cores import usable_cores
 from data_loader.prepare.encoding import PRESETS, Encoding, encode, is_being_written
 from data_loader.video import VideoReadError
 from data_loader.video_files import VIDEO_ENDINGS, walk_files
@@ -321,7 +321,7 @@ def main(argv: list[str] | None = None) -> int:
     add("--key_frames", type=at_least(1), default=default.key_frames, help="distance (%(default)s)")
     add("--crf", type=at_least(0, 51), default=default.crf, help="quality, lower is better (%(default)s)")
     add("--preset", choices=PRESETS, default=default.preset, help="x264's effort (%(default)s)")
-    add("--jobs", type=at_least(1), default=usable_cores(), help="at a time (%(default)s)")
+    add("--jobs", type=at_least(1), default=cpu_count(), help="at a time (%(default)s)")
     add("--timeout", type=seconds, default=3600, help="seconds for one video (%(default)s)")
     add("--overwrite", action="store_true", help="make anew what was made with other options")
     args = parser.parse_args(argv)
