@@ -117,7 +117,7 @@ def package_data() -> dict[str, list[str]]:
         ]
         for folder in FOLDERS
     }
-    return {NAME: ["configs/*.json"], **found}
+    return {NAME: ["configs/*.json", "License.txt"], **found}
 
 
 setup(

@@ -1,6 +1,7 @@
 """CLIP's byte-pair tokenizer, from open_clip_torch."""
 
 from functools import cache
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -24,3 +25,20 @@ def tokenize(texts: list[str] | str) -> Tensor:
     if isinstance(texts, str):
         texts = [texts]
     return _tokenizer()(list(texts))
+
+
+class BytePairs(NamedTuple):
+    """What the tokenizer is made of."""
+
+    vocabulary: dict[str, int]  # token -> id
+    merges: list[tuple[str, str]]  # first come first
+    words: str  # a regular expression of the words that are split into tokens, in lower case
+    specials: tuple[str, str]  # start and end of text
+
+
+def byte_pairs() -> BytePairs:
+    """For tokenizers of other libraries, which get texts cleaned: ftfy, HTML, spaces, lower case."""
+    tokenizer = _tokenizer()
+    begin, end = (tokenizer.decoder[number] for number in tokenizer.all_special_ids)
+    merges = sorted(tokenizer.bpe_ranks, key=tokenizer.bpe_ranks.__getitem__)
+    return BytePairs(tokenizer.encoder, merges, tokenizer.pat.pattern, (begin, end))

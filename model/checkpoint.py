@@ -19,6 +19,7 @@ from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from utils.inert_pickle import check_file
 
+from .checks import CheckpointError, check_weights
 from .torch_files import read_tensors
 from .variants import VARIANTS, Variant
 
@@ -29,10 +30,6 @@ EXPECTED = (
     "what torch.save wrote (.pth, .pt, .bin), a .safetensors file, a .dcp folder or one of save_pretrained"
 )
 SIZES = "files.json"  # of a distributed checkpoint: how many bytes each of its other files has
-
-
-class CheckpointError(ValueError):
-    """A weights file that cannot be read, or does not belong to the model."""
 
 
 @dataclass(frozen=True)
@@ -210,20 +207,6 @@ def fill(
     check_weights({name: state[name] for name in common}, path)
     model.load_state_dict({name: state[name] for name in common}, strict=False)
     return LoadReport(str(path), loaded=common, fresh=missing, ignored=extra)
-
-
-def check_weights(state: Mapping[str, Tensor], path: str | Path) -> None:
-    """Raises CheckpointError, which names the first tensor that holds NaN or infinity: NaN compares as false,
-    and an evaluation that counts who is better would find it best of all."""
-    bad = [name for name, value in state.items() if not value.isfinite().all()]
-    if bad:
-        value = state[bad[0]]
-        others = f", and so do {len(bad) - 1} more of its {len(state)} tensors" if len(bad) > 1 else ""
-        raise CheckpointError(
-            f"{path}: {bad[0]} holds NaN or infinity ({int((~value.isfinite()).sum())} of {value.numel()} "
-            f"numbers){others}. The training that wrote it diverged, or the file is damaged: take an earlier "
-            "checkpoint, or get the file again"
-        )
 
 
 def _grouped(names: list[str]) -> list[str]:

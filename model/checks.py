@@ -1,13 +1,20 @@
-"""What the towers accept, said in a ValueError when it is not what they were given.
+"""What the towers accept, said in a ValueError when it is not what they were given; and weights in numbers.
 
 Values that live on a GPU are not read back to be checked, as that would stall it: pass `keep_ind` and token
 ids from the CPU (the model moves them) to have them checked. On a GPU the lookup itself asserts their range.
 """
 
+from collections.abc import Mapping
+from pathlib import Path
+
 import torch
 from torch import Tensor
 
 from .variants import Variant
+
+
+class CheckpointError(ValueError):
+    """A weights file that cannot be read, or does not belong to the model."""
 
 
 def check_video(video: Tensor, variant: Variant) -> None:
@@ -66,3 +73,17 @@ def _check_range(name: str, values: Tensor, end: int) -> None:
     low, high = int(values.min()), int(values.max())
     if low < 0 or high >= end:
         raise ValueError(f"{name} must lie in 0..{end - 1}, got {low}..{high}")
+
+
+def check_weights(state: Mapping[str, Tensor], path: str | Path) -> None:
+    """Raises CheckpointError, which names the first tensor that holds NaN or infinity: NaN compares as false,
+    and an evaluation that counts who is better would find it best of all."""
+    bad = [name for name, value in state.items() if not value.isfinite().all()]
+    if bad:
+        value = state[bad[0]]
+        others = f", and so do {len(bad) - 1} more of its {len(state)} tensors" if len(bad) > 1 else ""
+        raise CheckpointError(
+            f"{path}: {bad[0]} holds NaN or infinity ({int((~value.isfinite()).sum())} of {value.numel()} "
+            f"numbers){others}. The training that wrote it diverged, or the file is damaged: take an earlier "
+            "checkpoint, or get the file again"
+        )

@@ -1,4 +1,7 @@
-"""A released or training checkpoint as from_pretrained reads it: python -m model.convert IN OUT_DIR"""
+"""A released or training checkpoint as from_pretrained reads it: python -m model.convert IN OUT_DIR
+
+With --transformers as `transformers.AutoModel.from_pretrained(…, trust_remote_code=True)` reads it.
+"""
 
 import argparse
 import sys
@@ -6,47 +9,72 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .checkpoint import CheckpointError, fill, guess_variant, read_state_dict
+from .transformers_folder import write_transformers_folder
 from .tvtsv2 import create_model
+from .variants import get_variant
 
-WRITTEN = ("model.safetensors", "config.json")  # by save_pretrained
+WRITTEN = ("model.safetensors", "config.json")  # by both
 
 
-def convert(source: str | Path, folder: str | Path, overwrite: bool = False) -> str:
+def convert(
+    source: str | Path,
+    folder: str | Path,
+    overwrite: bool = False,
+    *,
+    transformers: bool = False,
+    arch: str | None = None,
+) -> str:
     """Write model.safetensors and config.json to the folder; returns what was done, to be printed.
 
-    The variant, its num_frames and whether there is a sort head are read off the tensors.
+    The variant, its num_frames and whether there is a sort head are read off the tensors; `arch` names the
+    variant instead. With `transformers` the folder also gets the code, the tokenizer and a card.
 
     Raises:
         FileNotFoundError, CheckpointError: as load_checkpoint.
         FileExistsError: the folder holds a model already, and `overwrite` is False.
+        ValueError: an unknown `arch`.
     """
     there = [str(Path(folder) / name) for name in WRITTEN if (Path(folder) / name).exists()]
     if there and not overwrite:
         raise FileExistsError(f"{' and '.join(there)} would be replaced; name another folder, or --overwrite")
     state = read_state_dict(source)
-    variant = guess_variant(state)
+    variant = get_variant(arch) if arch else guess_variant(state)
     if variant is None:
         raise CheckpointError(f"{source} looks like none of the TVTSv2 models; its sizes fit no variant")
     has_sort_head = any(name.startswith("pred_model.") for name in state)
     num_frames = len(state.get("video_model.temporal_embedding", ())) or None
     model = create_model(variant.name, sort_head=has_sort_head, num_frames=num_frames)
     report = fill(model, state, source, variant.name)
-    model.save_pretrained(folder)
-    return f'{report}\n{variant.name} written to {folder}; load it with TVTSv2.from_pretrained("{folder}")'
+    if transformers:
+        write_transformers_folder(model, folder)
+        how = f'AutoModel.from_pretrained("{folder}", trust_remote_code=True)'
+    else:
+        model.save_pretrained(folder)
+        how = f'TVTSv2.from_pretrained("{folder}")'
+    return f"{report}\n{variant.name} written to {folder}; load it with {how}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns 0, or 2 when the checkpoint cannot be used or the folder not written."""
     parser = argparse.ArgumentParser(
-        prog="python -m model.convert", description="Convert a TVTSv2 checkpoint for TVTSv2.from_pretrained."
+        prog="python -m model.convert",
+        description="Convert a TVTSv2 checkpoint for TVTSv2.from_pretrained, or for transformers.",
     )
     parser.add_argument("source", help="a released or training checkpoint (.pth, .safetensors, .dcp)")
     parser.add_argument("folder", help="where to write model.safetensors and config.json")
     parser.add_argument("--overwrite", action="store_true", help="replace a model that is there")
+    parser.add_argument(
+        "--transformers",
+        action="store_true",
+        help="for AutoModel and AutoProcessor of transformers, with the code that they need",
+    )
+    parser.add_argument("--arch", metavar="NAME", help="which model it is (default: read off the weights)")
     args = parser.parse_args(argv)
     try:
-        print(convert(args.source, args.folder, args.overwrite))
-    except (CheckpointError, OSError) as error:
+        print(
+            convert(args.source, args.folder, args.overwrite, transformers=args.transformers, arch=args.arch)
+        )
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0

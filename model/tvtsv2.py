@@ -9,14 +9,13 @@ from einops import rearrange
 from huggingface_hub import ModelCard, PyTorchModelHubMixin
 from torch import Tensor, nn
 
-from .checkpoint import check_weights
-from .checks import check_token_ids
+from .checks import check_token_ids, check_weights
 from .kernels import ATTENTION_BACKENDS
 from .layers import Mlp
 from .precision import as_residual
 from .sort_transformer import SortTransformer
 from .text_encoder import TextTransformer, cut_to_longest
-from .variants import get_variant
+from .variants import Variant, get_variant
 from .video_encoder import VideoTransformer
 
 
@@ -32,9 +31,7 @@ class TVTSv2(
     nn.Module,
     PyTorchModelHubMixin,
     library_name="tvtsv2",
-    paper_url="https://arxiv.org/abs/2305.14173",
     tags=["video-text-retrieval", "zero-shot-video-classification"],
-    model_card_template=(Path(__file__).parent / "model_card.md").read_text(encoding="utf-8"),
 ):
     """The model of "TVTSv2: Learning Out-of-the-box Spatiotemporal Visual Representations at Scale".
 
@@ -43,7 +40,7 @@ class TVTSv2(
 
     def __init__(
         self,
-        variant: str,
+        variant: str | Variant,
         sort_head: bool = True,
         num_frames: int | None = None,
         attention: str = "auto",
@@ -63,7 +60,8 @@ class TVTSv2(
             )
         if num_frames is not None:
             overrides["num_frames"] = num_frames
-        v = self.variant = get_variant(variant).replace(**overrides)
+        known = variant if isinstance(variant, Variant) else get_variant(variant)
+        v = self.variant = known.replace(**overrides)
 
         self.video_model = VideoTransformer(v, attention)
         self.text_token_embedding = nn.Embedding(v.vocab_size, v.text_width)
@@ -208,8 +206,14 @@ class TVTSv2(
         return address
 
     def generate_model_card(self, *args, **options) -> ModelCard:
-        has_sort_head = self.pred_model is not None
-        return super().generate_model_card(*args, variant=self.variant, sort_head=has_sort_head, **options)
+        template = Path(__file__).with_name("model_card.md")
+        return ModelCard.from_template(
+            self._hub_mixin_info.model_card_data,
+            template_str=template.read_text(encoding="utf-8"),
+            variant=self.variant,
+            sort_head=self.pred_model is not None,
+            **options,
+        )
 
     @classmethod
     def _from_pretrained(cls, *, strict: bool = True, **kwargs):

@@ -84,9 +84,15 @@ class VideoTransformer(nn.Module):
         self.ln_post = nn.LayerNorm(width)
         self.proj = nn.Parameter(torch.empty(width, variant.embed_dim))
         # Normalisation of uint8 pixels; not part of the official state_dict.
-        self.register_buffer("pixel_mean", 255 * torch.tensor(IMAGE_MEAN).view(3, 1), persistent=False)
-        self.register_buffer("pixel_std", 255 * torch.tensor(IMAGE_STD).view(3, 1), persistent=False)
+        self.register_buffer("pixel_mean", torch.empty(3, 1), persistent=False)
+        self.register_buffer("pixel_std", torch.empty(3, 1), persistent=False)
+        self.set_pixel_statistics()
         self._init_weights(blocks)
+
+    def set_pixel_statistics(self) -> None:
+        """Fill the two buffers, which no weights file holds."""
+        self.pixel_mean.copy_(255 * torch.tensor(IMAGE_MEAN).view(3, 1))
+        self.pixel_std.copy_(255 * torch.tensor(IMAGE_STD).view(3, 1))
 
     def _init_weights(self, blocks: list[Block]) -> None:
         """Fresh values: CLIP's, and the variant's own for what CLIP does not have (see Variant)."""

@@ -81,7 +81,7 @@ def outside(site, tmp_path):
 
 def test_the_wheel_holds_all_of_the_folders_below_one_name(wheel, clone):
     names = set(zipfile.ZipFile(wheel).namelist())
-    expected = {"tvtsv2/__init__.py", "tvtsv2/test.py", "tvtsv2/train.py"}
+    expected = {"tvtsv2/__init__.py", "tvtsv2/License.txt", "tvtsv2/test.py", "tvtsv2/train.py"}
     for folder in FOLDERS:
         files = (
             path for path in (clone / folder).rglob("*") if path.is_file() and "models" not in path.parts
