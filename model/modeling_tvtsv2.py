@@ -55,7 +55,6 @@ class TVTSv2Model(PreTrainedModel):
 
     config_class = TVTSv2Config
     main_input_name = "pixel_values_videos"
-    _no_split_modules = ("Block",)
     _supports_sdpa = True
 
     def __init__(self, config: TVTSv2Config):
@@ -103,7 +102,8 @@ class TVTSv2Model(PreTrainedModel):
     @classmethod
     def from_pretrained(cls, *args: Any, output_loading_info: bool = False, **kwargs: Any) -> Any:
         """As of transformers, but weights that are missing or left over are a ValueError, not a warning."""
-        model, info = super().from_pretrained(*args, output_loading_info=True, **kwargs)
+        loaded: Any = super().from_pretrained(*args, output_loading_info=True, **kwargs)
+        model, info = loaded
         wrong = {
             key: sorted(map(str, info[key]))[:5]
             for key in ("missing_keys", "unexpected_keys", "mismatched_keys")
