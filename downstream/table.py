@@ -25,7 +25,9 @@ from utils.errors import run_errors, user_errors
 from utils.files import write_text
 from utils.text import counted
 
-PROTOCOLS = ("retrieval", "recognition", "multiple_choice", "linear_probe")  # in this order, then others
+PROTOCOLS = (  # in this order, then others
+    *("retrieval", "recognition", "multiple_choice", "linear_probe", "knn", "few_shot", "attentive_probe"),
+)
 KINDS = {"plain": "", "dsl": ", dual softmax (DSL)"}
 LONG = ("R50", "MeanR")  # metrics that a cell has no room for
 FORMATS = (".md", ".csv", ".html")
