@@ -124,7 +124,7 @@ def start_worker(worker: int, through_pipes: bool = False) -> None:
         hand_over_through_pipes()
     torch.set_num_threads(1)
     keep_freed_memory()
-    gc.freeze()  # what the parent has left is not to be looked through for garbage again and again
+    gc.freeze()  # long-lived objects of the parent: full collections would scan them each time
     if hasattr(os, "nice"):  # not on Windows
         # Where workers take all cores, the process that feeds the GPU still runs at once when it can.
         os.nice(NICENESS)

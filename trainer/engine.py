@@ -98,7 +98,7 @@ def build_engine(
         # It would split graphs, for DDP to send gradients in between; our regions are small enough.
         torch._dynamo.config.optimize_ddp = False
         if engine.sharded:
-            options["blocks_a_region"] = 1  # FSDP's hooks stand around single blocks
+            options["blocks_a_region"] = 1  # FSDP's hooks run before and after single blocks
         engine.model.compile_towers(**options)
     return engine
 
@@ -143,7 +143,7 @@ class FullyShardedDataParallel:
     A few blocks at a time, a unit, gather their weights just before they run, in the precision of the
     arithmetic, and drop them after their backward, if not before; gradients are averaged in float32. Each
     unit costs the host time: with one a block, H/14 keeps an H200 waiting for a third of the step.
-    `load_state_dict` of the model takes whole tensors as ever.
+    `load_state_dict` of the model takes whole tensors, as files hold them.
 
     Args:
         blocks_per_unit, reshard_after_forward: see `build_engine`.

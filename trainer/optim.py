@@ -50,9 +50,9 @@ def parameter_groups(
 
 @contextmanager
 def keeping_settings(optimizer: torch.optim.Optimizer) -> Iterator[None]:
-    """Lets a checkpoint, loaded within, fill the moments alone; the learning rates become the initial ones.
+    """A checkpoint loaded within fills the moments alone: learning rates, decay, betas and eps stay as set.
 
-    They are what a schedule starts from.
+    Learning rates become the initial ones, from which a schedule starts.
     """
     before = [{key: group[key] for key in SETTINGS_OF_A_GROUP} for group in optimizer.param_groups]
     yield

@@ -28,6 +28,7 @@ class StopSignal:
 
     @property
     def received(self) -> bool:
+        """Whether this process is to stop, by a signal or as its torchrun has ended."""
         return self._signalled or self.abandoned
 
     @property
