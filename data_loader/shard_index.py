@@ -22,13 +22,18 @@ def index_path(folder: Path, split: str) -> Path:
 
 
 def load_index(paths: list[Path], cache: Path) -> dict[str, np.ndarray]:
-    """Where every file lies: from `cache` if it belongs to these very shards, else by walking through
-    them."""
+    """Where every file lies: from `cache` if it belongs to these very shards, else by walking through them.
+
+    Raises ValueError for shards as `make_index` does, and for a `cache` of places that are not in them.
+    """
     state = "\n".join(f"{p.name} {p.stat().st_size} {p.stat().st_mtime_ns}" for p in paths).encode()
-    unusable = (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error)
-    with suppress(*unusable), np.load(cache) as stored:
-        if stored["state"].tobytes() == state:
-            return dict(stored)
+    stored = read_cache(cache)
+    if "state" in stored and stored["state"].tobytes() == state:
+        try:
+            check_index(stored, np.array([path.stat().st_size for path in paths]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{cache} is no index of the shards beside it ({error}): remove it") from error
+        return stored
     index = make_index(paths)
     columns: dict[str, Any] = {**index, "state": np.frombuffer(state, dtype=np.uint8)}
     with suppress(OSError):  # in a folder that cannot be written it is made anew each time
@@ -37,6 +42,46 @@ def load_index(paths: list[Path], cache: Path) -> dict[str, np.ndarray]:
         os.chmod(file.name, 0o644)  # others who read the shards may use it
         os.replace(file.name, cache)  # whole or not at all: several processes may be writing it
     return index
+
+
+def read_cache(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of an index; none where it is missing or damaged, or claims more than the file holds."""
+    with suppress(OSError, EOFError, KeyError, ValueError, MemoryError, zipfile.BadZipFile, zlib.error):
+        with zipfile.ZipFile(path) as archive:
+            packed = any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist())
+            claimed = sum(member.file_size for member in archive.infolist())
+        if not packed and claimed <= path.stat().st_size:
+            with np.load(path) as stored:  # of each array, no more than its member's bytes is read
+                return {name: array for name, array in stored.items() if isinstance(array, np.ndarray)}
+    return {}
+
+
+def check_index(index: dict[str, np.ndarray], shard_sizes: np.ndarray) -> None:
+    """Raises KeyError or ValueError unless each place lies in a shard of these sizes, in bytes."""
+    number = len(index["shard"])
+    columns = {
+        "shard": ("int32", (number,)),
+        "suffix": ("uint8", (number,)),
+        "places": ("int64", (number, 1 + len(SIDES), len(NOWHERE))),
+        "keys": ("uint8", index["keys"].shape[:1]),
+        "left_out": ("uint8", index["left_out"].shape[:1]),
+    }
+    for name, (dtype, shape) in columns.items():
+        if index[name].dtype != dtype or index[name].shape != shape:
+            raise ValueError(f"{name} is {index[name].dtype} {index[name].shape}, not {dtype} {shape}")
+    for name in ("keys", "left_out"):
+        index[name].tobytes().decode()
+    if np.count_nonzero(index["keys"] == ord("\n")) + 1 != number:
+        raise ValueError(f"its number of keys is not that of its samples, {number}")
+    shard = index["shard"]
+    if shard.min() < 0 or shard.max() >= len(shard_sizes) or index["suffix"].max() >= len(VIDEO_SUFFIXES):
+        raise ValueError("it names shards or kinds of video that there are not")
+    offset, size, _ = np.moveaxis(index["places"], -1, 0)  # [samples, 1 + sides] each
+    nowhere = (size == NOWHERE.size) & (np.arange(1 + len(SIDES)) > 0)  # a video is never missing
+    inside = (offset >= BLOCK) & (size >= 0) & (size <= shard_sizes[shard][:, None] - offset)
+    if not (inside | nowhere).all():
+        sample = int(np.flatnonzero(~(inside | nowhere).all(axis=1))[0])
+        raise ValueError(f"a place of its sample {sample} is not in the shard")
 
 
 def make_index(paths: list[Path]) -> dict[str, np.ndarray]:

@@ -1,7 +1,10 @@
 import io
 import json
 import tarfile
+import zipfile
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import webdataset
@@ -99,6 +102,64 @@ def test_the_index_is_kept_and_renewed(world, tmp_path):
     assert len(webvid("train", folder, folder)) == (before - 1) // 3 * 3
     stored.write_bytes(b"broken")
     assert len(webvid("train", folder, folder)) == (before - 1) // 3 * 3
+
+
+def place(row: int, column: int, offset: int, size: int):
+    def change(index: dict) -> None:
+        index["places"][row, column, :2] = offset, size
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change, reason",
+    [
+        (place(1, 0, -512, 100), "sample 1 is not in the shard"),
+        (place(1, 0, 0, 100), "sample 1 is not in the shard"),
+        (place(1, 0, 512, 2**40), "sample 1 is not in the shard"),
+        (place(1, 0, 2**62, 2**62), "sample 1 is not in the shard"),
+        (place(1, 0, 512, -1), "sample 1 is not in the shard"),
+        (place(1, 1, 2**40, 10), "sample 1 is not in the shard"),
+        (place(1, 2, 512, -5), "sample 1 is not in the shard"),
+        (lambda index: index["shard"].fill(99), "shards or kinds of video that there are not"),
+        (lambda index: index["suffix"].fill(99), "shards or kinds of video that there are not"),
+        (lambda index: index.update(keys=index["keys"][:2]), "number of keys"),
+        (lambda index: index.update(keys=index["keys"] | 0x80), "decode"),
+        (lambda index: index.update(places=index["places"].astype(float)), "places is float64"),
+        (lambda index: index.update(shard=index["shard"][:0]), "suffix is uint8"),
+        (lambda index: index.pop("suffix"), "suffix"),
+    ],
+)
+def test_an_index_of_places_that_are_not_in_the_shards_is_an_error(world, tmp_path, change, reason):
+    folder = worlds.copy_world(world[1], tmp_path) / "shards"
+    webvid("train", folder, folder)
+    stored = folder / "train-index.npz"
+    index = dict(np.load(stored))
+    change(index)
+    np.savez(stored, **index)
+    with pytest.raises(ValueError, match=rf"train-index\.npz is no index .*{reason}.*remove it"):
+        webvid("train", folder, folder)
+
+
+def claims_terabytes(path: Path) -> None:
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<i8", "fortran_order": False, "shape": (2**40,)})
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("state.npy", header.getvalue())
+
+
+def expands_to_gigabytes(path: Path) -> None:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("state.npy", bytes(2**24))
+
+
+@pytest.mark.parametrize("write", [claims_terabytes, expands_to_gigabytes])
+def test_an_index_that_claims_more_than_its_file_holds_is_made_anew(world, tmp_path, write):
+    folder = worlds.copy_world(world[1], tmp_path) / "shards"
+    stored, count = folder / "train-index.npz", len(webvid("train", folder, folder))
+    write(stored)
+    assert len(webvid("train", folder, folder)) == count
+    assert "places" in np.load(stored)
 
 
 def test_making_them_again_keeps_finished_shards(world, tmp_path, capsys):
