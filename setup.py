@@ -24,7 +24,7 @@ ABOUT = (
 )
 FOLDERS = ("CLIP", "OpenCLIP", "data_loader", "downstream", "model", "trainer", "utils")
 ENTRIES = ("test", "train")  # files beside them
-DATA = (".html", ".json", ".md")
+DATA = (".css", ".html", ".js", ".json", ".md")
 
 OWN = "|".join((*FOLDERS, *ENTRIES))
 IMPORT = [(rf"^from ({OWN})\b", rf"from {NAME}.\1")]

@@ -7,6 +7,7 @@ As objects: `from downstream.search import VideoIndex`.
 """
 
 import argparse
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,7 +21,7 @@ from downstream.inputs import read_texts
 from downstream.options import add_checkpoint_option, add_device_option, positive
 from downstream.pages import thumbnails, write_page
 from downstream.search_columns import Condition
-from downstream.search_queries import Query, QueryMaker, load_query_model, together
+from downstream.search_queries import Query, QueryMaker, QueryModel, load_query_model, together
 from downstream.video_index import Hit, VideoIndex, clock
 from utils.errors import one_line_interrupts, run_errors, user_errors
 from utils.files import check_folder, whole_file
@@ -110,6 +111,7 @@ def build_parser() -> argparse.ArgumentParser:
         "  python downstream/search.py --near clip.mp4 --features films.safetensors --page found.html\n"
         '  python downstream/search.py "at night" --image dog.jpg --together 1 0.5 -f clips.npz\n'
         "  python downstream/search.py goal -f films.safetensors --where 'duration>600' label=sport\n"
+        "  python downstream/search.py --features films.safetensors --serve    a page that searches\n"
         "Features of windows (feature_extraction.py --window 10) tell when something happens, too.\n"
         "The number before each video is the cosine of its vector to that of the query. FILE.index beside\n"
         "the features keeps what was prepared for searching; it may be deleted. See docs/search.md.",
@@ -167,6 +169,16 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help=f"also write what was found as a table, with all columns: {', '.join(TABLES)}",
     )
+    page = parser.add_argument_group("a page that searches")
+    page.add_argument(
+        "--serve",
+        action="store_true",
+        help="open a page for this machine's browser, which searches the files of features one by one",
+    )
+    page.add_argument("--port", type=natural, default=8000, help="its port (default: 8000; 0: any)")
+    page.add_argument(
+        "--host", default="127.0.0.1", help="where to listen (default: 127.0.0.1, for this machine alone)"
+    )
     add_checkpoint_option(parser)
     add_device_option(parser)
     return parser
@@ -186,9 +198,32 @@ def check_outputs(args: argparse.Namespace) -> None:
         check_folder(Path(file).expanduser().parent)
 
 
+def serve_page(args: argparse.Namespace) -> None:
+    """--serve, until Ctrl-C. Raises ValueError: a missing package, a mistake in the files, a port in use."""
+    if asked_for(args) or args.together is not None or args.where or args.page or args.output:
+        raise ValueError("--serve searches from its page: leave out queries, --where, --page and --output")
+    try:
+        from downstream.search_server import build_app, serve
+    except ImportError as error:
+        raise ValueError(f"--serve needs a package ({error}): pip install starlette uvicorn") from error
+    models: dict[tuple[Any, ...], QueryModel] = {}
+
+    def load(metadata: dict[str, Any]) -> QueryModel:
+        key = tuple(metadata.get(name) for name in ("arch", "checkpoint_sha256", "num_frames"))
+        if key not in models:
+            models[key] = load_query_model(args.checkpoint, metadata, args.device)
+        return models[key]
+
+    serve(build_app(args.features, load, [args.host, socket.gethostname()]), args.host, args.port)
+
+
 @one_line_interrupts("nothing was to be kept; the same command searches again")
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
+    if args.serve:
+        with user_errors():
+            serve_page(args)
+        return 0
     with user_errors():
         given = asked_for(args)
         if args.together is not None and not given:

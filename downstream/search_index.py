@@ -5,13 +5,14 @@ file, as in faiss). A query looks through the most promising lists until it has 
 many there is a single list, and the search is exact.
 """
 
+import hashlib
 import json
 import os
-import shutil
 import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +133,7 @@ class FeatureIndex:
             raise StaleIndexError(f"it cannot be read ({error})") from error
 
     def save(self, path: Path, like: Path) -> None:
-        """Write it in one step, readable for whoever may read the file `like`. Raises WriteError."""
+        """Write it in one step, to be read by whoever may read `like`. Raises WriteError."""
         with whole_file(path) as unfinished:
             try:
                 save_file(
@@ -140,7 +141,7 @@ class FeatureIndex:
                 )
             except SafetensorError as error:  # a full disk
                 raise OSError(str(error)) from error
-            shutil.copymode(like, unfinished)
+            unfinished.chmod(like.stat().st_mode & 0o666)  # of a folder, too
 
     def vector(self, row: int) -> np.ndarray:
         """That of a row of the table, float32 [D], of length 1."""
@@ -219,6 +220,35 @@ def find_lists(features: np.ndarray) -> tuple[Tensor, np.ndarray]:
     return sums / sizes.clamp(min=1)[:, None], torch.cat(lists).numpy()
 
 
+@dataclass(frozen=True)
+class Source:
+    """The file of features, or folder of such files, that an index is of: its size and time of change now."""
+
+    path: Path
+    size: int
+    modified_ns: int
+
+    @classmethod
+    def of(cls, path: Path) -> "Source":
+        """Raises FileNotFoundError: there is none."""
+        if not path.exists():
+            raise FileNotFoundError(f"no features file {path}")
+        states = [file.stat() for file in cls._files(path)]
+        return cls(path, sum(s.st_size for s in states), max((s.st_mtime_ns for s in states), default=0))
+
+    @staticmethod
+    def _files(path: Path) -> list[Path]:
+        return sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+
+    def sha256(self) -> str:
+        """Of the file; of a folder, of the names, sizes and times of its files."""
+        if not self.path.is_dir():
+            return sha256_of(self.path)
+        states = [(str(file.relative_to(self.path)), file.stat()) for file in self._files(self.path)]
+        listed = [(name, state.st_size, state.st_mtime_ns) for name, state in states]
+        return hashlib.sha256(json.dumps(listed).encode()).hexdigest()
+
+
 def index_of(file: str | Path) -> FeatureIndex:
     """The index of a feature file: the one kept beside it, or a new one where that is of other features.
 
@@ -229,55 +259,52 @@ def index_of(file: str | Path) -> FeatureIndex:
     Raises:
         FileNotFoundError, ValueError: no such file, none of ours, of texts, without or with broken vectors.
     """
-    file = Path(file).expanduser()
-    path = file.with_name(f"{file.name}.index")
-    if not (path.is_file() and file.is_file()):
-        return _build(file, path)
+    source = Source.of(Path(os.path.abspath(Path(file).expanduser())))
+    path = source.path.with_name(f"{source.path.name}.index")
+    if not path.is_file():
+        return _build(source, path)
     try:
         index = FeatureIndex.open(path)
-        _compare(index, file, path)
+        _compare(index, source, path)
     except StaleIndexError as error:
         print(f"{path} is made anew: {error}", file=sys.stderr)
-        return _build(file, path)
+        return _build(source, path)
     warn_if_alike(index.vectors, f"vectors in {file}")
     return index
 
 
-def _compare(index: FeatureIndex, file: Path, path: Path) -> None:
-    """Raises StaleIndexError: the index at `path` is not of the feature file."""
-    before = file.stat()
-    if before.st_size != index.facts["size"]:
+def _compare(index: FeatureIndex, source: Source, path: Path) -> None:
+    """Raises StaleIndexError: the index at `path` is of other features."""
+    same = source.size == index.facts["size"]
+    if same and source.modified_ns != path.stat().st_mtime_ns:
+        same = source.sha256() == index.facts["sha256"]
+        if same:
+            _mark_compared(path, source)
+    if not same:
         raise StaleIndexError("the features have changed")
-    if before.st_mtime_ns == path.stat().st_mtime_ns:
-        return
-    if sha256_of(file) != index.facts["sha256"]:
-        raise StaleIndexError("the features have changed")
-    _mark_compared(path, before)
 
 
-def _mark_compared(path: Path, source: os.stat_result) -> None:
+def _mark_compared(path: Path, source: Source) -> None:
     """Give the index the time of its source; not while the source could change again without a later time."""
-    if time.time_ns() - source.st_mtime_ns > 10**9:
+    if time.time_ns() - source.modified_ns > 10**9:
         with suppress(OSError):  # another's file: it is compared each time
-            os.utime(path, ns=(source.st_atime_ns, source.st_mtime_ns))
+            os.utime(path, ns=(source.modified_ns, source.modified_ns))
 
 
-def _build(file: Path, path: Path) -> FeatureIndex:
-    if not file.exists():
-        raise FileNotFoundError(f"no features file {file}")
-    before = file.stat()
+def _build(source: Source, path: Path) -> FeatureIndex:
+    file = source.path
     table = load_features(file, without=("tokens",))
     check_searchable(table, file)
     warn_if_alike(table.features, f"vectors in {file}")
     if len(table) > SCANNED:
         print(f"indexing the {len(table)} vectors of {file} into {path}, once", file=sys.stderr)
-    index = FeatureIndex.build(table, {"size": before.st_size, "sha256": sha256_of(file)})
-    if file.stat().st_mtime_ns != before.st_mtime_ns:
+    index = FeatureIndex.build(table, {"size": source.size, "sha256": source.sha256()})
+    if Source.of(file) != source:
         raise RunError(f"{file} was changed while it was indexed; search again when it is complete")
     del table
     with or_warn():
         index.save(path, like=file)
-        _mark_compared(path, before)
+        _mark_compared(path, source)
         return FeatureIndex.open(path)
     return index
 

@@ -1,6 +1,7 @@
 """The index that is kept beside features: exact and approximate search; stale and hostile files."""
 
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from downstream import search_index
 from downstream.feature_files import FeatureTable, write_features
 from downstream.search_columns import Condition
 from downstream.search_index import FeatureIndex, index_of
-from downstream.video_index import VideoIndex
+from downstream.video_index import Hit, VideoIndex
 
 MODEL = {"arch": "TVTSv2_Demo", "checkpoint_sha256": "0" * 64}
 
@@ -242,6 +243,27 @@ def test_a_cut_index_is_made_anew(file, capsys):
     os.truncate(index, index.stat().st_size // 2)
     assert len(index_of(file)) == 300
     assert "is made anew: it cannot be read" in capsys.readouterr().err
+
+
+def test_a_folder_of_a_file_a_video(tmp_path, monkeypatch):
+    """Its index lies beside it, and changes with any of its files."""
+    table = windows(30)
+    folder = tmp_path / "features"
+    folder.mkdir()
+    write_features(folder, table)
+
+    def first(file: Path) -> Hit:
+        return VideoIndex.from_files([file])[0].search(table.features[[5]], 1)[0][0]
+
+    assert first(folder).start == 50
+    kept = (tmp_path / "features.index").stat().st_ino
+    monkeypatch.chdir(folder)
+    assert first(Path()).start == 50
+    assert (tmp_path / "features.index").stat().st_ino == kept
+    shutil.rmtree(folder)
+    folder.mkdir()
+    write_features(folder, table.take(range(6, 30)))
+    assert first(folder).start != 50
 
 
 def test_without_a_place_for_the_index_it_is_in_memory(file, capsys):
