@@ -127,7 +127,8 @@ class ClipDataset(Dataset):
     def read(self, rows: Sequence[int]) -> list[dict[str, Any]]:
         """Items of clips of one file. Raises VideoReadError."""
         path = self.clips[rows[0]].path
-        with open_video(path, self.cutting.reader, self.cutting.timeout) as video:
+        cutting = self.cutting
+        with open_video(path, cutting.reader, cutting.timeout, cutting.folder_fps) as video:
             faults = {row: self.clips[row].fault(video.duration) for row in rows}
             items = [{"index": row, "missing": Failure(path, faults[row])} for row in rows if faults[row]]
             whole = [row for row in rows if not faults[row]]

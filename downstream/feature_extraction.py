@@ -14,6 +14,7 @@ from pathlib import Path
 if not __package__:  # to run as a file from anywhere
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from data_loader.video import FRAME_RATE
 from downstream.encoder import ModelName, folder_name
 from downstream.feature_map import write_map
 from downstream.features import READ_TIMEOUT, Extraction, extract_features, extract_texts
@@ -49,7 +50,11 @@ def build_parser(arch: str) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "videos", nargs="*", metavar="VIDEO", help="a file, a folder, or a quoted pattern with *, ? or **"
+        "videos",
+        nargs="*",
+        metavar="VIDEO",
+        help="a file, a folder (of videos, or of numbered frames), "
+        "a tar file, a URL (s3://, https:// …), or a quoted pattern with *, ? or **",
     )
     parser.add_argument("--video_path", metavar="FILE", help="a video, as the official commands name it")
     parser.add_argument(
@@ -113,6 +118,13 @@ def add_piece_options(parser: argparse.ArgumentParser) -> None:
         type=positive_number,
         metavar="F",
         help="take frames F times a second; without --window it lasts as long as N frames do",
+    )
+    group.add_argument(
+        "--folder-fps",
+        type=positive_number,
+        metavar="F",
+        default=FRAME_RATE,
+        help="frames a second of folders of numbered frames (%(default)g)",
     )
 
 
@@ -195,6 +207,7 @@ def run_videos(args: argparse.Namespace, model: ModelName, context: DistContext)
             precision=args.precision or "fp32",
             reader=args.reader or "pyav",
             timeout=args.read_timeout,
+            folder_fps=args.folder_fps,
             overwrite=args.overwrite,
             context=context,
         )

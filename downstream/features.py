@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from data_loader.failures import Failure
+from data_loader.video import FRAME_RATE
 from downstream.clips import Clip, ClipDataset
 from downstream.embedder import Embedder
 from downstream.encoder import load_encoder
@@ -68,6 +69,7 @@ def extract_features(
     precision: str = "fp32",
     reader: str = "pyav",
     timeout: float | None = READ_TIMEOUT,
+    folder_fps: float = FRAME_RATE,
     device: str | None = None,
     overwrite: bool = False,
     context: DistContext | None = None,
@@ -86,6 +88,7 @@ def extract_features(
         stride: seconds from one window's start to the next; None is `window`.
         frames: of a clip, from 1 to those that the model was trained with, the default.
         fps: frames a second within a window, which alone makes it as long as its frames last.
+        folder_fps: frames a second of folders of numbered frames.
         shots: one vector for each shot, or for the windows of each.
         tokens: also keep all tokens, "tokens" [R, L, D] (L = 1 + frames·patches, without the 1 for H/14).
         overwrite: the output is to hold the videos of this call alone.
@@ -111,7 +114,9 @@ def extract_features(
         encoder = load_encoder(arch, None if checkpoint is None else os.fspath(checkpoint), context)
         workers = default_workers() if num_workers is None else num_workers
         embedder = Embedder(encoder.model, encoder.tokenize, context, batch_size, workers, precision)
-        cutting = Cutting.of(encoder.num_frames, window, stride, frames, fps, shots, reader, timeout)
+        cutting = Cutting.of(
+            encoder.num_frames, window, stride, frames, fps, shots, reader, timeout, folder_fps
+        )
         metadata = {
             **encoder.metadata,
             "num_frames": cutting.num_frames,
@@ -122,6 +127,7 @@ def extract_features(
             # absent where they are not used, as in the features of earlier versions
             "stride": None if cutting.stride == cutting.window else cutting.stride,
             "fps": fps,
+            "folder_fps": None if folder_fps == FRAME_RATE else folder_fps,
             "shots": shots or None,
             "list": sorted({*listed.columns, *(["start", "end"] if listed.has_spans else [])}) or None,
         }

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from data_loader.lists import read_lines
+from data_loader.video import VideoReadError
+from data_loader.video.sources import TAR, absolute, check_protocol, is_picture, is_url, tar_members
 from data_loader.video_files import VIDEO_ENDINGS, walk_files
 
 LIST_SUFFIXES = {".csv", ".lst", ".txt"}
@@ -18,7 +20,8 @@ Found = tuple[list[str], dict[str, str]]
 def find_videos(inputs: Iterable[str | Path], list_file: str | Path | None = None) -> Found:
     """The files that the inputs name, each once, in the order given.
 
-    An input is a file, a folder (searched through, also behind links, by the usual endings of videos), or a
+    An input is a file, a folder (searched through, also behind links, by the usual endings of videos; one
+    without videos, for folders of numbered frames), a tar file of videos, a URL that fsspec opens, or a
     pattern such as "clips/**/*.mp4". `list_file` holds one input a line, relative to the current or else to
     its own folder. What it names need not be there: like any file that does not exist it is kept, to be
     reported among the unreadable ones.
@@ -45,8 +48,14 @@ def find_videos(inputs: Iterable[str | Path], list_file: str | Path | None = Non
                 if os.path.isdir(item)
                 else f"no file matches {item}"
             )
-        found |= dict.fromkeys(map(os.path.abspath, paths))
-        closed |= {os.path.abspath(folder): reason for folder, reason in unreadable.items()}
+        for path in map(absolute, paths):
+            if path.endswith(TAR[:-1]):
+                videos, why_not = _members(path)
+                found |= dict.fromkeys(videos)
+                unreadable |= why_not
+            else:
+                found[path] = None
+        closed |= {absolute(folder): reason for folder, reason in unreadable.items()}
     return list(found), closed
 
 
@@ -70,8 +79,13 @@ def read_list(path: Path) -> list[str]:
                 raise ValueError(f"{path}, line {number} is no JSON string: {error}") from error
         line = os.path.expanduser(line)
         if line:
-            inputs.append(line if os.path.exists(line) else os.path.join(path.parent, line))
+            inputs.append(beside(line, path.parent))
     return inputs
+
+
+def beside(name: str, folder: Path) -> str:
+    """What a list means by a name: a URL, or a path from the current or else from the list's own folder."""
+    return name if is_url(name) or os.path.exists(name) else os.path.join(folder, name)
 
 
 def check_named(inputs: Iterable[str]) -> None:
@@ -82,6 +96,8 @@ def check_named(inputs: Iterable[str]) -> None:
     """
     for item in inputs:
         path = Path(item).expanduser()
+        if is_url(item):
+            continue
         if not path.exists() and not WILDCARDS.search(item):
             raise FileNotFoundError(f"no such file or folder: {item}")
         if path.suffix.lower() in LIST_SUFFIXES and path.is_file():
@@ -102,13 +118,39 @@ def read_texts(given: Sequence[str]) -> list[str]:
 
 def _expand(item: str) -> Found:
     """The files of one input, and the folders in it that cannot be entered."""
+    if is_url(item):
+        check_protocol(item)
+        return (_remote_files(item), {}) if "*" in item else ([item], {})
     if os.path.isdir(item):
         files, closed = walk_files(item)
         videos = [str(file) for file in files if file.suffix.lower() in VIDEO_ENDINGS]
+        if not videos:
+            pictures = [file for file in files if is_picture(file.name)]
+            videos = list(dict.fromkeys(str(file.parent) for file in pictures))
         return videos, {str(folder): reason for folder, reason in closed.items()}
     if os.path.lexists(item) or not WILDCARDS.search(item):
         return [item], {}
     return _matching(item)
+
+
+def _remote_files(pattern: str) -> list[str]:
+    """The files behind a URL with * in it."""
+    import fsspec
+
+    system, path = fsspec.core.url_to_fs(pattern)
+    return [system.unstrip_protocol(found) for found in sorted(system.glob(path))]
+
+
+def _members(archive: str) -> Found:
+    """The videos of a tar file."""
+    try:
+        names = tar_members(archive)
+    except VideoReadError as error:
+        return [], {archive: error.reason}
+    videos = [name for name in names if os.path.splitext(name)[1].lower() in VIDEO_ENDINGS]
+    if not videos:
+        return [], {archive: f"holds no videos (by ending: {', '.join(sorted(VIDEO_ENDINGS))})"}
+    return [f"{archive}/{name}" for name in videos], {}
 
 
 def _matching(pattern: str) -> Found:

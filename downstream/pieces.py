@@ -11,7 +11,7 @@ from tqdm import tqdm
 from data_loader.failures import Failure
 from data_loader.sampling import TOLERANCE, frame_at, linspace_frames
 from data_loader.spans import Span
-from data_loader.video import Video, VideoReadError, file_state, open_video
+from data_loader.video import FRAME_RATE, Video, VideoReadError, file_state, open_video
 from downstream.clips import Clip
 from downstream.shots import find_shots
 
@@ -25,7 +25,8 @@ class Cutting:
 
     num_frames: of a clip. window, stride: seconds; a clip of `window` seconds every `stride`, None for no
     windows. fps: frames a second within a window; None spreads them evenly from its first to its last.
-    shots: cut where the picture changes, and then into windows. reader, timeout: as in `open_video`.
+    shots: cut where the picture changes, and then into windows. reader, timeout: as in `open_video`;
+    folder_fps: its frame_rate.
     """
 
     num_frames: int
@@ -35,6 +36,7 @@ class Cutting:
     shots: bool = False
     reader: str = "pyav"
     timeout: float | None = None
+    folder_fps: float = FRAME_RATE
 
     @classmethod
     def of(
@@ -47,6 +49,7 @@ class Cutting:
         shots: bool = False,
         reader: str = "pyav",
         timeout: float | None = None,
+        folder_fps: float = FRAME_RATE,
     ) -> "Cutting":
         """What the options ask for; `most_frames` is what the model takes at once.
 
@@ -68,7 +71,7 @@ class Cutting:
             num_frames = asked
         if stride is not None and window is None:
             raise ValueError("--stride is the time between two windows: give --window (or --fps), too")
-        return cls(num_frames, window, stride or window, fps, shots, reader, timeout)
+        return cls(num_frames, window, stride or window, fps, shots, reader, timeout, folder_fps)
 
     def frames(self, clip: Clip, video: Video) -> list[int]:
         """`num_frames` frames of the open file for a clip; a short one repeats some.
@@ -123,7 +126,7 @@ def _find(wanted: Sequence[Clip], cutting: Cutting) -> list[list[Clip] | Failure
             cutting.window or cutting.shots or any(clip.span and clip.span.end == math.inf for clip in clips)
         ):
             return [[clip] for clip in clips]
-        with open_video(path, timeout=cutting.timeout) as video:
+        with open_video(path, timeout=cutting.timeout, frame_rate=cutting.folder_fps) as video:
             shots = find_shots(video) if cutting.shots else [Span(0.0, video.duration)]
             return [_cut(replace(clip, duration=video.duration), video, shots, cutting) for clip in clips]
     except VideoReadError as error:

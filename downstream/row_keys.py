@@ -4,6 +4,7 @@ import os
 from collections.abc import Collection, Sequence
 from typing import Any
 
+from data_loader.video.sources import is_url
 from downstream.feature_files import FeatureTable
 
 KEY_COLUMNS = ("path", "size_bytes", "modified_ns", "start", "end")  # of these what the table has
@@ -40,7 +41,9 @@ def moved_files(have: Collection[Key], wanted: Collection[Key]) -> dict[Key, str
             missing.setdefault(like(key), []).append(key)
     gone: dict[Key, list[Key]] = {}
     for key in have:
-        if key[1] >= 0 and like(key) in missing and not os.path.lexists(key[0]):
+        if key[1] < 0 or like(key) not in missing or is_url(key[0]):
+            continue
+        if not os.path.lexists(key[0]):
             gone.setdefault(like(key), []).append(key)
     # where there are several nobody knows which is which
     return {

@@ -9,7 +9,9 @@ import numpy as np
 from data_loader.list_columns import FORMS, read_columns
 from data_loader.lists import read_lines
 from data_loader.spans import Span, read_spans
+from data_loader.video.sources import absolute, check_protocol, is_url
 from downstream.clips import Clip
+from downstream.inputs import beside
 
 TIMES = ("start", "end")
 OURS = {
@@ -74,5 +76,6 @@ def read_video_list(path: Path) -> VideoList:
 
 
 def _place(name: str, folder: Path) -> str:
-    name = os.path.expanduser(name)
-    return os.path.abspath(name if os.path.exists(name) else os.path.join(folder, name))
+    if is_url(name):
+        check_protocol(name)
+    return absolute(beside(os.path.expanduser(name), folder))

@@ -10,7 +10,6 @@
 import logging
 import math
 import os
-import stat
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -21,10 +20,13 @@ from einops import rearrange
 from data_loader.sampling import sample_frames
 from data_loader.video.base import FrameCountChanged, Video, VideoReadError, VideoReadTimeout, check_indices
 from data_loader.video.cache import DecodedVideo, FrameCache
+from data_loader.video.frame_folder import FRAME_RATE
 from data_loader.video.process import RemoteVideo
 from data_loader.video.readers import READERS, check_reader, open_local
+from data_loader.video.sources import file_state
 
 __all__ = [
+    "FRAME_RATE",
     "READERS",
     "FrameCache",
     "Video",
@@ -45,11 +47,14 @@ PROBE = 12  # frames that are read before it is known how large they are
 Chooser = Callable[[Video], Sequence[int]]
 
 
-def open_video(path: str | Path, reader: str = "pyav", timeout: float | None = None) -> Video:
-    """Opens a file: its length, the times of its frames, and the frames by index.
+def open_video(
+    path: str | Path, reader: str = "pyav", timeout: float | None = None, frame_rate: float = FRAME_RATE
+) -> Video:
+    """Opens a file, or what else `sources` names: its length, the times of its frames, the frames by index.
 
     timeout: seconds that opening, or one reading of frames, may take before the file is given up. Decoding
         then happens in a child process, which also contains a crash; None or infinity decodes here.
+    frame_rate: of a folder of frames.
 
     Raises VideoReadError, which names the file and the reason; ImportError for a reader not installed,
     ValueError for one that does not exist.
@@ -57,9 +62,10 @@ def open_video(path: str | Path, reader: str = "pyav", timeout: float | None = N
     check_reader(reader)
     path = os.fspath(path)
     file_state(path)
-    if timeout is None or timeout == math.inf:
-        return open_local(path, reader)
-    return RemoteVideo(path, reader, timeout)
+    in_memory = path.startswith("memory://")  # of this process alone
+    if timeout is None or timeout == math.inf or in_memory:
+        return open_local(path, reader, frame_rate)
+    return RemoteVideo(path, reader, timeout, frame_rate)
 
 
 def read_frames(
@@ -172,18 +178,3 @@ def warn_of_lost(path: str, count: int) -> None:
     if path not in _warned:
         _warned.add(path)
         logger.warning("%s is damaged: %d of its packets cannot be decoded, the others are used", path, count)
-
-
-def file_state(path: str) -> tuple[int, int]:
-    """Size and time of change. Raises VideoReadError for what needs no decoder to tell."""
-    try:
-        state = os.stat(path)
-    except FileNotFoundError as error:
-        raise VideoReadError(path, "no such file") from error
-    except OSError as error:
-        raise VideoReadError(path, error.strerror or str(error)) from error
-    if not stat.S_ISREG(state.st_mode):
-        raise VideoReadError(path, "is not a file")
-    if state.st_size == 0:
-        raise VideoReadError(path, "the file is empty")
-    return state.st_size, state.st_mtime_ns

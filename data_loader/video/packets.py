@@ -9,12 +9,14 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import av
 import numpy as np
 from av.stream import Disposition
 
-from .base import VideoReadError
+from .base import FrameCountChanged, VideoReadError
+from .sources import is_plain, open_source, raise_failure
 
 TIMED = ("mov,mp4", "matroska,webm")  # containers that store when each frame is shown; others make it up
 MAX_PIXELS = 2**27  # of a frame; 8K has a quarter of it
@@ -26,18 +28,25 @@ def ffmpeg_errors(path: str) -> Iterator[None]:
     """What FFmpeg raises inside becomes a VideoReadError. Only calls of FFmpeg belong in there."""
     try:
         yield
+        raise_failure(path)
+    except (FrameCountChanged, VideoReadError):
+        raise_failure(path)
+        raise
     except (av.error.FFmpegError, OSError, ValueError) as error:  # ValueError: PyAV's own, on odd formats
+        raise_failure(path)
         hint = ": damaged, cut off, or not a video" if isinstance(error, av.error.InvalidDataError) else ""
         raise VideoReadError(path, f"{getattr(error, 'strerror', None) or error} (FFmpeg){hint}") from error
 
 
 def open_stream(path: str) -> tuple[av.container.InputContainer, av.VideoStream]:
     """The container and its best video stream. Raises VideoReadError."""
-    name = os.path.abspath(path)  # or FFmpeg takes what stands before a colon for a protocol
+    file: Any = os.path.abspath(path)  # or what stands before a colon is taken for a protocol
+    options = {}
+    if not (is_plain(path) and _is_utf8(path)):  # a name that is no UTF-8 cannot be told to FFmpeg
+        file = open_source(path)
+        options = {"protocol_whitelist": "none"}  # a playlist is not to have other files opened
     with ffmpeg_errors(path):
-        # a name that is no UTF-8 cannot be told to FFmpeg
-        file = name if _is_utf8(name) else open(name, "rb")  # noqa: SIM115 - it ends with the container
-        container = av.open(file, "r", metadata_errors="ignore")
+        container = av.open(file, "r", metadata_errors="ignore", options=options)
     try:
         return container, decodable_stream(path, container)
     except BaseException:

@@ -8,7 +8,6 @@ A packet that the decoder refuses costs its frame alone, as in FFmpeg's own tool
 is refused the file counts as unreadable.
 """
 
-import os
 from collections.abc import Container, Iterable, Iterator, Sequence
 from itertools import chain
 
@@ -28,6 +27,7 @@ from .packets import (
     video_packets,
 )
 from .pixels import Clip
+from .sources import file_state
 
 KEPT_BYTES = 64 * 2**20  # files up to this size are read once: their packets are kept
 MAX_LOST = 0.1  # of the packets
@@ -74,7 +74,7 @@ class PyAVVideo(Video):
 
     def _list_packets(self) -> None:
         coming: Iterable[av.Packet] = video_packets(self.container, self.stream)
-        if os.path.getsize(self.path) <= KEPT_BYTES:
+        if file_state(self.path)[0] <= KEPT_BYTES:
             coming = self.kept = list(coming)
         self.packets = list_packets(self.path, self.container, self.stream, coming)
         if self.packets.count == 0:
@@ -259,7 +259,7 @@ def key_frame_times(path: str, stream: av.VideoStream) -> list[int] | None:
         return None
     if not all(entry.is_keyframe and not entry.is_discard and entry.size for entry in entries):
         return None
-    if max(entry.pos + entry.size for entry in entries) > os.path.getsize(path):
+    if max(entry.pos + entry.size for entry in entries) > file_state(path)[0]:
         return None
     if stream.codec_context.pix_fmt == "pal8":
         return None

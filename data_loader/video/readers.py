@@ -9,9 +9,11 @@ from types import ModuleType
 import numpy as np
 
 from .base import Video, VideoReadError
+from .frame_folder import FRAME_RATE, FrameFolder
 from .packets import Packets, open_container, scan_packets, seconds
 from .pixels import is_mirrored, upright
 from .pyav_reader import PyAVVideo
+from .sources import is_plain
 
 READERS = ("pyav", "decord", "torchcodec")
 
@@ -24,12 +26,16 @@ def check_reader(reader: str) -> None:
         raise ValueError(f"unknown video reader {reader!r}; choose one of {', '.join(READERS)}")
 
 
-def open_local(path: str, reader: str) -> Video:
-    """Opens a file in this process, by one of READERS.
+def open_local(path: str, reader: str, frame_rate: float = FRAME_RATE) -> Video:
+    """Opens a file in this process, by one of READERS, or a folder of frames at a rate.
 
     Raises VideoReadError, ImportError where the reader is not installed, ValueError on an unknown reader.
     """
     check_reader(reader)
+    if os.path.isdir(path):
+        return FrameFolder(path, frame_rate)
+    if reader != "pyav" and not is_plain(path):
+        raise VideoReadError(path, f"reader {reader} reads files of this machine alone: take 'pyav'")
     return {"pyav": PyAVVideo, "decord": DecordVideo, "torchcodec": open_torchcodec}[reader](path)
 
 

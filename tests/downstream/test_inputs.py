@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -122,3 +123,41 @@ def test_texts(tmp_path):
     (tmp_path / "texts.txt").write_bytes("a dog\nMüll\n".encode("cp1252"))
     with pytest.raises(ValueError, match=r"texts\.txt, line 2: byte 0xfc is not UTF-8"):
         read_texts([str(tmp_path / "texts.txt")])
+
+
+def test_urls_and_the_files_behind_a_pattern(tree):
+    import fsspec
+
+    system = fsspec.filesystem("memory")
+    for name in ("b.mp4", "a.mp4", "note.txt"):
+        system.pipe(f"/inputs/{name}", b"x")
+    assert find_videos(["https://host/a.mp4?x=1", "memory://inputs/*.mp4"])[0] == [
+        "https://host/a.mp4?x=1",
+        "memory:///inputs/a.mp4",
+        "memory:///inputs/b.mp4",
+    ]
+    (tree / "list.txt").write_text("s3://bucket/a b.mp4\nb.mp4\n")
+    assert find_videos([], tree / "list.txt")[0] == ["s3://bucket/a b.mp4", str(tree / "b.mp4")]
+    with pytest.raises(ValueError, match="fsspec knows no nowhere://"):
+        find_videos(["nowhere://x/a.mp4"])
+
+
+def test_tar_files_stand_for_their_videos(tree):
+    with tarfile.open(tree / "x.tar", "w") as tar:
+        for name in ("b.mp4", "notes.txt", "deep/er/c.webm"):
+            tar.add(tree / name, name)
+    (tree / "broken.tar").write_bytes(b"x" * 2000)
+    found, closed = find_videos([tree / "*.tar"])
+    assert found == [str(tree / "x.tar/b.mp4"), str(tree / "x.tar/deep/er/c.webm")]
+    assert (
+        list(closed) == [str(tree / "broken.tar")] and "no whole tar file" in closed[str(tree / "broken.tar")]
+    )
+
+
+def test_folders_of_frames_count_where_there_are_no_videos(tree):
+    for name in ("frames/x/1.jpg", "frames/x/2.jpg", "frames/y/1.png", "deep/cover1.jpg"):
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).write_bytes(b"x")
+    assert names(tree, tree / "frames") == ["frames/x", "frames/y"]
+    assert names(tree, tree / "frames/y") == ["frames/y"]
+    assert names(tree, tree / "deep") == ["deep/er/c.webm"]
