@@ -19,6 +19,7 @@ from downstream.reading import PIECE_CLIPS, collate_clips, read_batches
 from downstream.resumable_table import ResumableTable
 from downstream.token_cache import TokenCache
 from model.metric import all_alike, check_finite
+from utils.errors import RunError
 from utils.processes import DistContext
 from utils.text import counted
 
@@ -46,14 +47,19 @@ def progress_bar(total: int, unit: str, context: DistContext, name: str) -> tqdm
     return tqdm(total=total, unit=unit, desc=described, disable=not (context.is_main and total))
 
 
+def alike_fault(embeds: np.ndarray | torch.Tensor, noun: str) -> str | None:
+    """Words for where nothing tells rows [N, D] apart: any figure of them is that of the rule for ties."""
+    if not all_alike(embeds):
+        return None
+    return (
+        f"the embeddings of all {counted(len(embeds), noun)} are the same up to rounding: ranking them says "
+        "nothing. Are these the weights of a finished training, and the inputs different ones?"
+    )
+
+
 def warn_if_alike(embeds: np.ndarray | torch.Tensor, noun: str) -> None:
-    """Say that nothing tells rows [N, D] apart: any figure made of them is that of the rule for ties."""
-    if all_alike(embeds):
-        print(
-            f"warning: the embeddings of all {counted(len(embeds), noun)} are the same up to rounding: "
-            "ranking them says nothing. Are these the weights of a finished training?",
-            file=sys.stderr,
-        )
+    if fault := alike_fault(embeds, noun):
+        print(f"warning: {fault}", file=sys.stderr)
 
 
 @dataclass
@@ -66,6 +72,7 @@ class Embedder:
         batch_size: clips a forward pass and process on a GPU; texts go eight times as many at once.
         precision: "fp32" (TF32 off) or "bf16" (autocast).
         name: of what is embedded, before its bar.
+        refuse_alike: embeddings that are all the same are an error, not a warning.
     """
 
     model: VideoTextModel
@@ -75,6 +82,7 @@ class Embedder:
     num_workers: int = 0
     precision: str = "fp32"
     name: str = ""
+    refuse_alike: bool = False
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
@@ -130,7 +138,7 @@ class Embedder:
             on the first process the rows of all `texts`, in their order.
 
         Raises:
-            FloatingPointError: an embedding is not finite; names its text.
+            FloatingPointError: an embedding is not finite; names its text. RunError: as `refuse_alike` says.
         """
         pending = table.start([(text,) for text in texts])
         mine = [texts[i] for i in pending[self.context.rank :: self.context.world_size]]
@@ -141,7 +149,7 @@ class Embedder:
         rows = table.finish()
         if rows is not None:
             check_finite(torch.from_numpy(rows.features), [repr(text) for text in texts])
-            warn_if_alike(rows.features, "texts")
+        self._judge(rows, "texts")
         return rows
 
     def videos(
@@ -167,7 +175,7 @@ class Embedder:
             the others could not, by their places.
 
         Raises:
-            FloatingPointError: an embedding is not finite; names its video.
+            FloatingPointError: an embedding is not finite; names its video. RunError: as `refuse_alike` says.
         """
         mine = list(items)[self.context.rank :: self.context.world_size]
         most = max(items.values(), default=1)
@@ -198,8 +206,18 @@ class Embedder:
         found = table.finish(failures)
         if found is not None:
             check_finite(torch.from_numpy(found.features), found.columns["path"])
-            warn_if_alike(found.features, "windows" if "start" in found.columns else "videos")
+        self._judge(found, "windows" if found is not None and "start" in found.columns else "videos")
         return found, failures
+
+    def _judge(self, rows: FeatureTable | None, noun: str) -> None:
+        """Warn of rows, on the first process, that are all alike; or raise RunError, on all processes."""
+        if not self.refuse_alike:
+            if rows is not None:
+                warn_if_alike(rows.features, noun)
+            return
+        fault = None if rows is None else alike_fault(rows.features, noun)
+        if fault := self.context.broadcast_object(fault):
+            raise RunError(f"{fault} Nothing is measured; name other weights with --checkpoint")
 
     def _rows(
         self, batch: Mapping[str, Any], clips: Sequence[Clip], tokens: bool, each: bool

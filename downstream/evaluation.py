@@ -35,6 +35,7 @@ from downstream.report import (
 )
 from downstream.resumable_table import ResumableTable
 from downstream.token_cache import TokenCache
+from downstream.trust import alike, bootstrap
 from downstream.windows import SlidingWindows, Views
 from utils.config import ConfigError, resolve_path
 from utils.files import check_folder, or_warn
@@ -182,6 +183,7 @@ class Evaluator:
         Raises:
             UnreadableVideosError: some videos cannot be read and `allow_missing` is not set.
             FloatingPointError: an embedding is not finite; names what it is of.
+            RunError: all embeddings of videos, or of texts, are the same.
         """
         begin = time.perf_counter()
         splits = [self._embed(job, *pair) for pair in zip(job.protocol.splits, job.datasets, strict=True)]
@@ -194,8 +196,17 @@ class Evaluator:
         if not self.context.is_main:
             return None
         measured = job.protocol.measure(*splits, texts, job.config)
+        measured.ties["videos of the same embedding"] = alike(splits[-1].embeds)
+        found = [f"{what} {n}" for what, n in measured.ties.items() if n]
+        if found:
+            print(f"warning: {job.config.name} has ties or duplicates: {', '.join(found)}", file=sys.stderr)
+        intervals = {
+            way: {kind: bootstrap(*statistic) for kind, statistic in kinds.items()}
+            for way, kinds in measured.statistics.items()
+        }
         seconds = time.perf_counter() - begin
-        return Evaluation(job.protocol.name, job.config, self.encoder.arch, measured, failures, seconds)
+        name, arch = job.protocol.name, self.encoder.arch
+        return Evaluation(name, job.config, arch, measured, failures, seconds, intervals)
 
     def write(self, job: Job, evaluation: Evaluation) -> None:
         """Write results.json and, if one is asked for, the page, and say where it is. Raises WriteError."""
@@ -216,6 +227,7 @@ class Evaluator:
             num_workers=config.num_workers or 0,
             precision=config.precision,
             name=config.name,
+            refuse_alike=True,
         )
 
     def _table(self, file: Path, config: EvaluationConfig, **metadata: Any) -> ResumableTable:

@@ -6,6 +6,7 @@ logistic regression on embeddings of unit length, with the weight decay of sciki
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -16,6 +17,7 @@ from downstream.evaluation import EmbeddedVideos, Protocol
 from downstream.linear_probe import fit, probe_counts
 from downstream.recognition import classification
 from downstream.report import Measurement, draw_table
+from downstream.trust import Statistic
 from utils.errors import RunError
 from utils.schema import EvaluationConfig
 from utils.text import counted
@@ -57,6 +59,7 @@ def measure(
         )
     x, y = train.embeds.to(test.device), torch.tensor(labels, device=test.device)
     firsts, metrics, details, rows = [], {}, {}, []
+    statistics: dict[str, dict[str, tuple[Statistic, int]]] = {}
     for shots in possible:
         found = []
         for seed in range(config.probe.draws):
@@ -69,6 +72,8 @@ def measure(
         top1 = torch.tensor([one["top1"] for one in found])
         spread = float(top1.std(correction=1)) if len(found) > 1 else 0.0
         metrics[f"{counted(shots, 'videos')} a class"] = {"plain": mean}
+        of_draws = [one.statistics["accuracy"]["plain"][0] for one in firsts[-len(found) :]]
+        statistics[f"{counted(shots, 'videos')} a class"] = {"plain": (mean_of(of_draws), len(test.indices))}
         details[str(shots)] = {"top1": top1.tolist(), "deviation": spread}
         rows.append((counted(shots, "videos"), [f"{mean['top1']:.1f}", f"{spread:.1f}"]))
     left_out = [k for k in config.probe.shots if k not in possible]
@@ -77,7 +82,20 @@ def measure(
     if left_out:
         notes += f"; without {left_out}: {fewest!r} has {counted(per_class[fewest], 'training videos')}"
     counts = probe_counts(train, test)
-    return Measurement(metrics, firsts[0].queries, counts, firsts[0].details | {"draws": details}, notes)
+    first = firsts[0]
+    first.metrics, first.counts, first.notes, first.statistics = metrics, counts, notes, statistics
+    first.details |= {"draws": details}
+    return first
+
+
+def mean_of(statistics: Sequence[Statistic]) -> Statistic:
+    """The mean of the metrics of several classifiers, on the same videos."""
+
+    def of_drawn(drawn: np.ndarray) -> dict[str, float]:
+        found = [statistic(drawn) for statistic in statistics]
+        return {name: sum(one[name] for one in found) / len(found) for name in found[0]}
+
+    return of_drawn
 
 
 PROTOCOL = Protocol(

@@ -56,9 +56,11 @@ def measure(
     shares = votes(embeds[0], targets, embeds[1], len(names), ks, config.probe.temperature)
     measured = {k: classification(test, shares[k]) for k in ks}
     main = measured[ks[0]]
-    main.metrics = {f"{name}, k = {ks[0]}": kinds for name, kinds in main.metrics.items()} | {
-        f"{name}, k = {k}": kinds for k in ks[1:] for name, kinds in list(measured[k].metrics.items())[:1]
-    }
+    shown = {f"{name}, k = {ks[0]}": (ks[0], name) for name in main.metrics}
+    shown |= {f"{name}, k = {k}": (k, name) for k in ks[1:] for name in list(measured[k].metrics)[:1]}
+    metrics = {title: measured[k].metrics[name] for title, (k, name) in shown.items()}
+    statistics = {title: measured[k].statistics[name] for title, (k, name) in shown.items()}
+    main.metrics, main.statistics = metrics, statistics
     main.counts = probe_counts(train, test)
     main.details |= {"k": ks, "temperature": config.probe.temperature}
     return main

@@ -11,6 +11,7 @@ from typing import Any
 if not __package__:  # to run as a file from anywhere
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,6 +21,7 @@ from downstream.commands import run_command
 from downstream.evaluation import EmbeddedVideos, Protocol
 from downstream.options import evaluation_parser
 from downstream.report import Measurement, first_ranked
+from downstream.trust import Statistic, tied
 from model.metric import accuracy, label_ranks, sim_matrix
 from utils.schema import EvaluationConfig
 
@@ -32,10 +34,12 @@ def measure(videos: EmbeddedVideos, texts: Mapping[str, Tensor], config: Evaluat
     """Each video chooses among its own options, the nearest by cosine."""
     records = videos.dataset.records_as(QuestionRecords)
     queries: list[dict[str, Any]] = []
+    ties = 0
     for i, name, embed in zip(videos.indices, videos.ids, videos.embeds, strict=True):
         options, answer = records.options(i), int(records.answers[i])
         embeds = torch.stack([texts[option] for option in options])
         sims = sim_matrix(embed[None].double(), embeds.double())  # [1, options]
+        ties += tied(sims, [answer])
         queries.append(
             {
                 "video": name,
@@ -47,7 +51,12 @@ def measure(videos: EmbeddedVideos, texts: Mapping[str, Tensor], config: Evaluat
             }
         )
     counts = {"videos": len(queries), "options": max(len(records.options(i)) for i in videos.indices)}
-    return Measurement({"accuracy": {"plain": accuracy([q["rank"] for q in queries])}}, queries, counts)
+    ranks = np.array([query["rank"] for query in queries])
+    metrics = {"accuracy": {"plain": accuracy(ranks)}}
+    statistics: dict[str, dict[str, tuple[Statistic, int]]] = {
+        "accuracy": {"plain": (lambda drawn: accuracy(ranks[drawn]), len(ranks))}
+    }
+    return Measurement(metrics, queries, counts, statistics=statistics, ties={"tied videos": ties})
 
 
 PROTOCOL = Protocol("multiple_choice", "multiple_choice", QuestionRecords, measure, all_options)

@@ -10,12 +10,14 @@ import torch
 from safetensors.torch import save
 
 from data_loader.failures import Failure
+from downstream.trust import Statistic
 from model.metric import accuracy
 from utils.environment import versions
 from utils.files import whole_file, write_text
 from utils.schema import EvaluationConfig
 from utils.text import counted
 
+INTERVAL = "  95 % interval"  # the title of its row
 MOST_CLASSES = 20  # that a terminal lists one by one
 OWN = ("csv", "labels")  # the types of anyone's data, whatever they are named
 PACKAGES = ("torch", "numpy", "decord", "av", "open_clip_torch", "safetensors")
@@ -36,6 +38,8 @@ class Measurement:
     counts: how many videos, captions, classes … were evaluated.
     details: whatever else there is to tell, as plain JSON values; `notes` is that as text, for people.
     tensors: {name: {key: tensor}}, to be saved as name.safetensors.
+    statistics: as metrics, of each kind what trust.bootstrap takes to find the intervals of its figures.
+    ties: {what: how many} of ties and duplicates, which make figures a matter of a rule, or of rounding.
     """
 
     metrics: dict[str, dict[str, dict[str, float]]]
@@ -44,13 +48,16 @@ class Measurement:
     details: dict[str, Any] = field(default_factory=dict)
     notes: str = ""
     tensors: dict[str, dict[str, torch.Tensor]] = field(default_factory=dict)
+    statistics: dict[str, dict[str, tuple[Statistic, int]]] = field(default_factory=dict)
+    ties: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """A model measured by a protocol on a data set.
 
-    missing: the files that could not be read. seconds: how long it took.
+    missing: the files that could not be read. seconds: how long it took. intervals: as the metrics of
+    `measured`, of each figure [low, high].
     """
 
     protocol: str
@@ -59,11 +66,16 @@ class Evaluation:
     measured: Measurement
     missing: list[Failure] = field(default_factory=list)
     seconds: float = 0.0
+    intervals: dict[str, dict[str, dict[str, list[float]]]] = field(default_factory=dict)
 
     @property
     def main_metrics(self) -> dict[str, dict[str, float]]:
         """Those that the paper has, too."""
         return next(iter(self.measured.metrics.values()))
+
+    @property
+    def main_intervals(self) -> dict[str, dict[str, list[float]]]:
+        return next(iter(self.intervals.values()), {})
 
     @property
     def mark(self) -> str:
@@ -105,6 +117,10 @@ def format_value(value: float | None) -> str:
     return "–" if value is None else f"{value:.1f}"
 
 
+def format_interval(interval: Sequence[float] | None) -> str:
+    return "–" if interval is None else f"{interval[0]:.1f}–{interval[1]:.1f}"
+
+
 def draw_table(columns: Sequence[str], rows: Iterable[tuple[str, Sequence[str]]]) -> str:
     """Text table: row titles on the left, cells aligned on the right."""
     lines = [("", list(columns)), *((title, list(cells)) for title, cells in rows)]
@@ -124,13 +140,16 @@ def metric_rows(
     paper: Mapping[str, Metrics],
     columns: Sequence[str],
     dsl: bool,
+    intervals: Mapping[str, Mapping[str, Sequence[float]]],
 ) -> list[tuple[str, list[str]]]:
-    """Rows "ours" and "published" of one direction, then the same with DSL."""
+    """Rows "ours", its interval and "published" of one direction, then the same with DSL."""
     rows = []
     for kind, suffix in (("plain", ""), ("dsl", " †")):
         if kind not in metrics or (kind == "dsl" and not dsl):
             continue
         rows.append((f"{label}{suffix}", [format_value(metrics[kind].get(m)) for m in columns]))
+        if kind in intervals:
+            rows.append((INTERVAL, [format_interval(intervals[kind].get(m)) for m in columns]))
         if kind in paper:
             rows.append(("  published", [format_value(paper[kind].get(m)) for m in columns]))
     return rows
@@ -142,7 +161,9 @@ def evaluation_table(evaluation: Evaluation, dsl: bool = False) -> str:
     columns = [m for m in TITLES if m in evaluation.main_metrics["plain"]]
     rows = []
     for i, (direction, metrics) in enumerate(measured.metrics.items()):
-        rows += metric_rows(direction, metrics, evaluation.published if i == 0 else {}, columns, dsl)
+        published = evaluation.published if i == 0 else {}
+        intervals = evaluation.intervals.get(direction, {})
+        rows += metric_rows(direction, metrics, published, columns, dsl, intervals)
     counts = ", ".join(counted(n, name) for name, n in measured.counts.items())
     lines = [f"{measured.notes}\n"] if measured.notes else []
     classes = measured.details.get("per_class", [])
@@ -172,7 +193,8 @@ def comparison_table(evaluations: Mapping[str, Evaluation], dsl: bool = False) -
         rows = []
         for name, each in evaluations.items():
             published = each.published if i == 0 else {}
-            rows += metric_rows(name, each.measured.metrics[direction], published, columns, dsl)
+            metrics, intervals = each.measured.metrics[direction], each.intervals.get(direction, {})
+            rows += metric_rows(name, metrics, published, columns, dsl, intervals)
         table = draw_table([TITLES[m] for m in columns], rows)
         blocks.append(f"{first.config.name} · {first.protocol.replace('_', ' ')} · {direction}\n{table}")
     return "\n\n".join(blocks)
@@ -198,7 +220,8 @@ def _retrieval_table(measured: Sequence[tuple[str, Evaluation]], alone: str) -> 
         for name, each in retrieval:
             if each.config.name == data:
                 title = each.mark if alone else f"{each.mark}, {name}"
-                rows += metric_rows(title, each.main_metrics, each.published, columns, dsl=True)
+                metrics, intervals = each.main_metrics, each.main_intervals
+                rows += metric_rows(title, metrics, each.published, columns, True, intervals)
     if not rows:
         return ""
     title = "Table 2: zero-shot text-to-video retrieval"
@@ -216,8 +239,11 @@ def _accuracy_table(measured: Sequence[tuple[str, Evaluation]], alone: str) -> s
     for model in dict.fromkeys(name for name, _ in recognised):
         found = {each.config.name: each for name, each in recognised if name == model}
         ours = {data: each.main_metrics["plain"]["top1"] for data, each in found.items()}
+        between = {data: each.main_intervals.get("plain", {}).get("top1") for data, each in found.items()}
         paper = {data: each.published.get("plain", {}).get("top1") for data, each in found.items()}
         rows.append(("ours" if alone else model, [format_value(ours.get(data)) for data in marks]))
+        if any(between.values()):
+            rows.append((INTERVAL, [format_interval(between.get(data)) for data in marks]))
         if alone or any(paper.values()):
             rows.append(("  published", [format_value(paper.get(data)) for data in marks]))
     if not rows:
@@ -244,6 +270,7 @@ def write_results(folder: Path, evaluation: Evaluation, checkpoint: Mapping[str,
         "arch": evaluation.arch,
         "command": command,
         "metrics": measured.metrics,
+        "intervals": evaluation.intervals,
         "published": evaluation.published,
         "counts": measured.counts,
         "failed_files": failed_files(evaluation.missing),
@@ -251,6 +278,7 @@ def write_results(folder: Path, evaluation: Evaluation, checkpoint: Mapping[str,
         "config": asdict(evaluation.config),
         "seconds": round(evaluation.seconds, 2),
         "versions": versions(),
+        "ties": {what: n for what, n in measured.ties.items() if n},
         "details": measured.details,
         "queries": measured.queries,
     }

@@ -6,6 +6,7 @@ python downstream/retrieval.py --dataset msrvtt --arch TVTSv2_B_16 --checkpoint 
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 if not __package__:  # to run as a file from anywhere
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -20,8 +21,11 @@ from downstream.commands import run_command
 from downstream.evaluation import EmbeddedVideos, Protocol
 from downstream.options import evaluation_parser
 from downstream.report import Measurement, first_ranked
-from model.metric import retrieval_ranks, sim_matrix, t2v_metrics, v2t_metrics
+from downstream.trust import Statistic, tied
+from model.metric import rank_metrics, retrieval_ranks, sim_matrix, t2v_ranks, v2t_ranks
 from utils.schema import EvaluationConfig
+
+T = TypeVar("T")
 
 
 def captions(dataset: VideoDataset, config: EvaluationConfig) -> list[str]:
@@ -45,16 +49,18 @@ def measure(videos: EmbeddedVideos, texts: Mapping[str, Tensor], config: Evaluat
     embeds = torch.stack([texts[caption] for caption in captions])
     sims = sim_matrix(embeds.double(), videos.embeds.double())  # [captions, videos]
     for_texts, for_videos = dual_softmax(sims, config.dsl_temperature)
-    metrics = {
+    all_ranks = {
         "text to video": {
-            "plain": of_groups(t2v_metrics, sims, owner),
-            "dsl": of_groups(t2v_metrics, for_texts, owner),
+            "plain": of_groups(t2v_ranks, sims, owner),
+            "dsl": of_groups(t2v_ranks, for_texts, owner),
         },
         "video to text": {
-            "plain": of_groups(v2t_metrics, sims, owner),
-            "dsl": of_groups(v2t_metrics, for_videos, owner),
+            "plain": of_groups(v2t_ranks, sims, owner),
+            "dsl": of_groups(v2t_ranks, for_videos, owner),
         },
     }
+    metrics = {way: {k: rank_metrics(r) for k, r in kinds.items()} for way, kinds in all_ranks.items()}
+    statistics = {way: {k: _of_drawn(r) for k, r in kinds.items()} for way, kinds in all_ranks.items()}
     ranks, dsl_ranks = retrieval_ranks(sims, owner), retrieval_ranks(for_texts, owner)
     queries = [
         {
@@ -67,7 +73,19 @@ def measure(videos: EmbeddedVideos, texts: Mapping[str, Tensor], config: Evaluat
         }
         for caption, video, rank, dsl_rank, row in zip(captions, owner, ranks, dsl_ranks, sims, strict=True)
     ]
-    return Measurement(metrics, queries, {"videos": len(ids), "captions": len(captions)})
+    videos_of: dict[str, set[int]] = {}
+    for caption, video in pairs:
+        videos_of.setdefault(caption, set()).add(video)
+    ties = {
+        "captions of several videos": sum(len(videos_of[caption]) > 1 for caption in captions),
+        "tied captions": tied(sims, owner),
+    }
+    counts = {"videos": len(ids), "captions": len(captions)}
+    return Measurement(metrics, queries, counts, statistics=statistics, ties=ties)
+
+
+def _of_drawn(ranks: np.ndarray) -> tuple[Statistic, int]:
+    return lambda drawn: rank_metrics(ranks[drawn]), len(ranks)
 
 
 def dual_softmax(sims: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
@@ -80,12 +98,10 @@ def dual_softmax(sims: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     return sims * (sims / temperature).softmax(dim=0), sims * (sims / temperature).softmax(dim=1)
 
 
-def of_groups(
-    metrics: Callable[..., dict[str, float]], sims: Tensor, owner: Sequence[int]
-) -> dict[str, float]:
-    """t2v_metrics or v2t_metrics of sims [captions, V], caption i being one of video owner[i].
+def of_groups(metrics: Callable[..., T], sims: Tensor, owner: Sequence[int]) -> T:
+    """What t2v_metrics or its like says of sims [captions, V], caption i being one of video owner[i].
 
-    Their rows go by video, as many for each; where a video has fewer captions the rest is masked.
+    Its rows go by video, as many for each; where a video has fewer captions the rest is masked.
     """
     num_videos = sims.shape[1]
     captions_of: list[list[int]] = [[] for _ in range(num_videos)]

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,8 @@ class Results:
     failed_files: list[Any]
     checkpoint: dict[str, str]
     config: dict[str, Any]
+    intervals: dict[str, dict[str, dict[str, tuple[float, float]]]] = field(default_factory=dict)
+    ties: dict[str, int] = field(default_factory=dict)
     command: str = "unknown: its results are from before commands were kept"
 
 
@@ -68,6 +70,7 @@ class Run:
         found = [counted(n, name) for name, n in self.results.counts.items()]
         if self.results.failed_files:
             found.append(f"WITHOUT {counted(len(self.results.failed_files), 'videos')} that cannot be read")
+        found += [f"{what} {n}" for what, n in self.results.ties.items()]
         return ", ".join([*found, f"weights {self.weights}"])
 
 
@@ -138,11 +141,17 @@ def differences(results: Results) -> tuple[str, str]:
     theirs = json.loads(json.dumps(results.config))
     data, own_data = theirs.pop("data", {}), own.pop("data")
     left_out = (*OF_THE_MACHINE, "dsl_temperature")
-    return _differing(data, own_data, ("root", "format")), _differing(theirs, own, left_out)
+    of_data = _differing(data, own_data, ("root", "format"))
+    return ", ".join(of_data), ", ".join(_differing(theirs, own, left_out))
 
 
-def _differing(theirs: Mapping[str, Any], own: Mapping[str, Any], left_out: Sequence[str]) -> str:
-    shown = {key: value for key, value in theirs.items() if key not in left_out and value != own.get(key)}
-    return ", ".join(
-        f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in shown.items()
-    )
+def _differing(theirs: Mapping[str, Any], own: Mapping[str, Any], left_out: Sequence[str]) -> list[str]:
+    """key=value of each that differs, those of sections among them."""
+    words = []
+    for key, value in theirs.items():
+        before = own.get(key)
+        if isinstance(value, dict) and isinstance(before, dict):
+            words += [f"{key}.{word}" for word in _differing(value, before, ())]
+        elif key not in left_out and value != before:
+            words.append(f"{key}={value if isinstance(value, str) else json.dumps(value)}")
+    return words

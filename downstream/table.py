@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from downstream.pages import Thumbnails, write_page
-from downstream.report import TITLES, format_value
+from downstream.report import TITLES, format_interval, format_value
 from downstream.runs import Run, find_results, read_runs
 from utils.errors import run_errors, user_errors
 from utils.files import write_text
@@ -35,10 +35,11 @@ FORMATS = (".md", ".csv", ".html")
 
 @dataclass(frozen=True)
 class Figures:
-    """The figures of a run in a cell, or published ones (number None)."""
+    """The figures of a run in a cell, with their intervals, or published ones (number None)."""
 
     text: str
     number: int | None = None
+    intervals: str = ""
 
 
 @dataclass(frozen=True)
@@ -95,8 +96,10 @@ def _section(main: int, direction: str, kind: str, metrics: Sequence[str], runs:
         words = ", ".join(filter(None, [of_weights, settings]))
         values = run.results.metrics[direction][kind]
         star = "*" if run.results.failed_files else ""
-        figures = Figures(" / ".join(format_value(values[m]) for m in metrics) + star, run.number)
-        cell(arch, 1, words, run.column).append(figures)
+        shown = " / ".join(format_value(values[m]) for m in metrics) + star
+        between = run.results.intervals.get(direction, {}).get(kind, {})
+        intervals = " / ".join(format_interval(between.get(m)) for m in metrics) if between else ""
+        cell(arch, 1, words, run.column).append(Figures(shown, run.number, intervals))
     return Section(
         title,
         columns,
@@ -112,6 +115,8 @@ def as_markdown(runs: Sequence[Run], failed: Mapping[Path, str]) -> str:
         for title, cells in section.rows:
             lines.append(_row([title, *("<br>".join(map(_linked, cell)) or "–" for cell in cells)]))
         lines.append("")
+    if any(run.results.intervals for run in runs):
+        lines += ["In brackets: 95 % intervals, over queries.", ""]
     if any(run.results.failed_files for run in runs):
         lines += ["\\* without videos that cannot be read", ""]
     lines += ["## Commands", ""]
@@ -131,7 +136,10 @@ def _row(cells: Iterable[str]) -> str:
 
 def _linked(figures: Figures) -> str:
     text = figures.text.replace("*", "\\*")
-    return text if figures.number is None else f"[{text}](#run-{figures.number})"
+    if figures.number is None:
+        return text
+    between = f"<br>({figures.intervals})" if figures.intervals else ""
+    return f"[{text}](#run-{figures.number}){between}"
 
 
 def _code(text: str) -> str:
@@ -146,13 +154,15 @@ def as_csv(runs: Iterable[Run]) -> str:
     file = io.StringIO()
     names = ("task", "direction", "kind", "dataset", "data", "arch", "checkpoint", "sha256", "settings")
     published = [f"published_{m}" for m in TITLES]
+    ends = [f"{m}_{end}" for m in TITLES for end in ("low", "high")]
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow([*names, *TITLES, *published, "failed_files", "counts", "command", "file"])
+    writer.writerow([*names, *TITLES, *ends, *published, "failed_files", "counts", "command", "file"])
     for run in runs:
         results = run.results
         for i, (direction, kinds) in enumerate(results.metrics.items()):
             for kind, values in kinds.items():
                 paper = results.published.get(kind, {}) if i == 0 else {}
+                between = results.intervals.get(direction, {}).get(kind, {})
                 counts = json.dumps(results.counts)
                 of_model = (results.arch, results.checkpoint["path"], results.checkpoint["sha256"])
                 writer.writerow(
@@ -160,6 +170,7 @@ def as_csv(runs: Iterable[Run]) -> str:
                         *(results.task, direction, kind, results.dataset, run.data),
                         *(*of_model, run.settings_of(kind)),
                         *(values.get(m, "") for m in TITLES),
+                        *(end for m in TITLES for end in between.get(m, ("", ""))),
                         *(paper.get(m, "") for m in TITLES),
                         *(len(results.failed_files), counts, results.command, run.file),
                     ]

@@ -67,11 +67,15 @@ def t2v_metrics(sims: np.ndarray | Tensor, query_masks: Any = None) -> dict[str,
     Raises:
         ValueError: another shape, NaN, or a mask that leaves no caption.
     """
+    return rank_metrics(t2v_ranks(sims, query_masks))
+
+
+def t2v_ranks(sims: np.ndarray | Tensor, query_masks: Any = None) -> np.ndarray:
+    """The rank, from 0, of its video for each caption that counts; see t2v_metrics."""
     sims, mask = _checked(sims, query_masks)
     Q, V = sims.shape
     right = sims[np.arange(Q), np.arange(Q) // (Q // V)]
-    ranks = (sims > right[:, None]).sum(axis=1)
-    return _summary(ranks[mask])
+    return (sims > right[:, None]).sum(axis=1)[mask]
 
 
 def v2t_metrics(sims: np.ndarray | Tensor, query_masks: Any = None) -> dict[str, float]:
@@ -80,13 +84,18 @@ def v2t_metrics(sims: np.ndarray | Tensor, query_masks: Any = None) -> dict[str,
     A video counts with the best-ranked of its captions. Ties are averaged: a caption takes the middle of the
     ranks that its equals share. Masked captions are no candidates, and a video left without any is dropped.
     """
+    return rank_metrics(v2t_ranks(sims, query_masks))
+
+
+def v2t_ranks(sims: np.ndarray | Tensor, query_masks: Any = None) -> np.ndarray:
+    """The rank, from 0, of the best caption for each video that counts; see v2t_metrics."""
     sims, mask = _checked(sims, query_masks)
     Q, V = sims.shape
     own = np.arange(Q).reshape(V, Q // V)  # the captions of each video
     sims = np.where(mask[:, None], sims, -np.inf)
     best = sims[own, np.arange(V)[:, None]].max(axis=1)  # most similar is best ranked, ties and all
     ranks = (sims > best).sum(axis=0) + ((sims == best).sum(axis=0) - 1) / 2
-    return _summary(ranks[mask[own].any(axis=1)])
+    return ranks[mask[own].any(axis=1)]
 
 
 def retrieval_ranks(sims: Tensor, own: Sequence[int]) -> list[int]:
@@ -105,9 +114,10 @@ def label_ranks(logits: Tensor, labels: Sequence[int]) -> list[int]:
     return (((logits > own) | ((logits == own) & before)).sum(dim=1) + 1).tolist()
 
 
-def accuracy(ranks: Sequence[int], top: Sequence[int] = (1, 5)) -> dict[str, float]:
+def accuracy(ranks: Sequence[int] | np.ndarray, top: Sequence[int] = (1, 5)) -> dict[str, float]:
     """{"top1": …, "top5": …} in percent, of the ranks (from 1) of the right answers."""
-    return {f"top{k}": 100.0 * sum(rank <= k for rank in ranks) / len(ranks) for k in top}
+    ranks = np.asarray(ranks)
+    return {f"top{k}": 100.0 * int((ranks <= k).sum()) / len(ranks) for k in top}
 
 
 def in_order(order_logits: Tensor) -> Tensor:
@@ -148,8 +158,8 @@ def _checked(sims: np.ndarray | Tensor, query_masks: Any) -> tuple[np.ndarray, n
     return sims, mask
 
 
-def _summary(ranks: np.ndarray) -> dict[str, float]:
-    """Metrics of 0-based ranks."""
+def rank_metrics(ranks: np.ndarray) -> dict[str, float]:
+    """The metrics of t2v_metrics, of ranks from 0."""
     recall = {"R1": 100.0 * float((ranks == 0).mean())}  # an averaged rank of 0.5 is no hit
     recall |= {f"R{k}": 100.0 * float((ranks < k).mean()) for k in (5, 10, 50)}
     return {

@@ -90,14 +90,21 @@ def test_a_text_that_overflows_is_named(weights, tmp_path, capsys):
     assert "the embedding of 'a person jumps' (and 2 of the other 2) holds NaN" in said
 
 
-@pytest.mark.parametrize("protocol", ["retrieval", "recognition", "multiple_choice"])
-def test_embeddings_that_are_all_the_same_are_warned_of(protocol, weights, tmp_path, capsys):
-    path = weights(lambda state: (state["video_model.proj"].zero_(), state["text_projection"].zero_()))
-    assert evaluate(protocol, path, tmp_path) == 0
-    said = capsys.readouterr().err
-    videos = {"retrieval": 3, "recognition": 6, "multiple_choice": 4}[protocol]
-    assert f"warning: the embeddings of all {videos} videos are the same up to rounding" in said
-    assert said.count("texts are the same") == 1
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_embeddings_of_videos_that_are_all_the_same_are_an_error(protocol, weights, tmp_path, capsys):
+    path = weights(lambda state: state["video_model.proj"].zero_())
+    said = refused(1, capsys, lambda: evaluate(protocol, path, tmp_path))
+    videos = {"retrieval": 3, "recognition": 6, "multiple_choice": 4, "linear_probe": 12}[protocol]
+    assert f"error: the embeddings of all {videos} videos are the same up to rounding" in said
+    assert "name other weights with --checkpoint" in said
+    assert not (tmp_path / "out/results.json").exists()
+
+
+def test_embeddings_of_texts_that_are_all_the_same_are_an_error(weights, tmp_path, capsys):
+    path = weights(lambda state: state["text_projection"].zero_())
+    said = refused(1, capsys, lambda: evaluate("recognition", path, tmp_path))
+    assert "error: the embeddings of all 3 texts are the same up to rounding" in said
+    assert not (tmp_path / "out/results.json").exists()
 
 
 def test_embeddings_of_different_videos_are_not_warned_of(checkpoint, tmp_path, capsys):

@@ -282,6 +282,9 @@ def test_options_that_contradict_each_other(data, weights, tmp_path, capsys):
     model = ["--model", f"open_clip:{NAME}:{weights}"]
     given = evaluate(data, tmp_path, *model, "--checkpoint", "x.pth")
     assert "leave out --checkpoint" in failing(retrieval.main, given, capsys)
+    given = evaluate(data, tmp_path, *model, "--segments", "2", "--crops", "3")
+    said = failing(retrieval.main, given, capsys)
+    assert f"crops=3 is for TVTSv2; open_clip:{NAME} takes segments alone" in said
     given = evaluate(data, tmp_path, *model, "--arch", "TVTSv2_B_32")
     assert "not allowed with argument" in failing(retrieval.main, given, capsys)
     said = failing(feature_extraction.main, ["a.mp4", *model, "--model", "TVTSv2_B_16"], capsys)

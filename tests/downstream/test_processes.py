@@ -16,7 +16,7 @@ from .test_commands import arguments
 
 def same_results(one: Path, two: Path) -> None:
     first, second = (json.loads((folder / "results.json").read_text()) for folder in (one, two))
-    for key in ("metrics", "counts", "failed_files"):
+    for key in ("metrics", "intervals", "ties", "counts", "failed_files"):
         assert first[key] == second[key]
     rounded = {"similarity": 0, "top": 0}  # numbers, which other batches may change in the last digit
     for query, other in zip(first["queries"], second["queries"], strict=True):

@@ -77,13 +77,14 @@ def tables(folder: Path) -> dict[str, dict[str, list[str]]]:
 
 
 def test_plain_and_dsl_and_published_are_never_in_one_row(tmp_path):
-    write(tmp_path, a=results())
+    intervals = {"text to video": {"plain": {"R1": [31.5, 37.4], "R5": [55.0, 61.1]}}}
+    write(tmp_path, a=results(intervals=intervals))
     found = tables(tmp_path)
     plain = found["retrieval, text to video: R@1 / R@5 / R@10 / MdR"]
     assert plain == {
         "": ["msrvtt"],
         "TVTSv2_B_16, published": ["35.9 / 61.2 / 71.3 / 3.0"],
-        "TVTSv2_B_16": ["[34.4 / 58.0 / 67.0 / 4.0](#run-1)"],
+        "TVTSv2_B_16": ["[34.4 / 58.0 / 67.0 / 4.0](#run-1)<br>(31.5–37.4 / 55.0–61.1 / – / –)"],
     }
     dsl = found["retrieval, text to video, dual softmax (DSL): R@1 / R@5 / R@10 / MdR"]
     assert dsl["TVTSv2_B_16, published"] == ["37.8 / 62.9 / 72.4 / 3.0"]
@@ -109,17 +110,17 @@ def test_other_settings_and_other_weights_are_rows_of_their_own(tmp_path):
     write(
         tmp_path,
         a=results(),
-        b=with_config(sliding_window_stride=4, dsl_temperature=0.05),
+        b=with_config(sliding_window_stride=4, dsl_temperature=0.05, probe={"draws": 5, "shots": [4, 2]}),
         c=results(checkpoint={"path": "mine.pth", "sha256": "f" * 64}),
     )
     found = tables(tmp_path)
     first = f"TVTSv2_B_16, TVTSv2_ViT_B_16.pth, SHA-256 {SHA[:8]}"
     plain = found["retrieval, text to video: R@1 / R@5 / R@10 / MdR"]
-    assert list(plain)[2:] == [
-        first, f"{first}, sliding_window_stride=4", "TVTSv2_B_16, mine.pth, SHA-256 ffffffff",
-    ]  # fmt: skip
+    own = "sliding_window_stride=4, probe.shots=[4, 2]"
+    mine = "TVTSv2_B_16, mine.pth, SHA-256 ffffffff"
+    assert list(plain)[2:] == [first, f"{first}, {own}", mine]
     dsl = found["retrieval, text to video, dual softmax (DSL): R@1 / R@5 / R@10 / MdR"]
-    assert f"{first}, sliding_window_stride=4, dsl_temperature=0.05" in dsl
+    assert f"{first}, {own}, dsl_temperature=0.05" in dsl
 
 
 def test_two_runs_of_a_cell_both_stand_in_it(tmp_path):
