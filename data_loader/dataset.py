@@ -200,10 +200,6 @@ class VideoDataset(Dataset):
     def video_paths(self) -> list[Path]:
         return [self.records.path(index) for index in range(len(self))]
 
-    @property
-    def video_ids(self) -> list[str]:
-        return [self.records.id(index) for index in range(len(self))]
-
 
 def frames_of(video: Video, span: Span | None) -> range:
     """The frames that a record takes its own from. Raises VideoReadError: the span is none of the video's."""

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from data_loader.caption_index import read_index
 from data_loader.lists import need_file, need_folder, need_text, prepare_hint, read_json, read_lines
 from data_loader.records import CaptionRecords
-from data_loader.safe_pickle import read_index
 
 LISTS = Path("high-quality/structured-symlinks")
 CUTS = {  # cut: (training list, test list)

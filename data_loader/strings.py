@@ -33,7 +33,3 @@ class Strings(Sequence):
             raise IndexError(f"string {index} of {len(self)}")
         start = self._ends[i - 1] if i else 0
         return self._bytes[start : self._ends[i]].tobytes().decode()
-
-    def take(self, indices: Iterable[int]) -> "Strings":
-        """The strings at these indices, in their order."""
-        return Strings(self[i] for i in indices)

@@ -184,7 +184,7 @@ class PyAVVideo(Video):
     def _read_in_order(self, clip: Clip) -> None:
         """The wanted frames, all being decoded in order from the first.
 
-        Stops at the last wanted one where this has the time that the packets foretell for it, so that their
+        Stops at the last wanted one where it has the time that the packets predict for it, so that their
         number can be believed; goes on to the end of the file otherwise, and counts.
         """
         expected = self.packets.shown()

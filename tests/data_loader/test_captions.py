@@ -18,7 +18,7 @@ def test_webvid_layout(webvid):
     dataset = build_dataset("WebVid", "train", **options(webvid))
     assert len(dataset) == 8
     assert dataset.records.path(3) == webvid / "data/train/001/3.mp4"
-    assert dataset.video_ids[3] == "001/3"
+    assert dataset.records.id(3) == "001/3"
     assert dataset.records.captions[3] == 'train caption 3, "quoted"'
     item = dataset[3]
     assert item["video"].shape == (12, 3, SIZE, SIZE)

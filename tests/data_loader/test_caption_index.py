@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pytest
 
-from data_loader.safe_pickle import read_index
+from data_loader.caption_index import read_index
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
