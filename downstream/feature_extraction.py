@@ -42,6 +42,7 @@ def build_parser(arch: str) -> argparse.ArgumentParser:
         description="Embed videos: one vector a video, one a window of time, or all tokens. Or embed texts.",
         epilog="examples:\n"
         "  python downstream/feature_extraction.py clips/ --arch TVTSv2_B_16 --output clips.safetensors\n"
+        "  python downstream/feature_extraction.py clips/ --arch TVTSv2_B_32 -o clips.npz  # on a laptop\n"
         "  python downstream/feature_extraction.py 'films/**/*.mkv' --window 10 --output films.parquet\n"
         "  python downstream/feature_extraction.py --text captions.txt --output captions.npz\n"
         "Stopped half-way? The same command goes on where it was. Other videos are added to an output that\n"

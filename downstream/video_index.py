@@ -1,6 +1,8 @@
 """Videos and windows found in files of features: `VideoIndex` searches them, a `Hit` is what it finds."""
 
 import math
+import os
+import re
 from collections.abc import Collection, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -15,6 +17,7 @@ from downstream.pages import STRIP, Picture
 from downstream.search_columns import Condition
 from downstream.search_index import FeatureIndex, check_searchable, index_of, unit
 
+REMOTE = re.compile(r"(https?|s3|gs|hf)://")  # no other scheme: a browser would run javascript:
 SAME_MODEL = ("arch", "checkpoint_sha256")
 
 
@@ -45,7 +48,8 @@ class Hit:
     @property
     def link(self) -> str:
         """The file's address; players that know media fragments begin at the window."""
-        address = Path(self.path).as_uri()
+        remote = REMOTE.match(self.path)
+        address = self.path if remote else Path(os.path.abspath(self.path)).as_uri()
         return address if self.start is None else f"{address}#t={self.start:g},{self.end:g}"
 
     @property

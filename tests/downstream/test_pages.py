@@ -38,6 +38,12 @@ def test_a_strip_is_three_frames_in_their_order(start, end, frames, tmp_path):
         assert np.abs(part - frame).mean() == min(distances) < 12
 
 
+def test_links_of_files_elsewhere():
+    assert Hit("https://host/a b.mp4", 0.5, 2.0, 3.5).link == "https://host/a b.mp4#t=2,3.5"
+    assert Hit("/films/a b.mp4", 0.5).link == "file:///films/a%20b.mp4"
+    assert Hit("javascript://%0aalert(1)", 0.5).link.startswith("file:///")
+
+
 def test_large_frames_are_made_small(tmp_path):
     path = write_video(tmp_path / "tall.mp4", seed=0, frames=3, size=(480, 240))
     assert shown(Picture(lambda: nullcontext(path))).shape == (72, 3 * 36 + 2 * GAP, 3)
