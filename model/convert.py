@@ -8,9 +8,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from .checkpoint import CheckpointError, fill, guess_variant, read_state_dict
+from .checkpoint import CheckpointError, LoadReport, fill, guess_variant, read_state_dict
 from .transformers_folder import write_transformers_folder
-from .tvtsv2 import create_model
+from .tvtsv2 import TVTSv2, create_model
 from .variants import get_variant
 
 WRITTEN = ("model.safetensors", "config.json")  # by both
@@ -26,17 +26,34 @@ def convert(
 ) -> str:
     """Write model.safetensors and config.json to the folder; returns what was done, to be printed.
 
-    The variant, its num_frames and whether there is a sort head are read off the tensors; `arch` names the
-    variant instead. With `transformers` the folder also gets the code, the tokenizer and a card.
+    With `transformers` the folder also gets the code, the tokenizer and a card.
 
     Raises:
-        FileNotFoundError, CheckpointError: as load_checkpoint.
+        FileNotFoundError, ValueError: as read_model.
         FileExistsError: the folder holds a model already, and `overwrite` is False.
-        ValueError: an unknown `arch`.
     """
     there = [str(Path(folder) / name) for name in WRITTEN if (Path(folder) / name).exists()]
     if there and not overwrite:
         raise FileExistsError(f"{' and '.join(there)} would be replaced; name another folder, or --overwrite")
+    model, report = read_model(source, arch)
+    if transformers:
+        write_transformers_folder(model, folder)
+        how = f'AutoModel.from_pretrained("{folder}", trust_remote_code=True)'
+    else:
+        model.save_pretrained(folder)
+        how = f'TVTSv2.from_pretrained("{folder}")'
+    return f"{report}\n{model.variant.name} written to {folder}; load it with {how}"
+
+
+def read_model(source: str | Path, arch: str | None = None) -> tuple[TVTSv2, LoadReport]:
+    """The model that a checkpoint is of, with its weights.
+
+    The variant, its num_frames and whether there is a sort head are read off the tensors; `arch` names the
+    variant instead.
+
+    Raises:
+        FileNotFoundError, CheckpointError: as load_checkpoint. ValueError: an unknown `arch`.
+    """
     state = read_state_dict(source)
     variant = get_variant(arch) if arch else guess_variant(state)
     if variant is None:
@@ -44,14 +61,7 @@ def convert(
     has_sort_head = any(name.startswith("pred_model.") for name in state)
     num_frames = len(state.get("video_model.temporal_embedding", ())) or None
     model = create_model(variant.name, sort_head=has_sort_head, num_frames=num_frames)
-    report = fill(model, state, source, variant.name)
-    if transformers:
-        write_transformers_folder(model, folder)
-        how = f'AutoModel.from_pretrained("{folder}", trust_remote_code=True)'
-    else:
-        model.save_pretrained(folder)
-        how = f'TVTSv2.from_pretrained("{folder}")'
-    return f"{report}\n{variant.name} written to {folder}; load it with {how}"
+    return model, fill(model, state, source, variant.name)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
