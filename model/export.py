@@ -1,6 +1,6 @@
 """A tower as a graph that runs without this code: python -m model.export CHECKPOINT OUT --tower T --format F
 
-The number of clips or texts at once is free; clips have as many frames as the weights were trained with, uint8
+The number of clips or texts at once is free; clips have as many frames as the weights want, uint8
 pixels, which the graph normalises; texts are token ids [M, 77]. It gives embeddings [B, D], not normalised.
 """
 
