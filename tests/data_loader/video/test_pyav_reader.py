@@ -208,6 +208,7 @@ def test_frames_beyond_any_camera_are_refused(tmp_path):
         stream = container.add_stream("png", rate=25)
         stream.width, stream.height, stream.pix_fmt = 16384, 8200, "monob"
         frame = av.VideoFrame(16384, 8200, "monob")
+        frame.planes[0].update(bytes(frame.planes[0].buffer_size))  # all black
         container.mux(stream.encode(frame))
         container.mux(stream.encode())
     assert path.stat().st_size < 10**6
