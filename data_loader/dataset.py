@@ -1,4 +1,4 @@
-"""From a record to frames, crop, mask and text; what becomes of a broken file."""
+"""From a record to frames, crop, mask and text."""
 
 import logging
 import zlib
@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 from torch.utils.data import Dataset
 
-from data_loader.failures import Failure
+from data_loader.failures import Failure, sample_or_replacement
 from data_loader.masking import tube_mask
 from data_loader.records import Records
 from data_loader.sampling import clip_times, draw_segment, sample_frames, span_frames
@@ -23,7 +23,6 @@ logger = logging.getLogger(__name__)
 R = TypeVar("R", bound=Records)
 
 VIEWS = ("train", "val", "test")
-TRIES = 10  # samples tried in training before giving up: one broken file is chance, ten in a row are not
 
 FrameChoice = Callable[[Video, np.random.Generator], list[int]]  # from an open video to the frames wanted
 
@@ -117,7 +116,10 @@ class VideoDataset(Dataset):
         if not 0 <= index < len(self):
             raise IndexError(f"sample {index} of {len(self)}")
         rng = np.random.default_rng([self.seed, self.salt, epoch, index])
-        return self.training_item(index, rng) if self.view == "train" else self.evaluation_item(index, rng)
+        if self.view != "train":
+            return self.evaluation_item(index, rng)
+        read = partial(self.sample, rng=rng)
+        return sample_or_replacement(read, index, len(self), rng, f"{self.name} ({self.records.root})")
 
     def evaluation_item(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
         try:
@@ -126,23 +128,6 @@ class VideoDataset(Dataset):
             if self.view == "test" and not self.allow_missing:
                 raise
             return {"index": index, "id": self.records.id(index), "missing": Failure.of(error)}
-
-    def training_item(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
-        failures: list[Failure] = []
-        for _ in range(TRIES):
-            try:
-                return {**self.sample(index, rng), "failures": failures}
-            except VideoReadError as error:
-                failures.append(Failure.of(error))
-                step = rng.integers(1, max(2, len(self)))  # to any other sample
-                index = int(index + step) % len(self)
-        listed = "\n".join(f"  {failure}" for failure in failures)
-        raise RuntimeError(
-            f"{TRIES} videos of {self.name} in a row cannot be read; is its root, "
-            f"{self.records.root}, right?\n"
-            f"{listed}\n"
-            "python -m data_loader.check CONFIG lists all unreadable files."
-        )
 
     def sample(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
         """An item without its failures. Raises VideoReadError."""

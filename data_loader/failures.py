@@ -1,16 +1,21 @@
-"""Videos that cannot be read: what is said of one, and how many stop a run.
+"""Videos that cannot be read: what is said of one, what replaces it in training, how many stop a run.
 
 A broken disk or a wrong path should stop a run instead of spoiling it.
 """
 
 import logging
 from collections import Counter
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from data_loader.video.base import VideoReadError
 from utils.errors import RunError
 
 logger = logging.getLogger(__name__)
+
+TRIES = 10  # samples tried in training before giving up: one broken file is chance, ten in a row are not
 
 
 class Failure(NamedTuple):
@@ -25,6 +30,30 @@ class Failure(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.path}: {self.reason}"
+
+
+def sample_or_replacement(
+    read: Callable[[int], dict[str, Any]], index: int, count: int, rng: np.random.Generator, name: str
+) -> dict[str, Any]:
+    """The training sample `index` of `count`, or where its file cannot be read another one, drawn by `rng`.
+
+    read: from an index to a sample. name: of the data set, and where its videos lie.
+
+    Returns the sample with "failures", the files that it replaces. Raises RuntimeError after TRIES of them.
+    """
+    failures: list[Failure] = []
+    for _ in range(TRIES):
+        try:
+            return {**read(index), "failures": failures}
+        except VideoReadError as error:
+            failures.append(Failure.of(error))
+            step = rng.integers(1, max(2, count))  # to any other sample
+            index = int(index + step) % count
+    listed = "\n".join(f"  {failure}" for failure in failures)
+    raise RuntimeError(
+        f"{TRIES} videos in a row of {name} cannot be read; is that the right folder?\n{listed}\n"
+        "python -m data_loader.check CONFIG lists all unreadable files."
+    )
 
 
 class TooManyUnreadable(RunError):

@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+from data_loader.asr import TranscriptError, load_transcript
 from data_loader.lists import need_folder, prepare_hint, read_table
 from data_loader.records import Record, Records
-from data_loader.transcripts import TranscriptError, load_transcript
 from data_loader.video import VideoReadError
 
 

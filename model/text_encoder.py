@@ -64,7 +64,7 @@ class Block(ResidualBlock):
 
 
 class TextTransformer(nn.Module):
-    """The stack of blocks, [M, L, width] -> [M, L, width]."""
+    """The stack of blocks, [M, L, width] -> [M, L, width]; the lower ones are frozen."""
 
     def __init__(self, variant: Variant, backend: str = "auto"):
         super().__init__()
@@ -73,6 +73,9 @@ class TextTransformer(nn.Module):
             for _ in range(variant.text_layers)
         )
         self.resblocks = Blocks(blocks, run_text_blocks)
+        frozen = variant.text_layers - variant.trained_text_blocks
+        for block in self.resblocks[:frozen]:
+            block.requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:
         if not torch.compiler.is_compiling():

@@ -80,17 +80,7 @@ class TVTSv2(
         nn.init.normal_(self.text_token_embedding.weight, std=v.text_embedding_std or 0.02)
         nn.init.normal_(self.text_positional_embedding, std=v.text_embedding_std or 0.01)
         nn.init.normal_(self.text_projection, std=v.text_width**-0.5)
-        self._freeze(freeze_text_embeddings)
-
-    def _freeze(self, freeze_text_embeddings: bool) -> None:
-        """Take the lower text blocks out of training, and the text's input embeddings if asked to.
-
-        With both frozen, nothing below the first trained block needs a gradient and autograd records nothing.
-        """
-        frozen = self.variant.text_layers - self.variant.trained_text_blocks
-        for block in self.text_model.resblocks[:frozen]:
-            block.requires_grad_(False)
-        if freeze_text_embeddings:
+        if freeze_text_embeddings:  # then nothing below the first trained block needs a gradient
             self.text_token_embedding.requires_grad_(False)
             self.text_positional_embedding.requires_grad_(False)
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from data_loader import build_dataset
-from data_loader.dataset import TRIES
+from data_loader.failures import TRIES
 from tests.data_loader import worlds
 from tests.data_loader.worlds import options
 
@@ -81,7 +81,10 @@ def test_training_gives_up_after_many_unreadable_files_in_a_row(world, tmp_path)
     world = worlds.copy_world(world, tmp_path)
     for path in (world / "data/train").rglob("*.mp4"):
         worlds.break_file(path)
-    with pytest.raises(RuntimeError, match=rf"{TRIES} videos of webvid in a row.*is its root.*right\?"):
+    message = rf"{TRIES} videos in a row of webvid .*is that the right folder\?"
+    with pytest.raises(RuntimeError, match=message):
+        RuntimeError, match=rf"{TRIES} videos in a row of webvid .*is that the right folder\?"
+    ):
         build_dataset("webvid", "train", **options(world))[0]
 
 
