@@ -116,9 +116,9 @@ def worker_options(num_workers: int, prefetch_factor: int, context: str | None =
 
 
 def start_worker(worker: int, through_pipes: bool = False) -> None:
-    """Keep a worker to its core, behind the process that trains, and deaf to being told to stop.
+    """Give a worker one thread and a low priority, and have it ignore the signals that stop a run.
 
-    The run answers that, and needs batches to finish its step.
+    The training process handles those, and needs batches to finish its step.
     """
     if through_pipes:
         hand_over_through_pipes()
@@ -133,10 +133,10 @@ def start_worker(worker: int, through_pipes: bool = False) -> None:
         # Schedulers send SIGTERM to all processes of a run, and the loader ends its workers by it. They are
         # to obey the second alone; who sent a signal, only sigwaitinfo tells.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=obey_parent, daemon=True).start()
+        threading.Thread(target=exit_at_parents_signal, daemon=True).start()
 
 
-def obey_parent() -> None:
+def exit_at_parents_signal() -> None:
     """End this process at the SIGTERM of its parent. (That its parent has died, a worker notices itself.)"""
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
         pass

@@ -47,7 +47,7 @@ OF_ONE_FILE = {
 class Job:
     """One video being written in a process of its own, which may crash, hang or be killed."""
 
-    def __init__(self, source: Path, target: Path, encoding: Encoding, timeout: float, parent: "Lifeline"):
+    def __init__(self, source: Path, target: Path, encoding: Encoding, timeout: float, parent: "Lifetime"):
         self.target = target
         self.timeout, self.deadline = timeout, time.monotonic() + timeout
         context = multiprocessing.get_context("fork")  # started by the hundred thousand: it has to be cheap
@@ -58,11 +58,11 @@ class Job:
         theirs.close()
 
     @staticmethod
-    def work(source: Path, target: Path, encoding: Encoding, results: Connection, parent: "Lifeline") -> None:
+    def work(source: Path, target: Path, encoding: Encoding, results: Connection, parent: "Lifetime") -> None:
         """Sends the reason why the video could not be written, or "", and what else that tells (errno)."""
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops its jobs itself
         unfinished = unfinished_name(target)
-        parent.end_with_it(unfinished)
+        parent.exit_with_parent(unfinished)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             encode(source, unfinished, encoding)
@@ -103,13 +103,13 @@ class Job:
             unfinished_name(self.target, self.process.pid).unlink()
 
 
-class Lifeline:
-    """What the jobs' processes hang on: they end with the one that started them, however it ends."""
+class Lifetime:
+    """A pipe by which the jobs' processes notice that the one that started them has ended, however it did."""
 
     def __init__(self) -> None:
         self.reading, self.writing = os.pipe()  # nobody writes: its end is what is waited for
 
-    def end_with_it(self, unfinished: Path) -> None:
+    def exit_with_parent(self, unfinished: Path) -> None:
         """In a job's process: from now on it removes the file and ends when the parent does."""
         os.close(self.writing)  # the parent's alone
 
@@ -243,7 +243,7 @@ def convert_tree(
         raise FileNotFoundError(f"{source} holds no videos ({', '.join(sorted(VIDEO_ENDINGS))})")
     waiting = choose_videos(videos, source, target, encoding, overwrite)
     remove_left_over(target)
-    records, made, parent = Records(target), {}, Lifeline()
+    records, made, parent = Records(target), {}, Lifetime()
 
     def start(video: Path) -> Job:
         with contextlib.suppress(OSError):  # the source as it is before it is read

@@ -141,14 +141,14 @@ class Child:
     def send(self, **message: object) -> None:
         self.connection.send_bytes(json.dumps(message).encode())
 
-    def let_go(self) -> None:
+    def close(self) -> None:
         """Closes our ends, without ending the process."""
         self.connection.close()
         self.pixels.close()
 
     def end(self, patience: float = 0) -> int:
         """Ends the process, if it does not within `patience` seconds, and returns its exit status."""
-        self.let_go()
+        self.close()
         _children.remove(self)
         if self in _idle:
             _idle.remove(self)
@@ -184,7 +184,7 @@ def end_children() -> None:
 def _forget() -> None:
     """After a fork: the children are the parent's, and an open socket here would let them outlive it."""
     for child in _children:
-        child.let_go()
+        child.close()
     _children.clear()
     _idle.clear()
 
