@@ -284,7 +284,7 @@ def test_options_that_contradict_each_other(data, weights, tmp_path, capsys):
     assert "leave out --checkpoint" in failing(retrieval.main, given, capsys)
     given = evaluate(data, tmp_path, *model, "--segments", "2", "--crops", "3")
     said = failing(retrieval.main, given, capsys)
-    assert f"crops=3 is for TVTSv2; open_clip:{NAME} takes segments alone" in said
+    assert f"crops=3 is for TVTSv2; open_clip:{NAME} can be seen in segments" in said
     given = evaluate(data, tmp_path, *model, "--arch", "TVTSv2_B_32")
     assert "not allowed with argument" in failing(retrieval.main, given, capsys)
     said = failing(feature_extraction.main, ["a.mp4", *model, "--model", "TVTSv2_B_16"], capsys)
