@@ -128,8 +128,8 @@ def frame_of(hit: Hit) -> bytes:
     """The frame in the middle of a hit, as a JPEG. Raises VideoReadError."""
 
     def middle(video: Video) -> list[int]:
-        whole = hit.start is None or hit.end is None
-        return [frame_at(video.times, (video.duration if whole else hit.start + hit.end) / 2)]
+        start, end = hit.start or 0.0, video.duration if hit.end is None else hit.end
+        return [frame_at(video.times, (start + end) / 2)]
 
     frames, _, _ = read_frames(hit.path, middle, timeout=READ_TIMEOUT)
     image = Image.fromarray(frames[0].permute(1, 2, 0).numpy())

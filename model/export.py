@@ -62,8 +62,9 @@ def export(
         program = torch.export.export(module, (example,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
         path.parent.mkdir(parents=True, exist_ok=True)
         if format == "onnx":
-            names = {"input_names": [INPUTS[tower]], "output_names": ["embeds"]}
-            onnx = torch.onnx.export(program, dynamo=True, verbose=False, **names)
+            onnx = torch.onnx.export(
+                program, dynamo=True, verbose=False, input_names=[INPUTS[tower]], output_names=["embeds"]
+            )
             assert onnx is not None
             onnx.save(path)
             run = open_onnx(path)
