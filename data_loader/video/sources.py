@@ -99,21 +99,14 @@ class Place(NamedTuple):
     size: int
 
 
-class Part(io.RawIOBase):
-    """A part of an open file, as a file."""
+class Seekable(io.RawIOBase):
+    """A file of `size` bytes that is to be read from the byte `at` on, wherever that is."""
 
-    def __init__(self, file: Any, place: Place):
-        self.file, self.place, self.at = file, place, 0
-
-    def read(self, size: int = -1) -> bytes:
-        rest = max(0, self.place.size - self.at)
-        self.file.seek(self.place.offset + self.at)
-        content = self.file.read(rest if size < 0 else min(size, rest))
-        self.at += len(content)
-        return content
+    size: int
+    at = 0
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self.at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self.at, io.SEEK_END: self.place.size}[whence]
+        self.at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self.at, io.SEEK_END: self.size}[whence]
         return self.at
 
     def tell(self) -> int:
@@ -124,6 +117,20 @@ class Part(io.RawIOBase):
 
     def readable(self) -> bool:
         return True
+
+
+class Part(Seekable):
+    """A part of an open file, as a file."""
+
+    def __init__(self, file: Any, place: Place):
+        self.file, self.offset, self.size = file, *place
+
+    def read(self, size: int = -1) -> bytes:
+        rest = max(0, self.size - self.at)
+        self.file.seek(self.offset + self.at)
+        content = self.file.read(rest if size < 0 else min(size, rest))
+        self.at += len(content)
+        return content
 
 
 def tar_members(archive: str) -> dict[str, Place]:
@@ -234,7 +241,7 @@ def raise_failure(path: str) -> None:
         raise failure
 
 
-class RemoteFile(io.RawIOBase):
+class RemoteFile(Seekable):
     """A file behind a URL, of which no other blocks are fetched than those that are read.
 
     A server that gives no parts of a file gives all of it, into a temporary file. A broken connection is
@@ -242,7 +249,7 @@ class RemoteFile(io.RawIOBase):
     """
 
     def __init__(self, path: str):
-        self.path, self.at = path, 0
+        self.path = path
         _failures.pop(path, None)  # of an earlier try
         self.file: Any = None
         self.whole = False  # whether the file is a copy of all of it
@@ -293,16 +300,3 @@ class RemoteFile(io.RawIOBase):
         content: bytes = self._keep(lambda: self._read(size)) if size else b""
         self.at += len(content)
         return content
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self.at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self.at, io.SEEK_END: self.size}[whence]
-        return self.at
-
-    def tell(self) -> int:
-        return self.at
-
-    def seekable(self) -> bool:
-        return True
-
-    def readable(self) -> bool:
-        return True
