@@ -19,6 +19,7 @@ __all__ = [
     "FeatureTable",
     "check_format",
     "has_features",
+    "is_folder",
     "join_tables",
     "load_features",
     "take",
@@ -53,7 +54,12 @@ def check_format(path: str | Path, tokens: bool = False, one_file_each: bool = F
 
 def has_features(path: Path) -> bool:
     """Whether there is a table of features, or a file that should be one."""
-    return path.is_file() or (path.is_dir() and feature_folders.has_features(path))
+    return path.is_file() or (is_folder(path) and feature_folders.has_features(path))
+
+
+def is_folder(path: Path) -> bool:
+    """Whether features there are a file a video; a folder that is named like a table is a mistake."""
+    return path.is_dir() and path.suffix not in FORMATS
 
 
 def write_features(path: str | Path, table: FeatureTable) -> None:
@@ -66,7 +72,7 @@ def write_features(path: str | Path, table: FeatureTable) -> None:
     `load_features` reads them all.
     """
     path = Path(path).expanduser()
-    if path.is_dir():
+    if is_folder(path):
         feature_folders.write(path, table)
         return
     path = check_format(path)
@@ -83,7 +89,7 @@ def load_features(path: str | Path, without: Collection[str] = ()) -> FeatureTab
     """
     path = Path(path).expanduser()
     read: Callable[[Path, Collection[str]], FeatureTable] = feature_folders.read
-    if not path.is_dir():
+    if not is_folder(path):
         path = check_format(path)
         if not path.is_file():
             raise FileNotFoundError(f"no features file {path}")

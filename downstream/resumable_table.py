@@ -12,7 +12,7 @@ from typing import IO, Any, Self
 from uuid import uuid4
 
 from downstream import feature_folders
-from downstream.feature_files import FeatureTable, has_features, load_features, write_features
+from downstream.feature_files import FeatureTable, has_features, is_folder, load_features, write_features
 from downstream.feature_table import join_tables, take
 from downstream.row_keys import Key, first_places, moved_files, row_keys
 from utils.errors import Interrupted, RunError
@@ -207,7 +207,7 @@ class ResumableTable:
             table.check_kinds(self._columns, self.output)
         have = {key for table in tables for key in row_keys(table)}
         self._renamed = moved_files(have, self._wanted)
-        if self.output.is_dir():
+        if is_folder(self.output):
             kept = [self._renamed.get(key, str(key[0])) for key in have]
             feature_folders.check_names(self.output, kept + [key[0] for key in self._wanted])
         have |= {(path, *key[1:]) for key, path in self._renamed.items()}

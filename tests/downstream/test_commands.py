@@ -290,7 +290,7 @@ def test_missing_data_say_where_they_come_from(tmp_path, checkpoint, capsys):
         (["--set", "dsl_temperature=0"], "above 0"),
         (["--set", "precision=fp16"], "one of fp32, bf16"),
         (["--config", "x.json"], "one of them"),
-        (["--dataset", "msrvt"], "known: captions, demo_hmdb51"),
+        (["--dataset", "msrvt"], "known: activitynet, captions, charades, demo_hmdb51"),
         (["--dataset", "hmdb51"], "the task of hmdb51 is recognition, this command's is retrieval"),
         (["--arch", "TVTSv2_B16"], "did you mean 'TVTSv2_B_16'?"),
     ],
@@ -314,7 +314,7 @@ def test_a_task_that_its_data_are_not_for_is_refused_before_the_work(world, chec
 
 
 def test_no_data_set_named(capsys):
-    assert "--dataset NAME (captions, demo_" in failing(test_entry.main, [], capsys)
+    assert "--dataset NAME (activitynet, captions, charades, demo_" in failing(test_entry.main, [], capsys)
 
 
 @pytest.fixture

@@ -130,7 +130,7 @@ def test_clip_and_tvtsv2_side_by_side(data, model, checkpoint, clip, weights, tm
 
     lines = capsys.readouterr().out.splitlines()
     begin = lines.index("msrvtt · retrieval · text to video")
-    table = {line.split("  ")[0]: line.split()[1:] for line in lines[begin + 2 : begin + 4]}
+    table = {line.split("  ")[0]: line.split()[1:] for line in lines[begin + 2 : begin + 6] if line}
     for name, found in (("TVTSv2_Demo", of_tvts), (f"open_clip:{NAME}", of_clip)):
         r1 = found["metrics"]["text to video"]["plain"]["R1"]
         assert table[name][0] == f"{r1:.1f}"
