@@ -185,6 +185,7 @@ def test_what_is_no_features_of_videos_is_refused(world, checkpoint, tmp_path, m
     (tmp_path / "x.safetensors").write_bytes(json.dumps({}).encode() * 10)
     assert "holds no extracted features" in mistake("-f", tmp_path / "x.safetensors")
     assert "gone.npz" in mistake("-f", tmp_path / "gone.npz")
+    (tmp_path / "x.pt").write_bytes(b"x")
     assert ".parquet" in mistake("-f", tmp_path / "x.pt")
 
 
