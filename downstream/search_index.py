@@ -29,11 +29,9 @@ from downstream.search_columns import TextColumn, column_in, column_of
 from utils.errors import RunError
 from utils.files import or_warn, sha256_of, whole_file
 
-SCANNED = 100_000  # vectors that a query is compared with, at least, where there are more
+SCANNED = 150_000  # vectors that a query is compared with, at least, where there are more
 SAMPLE = 64  # vectors a list, of which k-means makes them
-SPREAD = (
-    0.2  # how far from a list's mean its nearest vector lies, as a share of how far its vectors are spread
-)
+SPREAD = 0.3  # how far from a list's mean its nearest vector lies, as a share of the list's spread
 BLOCK = 2**14  # vectors normalised at once, so that they are not held twice
 PIECE = 512  # vectors in float32 at once: few enough to stay in a processor's cache
 LAYOUT = 1  # of the file; another one is built anew

@@ -15,7 +15,7 @@ def test_it_measures_and_prints(tmp_path, capsys):
     assert [row["name"] for row in tables["searching"]] == ["1,000 vectors", "2,000 vectors"]
     for row in tables["searching"]:
         assert row["recall_texts"] >= 0.98 and row["recall_videos"] >= 0.98  # exact, but for half precision
-        assert all(value >= 0 for name, value in row.items() if name != "name")
+        assert all(value >= -0.1 for name, value in row.items() if name != "name")
 
 
 def test_its_vectors_resemble_embeddings():
