@@ -74,11 +74,18 @@ def read_rows(
     if not times:
         return TextRows(videos, texts, where)
     spans = read_spans(times.get("start"), times.get("end"), where)
-    names = [f"{video}#t={start:g},{end:g}" for video, (start, end) in zip(videos, spans, strict=True)]
+    names = [
+        f"{video}#t={exact(start)},{exact(end)}" for video, (start, end) in zip(videos, spans, strict=True)
+    ]
     return TextRows(names, texts, where, spans)
 
 
 TIMES = ("start", "end")
+
+
+def exact(seconds: float) -> str:
+    """A time in as many digits as it needs: rounded, two spans of a long video could have one name."""
+    return repr(float(seconds)).removesuffix(".0")
 
 
 def flattened(

@@ -166,6 +166,15 @@ def test_names_of_folders_as_texts():
     ]  # fmt: skip
 
 
+def test_spans_that_differ_by_little_stay_apart(tmp_path):
+    """Six digits do not tell them apart."""
+    rows = [["a.mp4", "run", "12345.61", "12350"], ["a.mp4", "sit", "12345.64", "12350"]]
+    file = put_list(tmp_path, *rows, header=("path", "label", "start", "end"))
+    put_folders(tmp_path, "a.mp4")
+    records = build_dataset("labels", "test", **options(tmp_path, files=file)).records
+    assert [records.span(i).start for i in range(len(records))] == [12345.61, 12345.64]
+
+
 def test_spans_of_videos(tmp_path):
     rows = [["a.mp4", "run", "0.2", "00:00:00.6"], ["a.mp4", "sit", "0.6", ""], ["b#t=1.mp4", "run", "", ""]]
     file = put_list(tmp_path, *rows, header=("path", "label", "start", "end"))
