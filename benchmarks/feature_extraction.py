@@ -22,7 +22,7 @@ from joblib import cpu_count
 
 from benchmarks.common import report
 from benchmarks.videos import add_arguments, choose_videos, is_prepared, link_videos
-from downstream.embedder import PRECISIONS
+from downstream.embedding.embedder import PRECISIONS
 from model import VARIANTS, create_model
 from utils.config import REPOSITORY
 from utils.errors import user_errors

@@ -24,10 +24,10 @@ import torch
 
 from benchmarks.common import report
 from CLIP import tokenize
-from downstream.embedder import Embedder
+from downstream.embedding.embedder import Embedder
 from downstream.feature_files import FeatureTable, write_features
-from downstream.search_index import index_of, unit
-from downstream.video_index import VideoIndex
+from downstream.vector_search.index import index_of, unit
+from downstream.vector_search.videos import VideoIndex
 from model import create_model
 from model.variants import get_variant
 from utils.processes import setup

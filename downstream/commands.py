@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from downstream.encoder import folder_name, load_encoder
+from downstream.embedding.encoder import folder_name, load_encoder
 from downstream.evaluation import Evaluator, Job, Protocol, UnreadableVideosError
 from downstream.options import chosen_models, config_path, join_processes, read_config
 from downstream.report import Evaluation, comparison_table, evaluation_table, paper_tables

@@ -19,11 +19,13 @@ from data_loader.failures import Failure
 from data_loader.labels import ClassRecords, LabelRecords
 from data_loader.records import Records
 from data_loader.transforms import ClipTransform, Transform
-from downstream.clips import Clip
-from downstream.embedder import Embedder
-from downstream.encoder import Encoder
-from downstream.overlap import refuse_overlap
-from downstream.pages import write_report
+from downstream.embedding.clips import Clip
+from downstream.embedding.embedder import Embedder
+from downstream.embedding.encoder import Encoder
+from downstream.embedding.resumable_table import ResumableTable
+from downstream.embedding.token_cache import TokenCache
+from downstream.embedding.windows import SlidingWindows, Views
+from downstream.probes.overlap import refuse_overlap
 from downstream.prompts import class_names
 from downstream.report import (
     Evaluation,
@@ -33,10 +35,8 @@ from downstream.report import (
     write_json,
     write_results,
 )
-from downstream.resumable_table import ResumableTable
-from downstream.token_cache import TokenCache
-from downstream.trust import alike, bootstrap
-from downstream.windows import SlidingWindows, Views
+from downstream.report.pages import write_report
+from downstream.report.trust import alike, bootstrap
 from utils.config import ConfigError, resolve_path
 from utils.files import check_folder, or_warn
 from utils.processes import DistContext

@@ -15,8 +15,7 @@ if not __package__:  # to run as a file from anywhere
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data_loader.video import FRAME_RATE
-from downstream.encoder import ModelName, folder_name
-from downstream.feature_map import write_map
+from downstream.embedding.encoder import ModelName, folder_name
 from downstream.features import READ_TIMEOUT, Extraction, extract_features, extract_texts
 from downstream.inputs import check_named, find_videos, read_texts
 from downstream.options import (
@@ -29,6 +28,7 @@ from downstream.options import (
     positive_seconds,
 )
 from downstream.report import failed_files, write_json
+from downstream.report.feature_map import write_map
 from utils.config import resolve_path
 from utils.environment import versions
 from utils.errors import one_line_interrupts, run_errors, user_errors

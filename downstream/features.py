@@ -16,16 +16,16 @@ from pathlib import Path
 
 from data_loader.failures import Failure
 from data_loader.video import FRAME_RATE
-from downstream.clips import Clip, ClipDataset
-from downstream.embedder import Embedder
-from downstream.encoder import load_encoder
+from downstream.embedding.clips import Clip, ClipDataset
+from downstream.embedding.embedder import Embedder
+from downstream.embedding.encoder import load_encoder
+from downstream.embedding.resumable_table import ResumableTable
 from downstream.feature_files import FeatureTable, check_format, load_features, take
 from downstream.inputs import find_videos
+from downstream.inputs.pieces import Cutting, find_clips
+from downstream.inputs.shots import import_scenedetect
+from downstream.inputs.video_lists import VideoList, is_table, read_video_list
 from downstream.options import check_installed, default_workers, join_processes
-from downstream.pieces import Cutting, find_clips
-from downstream.resumable_table import ResumableTable
-from downstream.shots import import_scenedetect
-from downstream.video_lists import VideoList, is_table, read_video_list
 from utils.processes import DistContext
 
 __all__ = ["Extraction", "FeatureTable", "extract_features", "extract_texts", "load_features"]

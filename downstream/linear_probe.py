@@ -25,7 +25,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from data_loader.labels import ClassRecords, MultiLabelRecords
 from data_loader.text_rows import SPAN
 from downstream.commands import run_command
-from downstream.embedder import exact_float32
+from downstream.embedding.embedder import exact_float32
 from downstream.evaluation import EmbeddedVideos, Protocol
 from downstream.options import evaluation_parser
 from downstream.recognition import average_precision, classification

@@ -19,9 +19,9 @@ from data_loader.dataset import VideoDataset
 from data_loader.failures import Failure
 from data_loader.records import Records
 from data_loader.video import VideoReadError
-from downstream.embedder import Embedder, progress_bar, warn_if_alike
-from downstream.encoder import OPEN_CLIP, Encoder
-from downstream.reading import collate_clips, read_batches
+from downstream.embedding.embedder import Embedder, progress_bar, warn_if_alike
+from downstream.embedding.encoder import OPEN_CLIP, Encoder
+from downstream.embedding.reading import collate_clips, read_batches
 from model.metric import check_finite
 from utils.errors import RunError
 from utils.text import counted

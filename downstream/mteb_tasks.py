@@ -18,8 +18,8 @@ from typing import Any
 if not __package__:  # to run as a file from anywhere
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from downstream.embedder import Embedder
-from downstream.encoder import load_encoder
+from downstream.embedding.embedder import Embedder
+from downstream.embedding.encoder import load_encoder
 from downstream.options import (
     add_model_options,
     add_speed_options,

@@ -21,7 +21,7 @@ from downstream.commands import run_command
 from downstream.evaluation import EmbeddedVideos, Protocol
 from downstream.options import evaluation_parser
 from downstream.report import Measurement, first_ranked
-from downstream.trust import Statistic, tied
+from downstream.report.trust import Statistic, tied
 from model.metric import accuracy, label_ranks, sim_matrix
 from utils.schema import EvaluationConfig
 

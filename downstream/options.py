@@ -14,8 +14,8 @@ from joblib import cpu_count
 
 from data_loader.dataset import known_reader
 from data_loader.video import check_reader
-from downstream.embedder import PRECISIONS
-from downstream.encoder import OPEN_CLIP, ModelName
+from downstream.embedding.embedder import PRECISIONS
+from downstream.embedding.encoder import OPEN_CLIP, ModelName
 from downstream.prompts import prompt_templates
 from model import VARIANTS
 from utils.config import ConfigError, load_config

@@ -10,9 +10,10 @@ from pathlib import Path
 if not __package__:  # to run as a file from anywhere
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from downstream import attentive, few_shot, knn, linear_probe
+from downstream import linear_probe
 from downstream.commands import run_command
 from downstream.options import evaluation_parser
+from downstream.probes import attentive, few_shot, knn
 
 PROBES = {
     "linear": linear_probe.PROTOCOL,

@@ -23,7 +23,7 @@ from downstream.evaluation import EmbeddedVideos, Protocol
 from downstream.options import evaluation_parser
 from downstream.prompts import prompt_templates
 from downstream.report import Measurement, first_ranked, per_class
-from downstream.trust import Statistic, alike, tied
+from downstream.report.trust import Statistic, alike, tied
 from model.metric import accuracy, label_ranks, sim_matrix
 from utils.config import ConfigError
 from utils.errors import RunError

@@ -21,7 +21,7 @@ from downstream.commands import run_command
 from downstream.evaluation import EmbeddedVideos, Protocol
 from downstream.options import evaluation_parser
 from downstream.report import Measurement, first_ranked
-from downstream.trust import Statistic, tied
+from downstream.report.trust import Statistic, tied
 from model.metric import rank_metrics, retrieval_ranks, sim_matrix, t2v_ranks, v2t_ranks
 from utils.schema import EvaluationConfig
 

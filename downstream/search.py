@@ -19,10 +19,10 @@ if not __package__:  # to run as a file from anywhere
 
 from downstream.inputs import read_texts
 from downstream.options import add_checkpoint_option, add_device_option, positive
-from downstream.pages import thumbnails, write_page
-from downstream.search_columns import Condition
-from downstream.search_queries import Query, QueryMaker, QueryModel, load_query_model, together
-from downstream.video_index import Hit, VideoIndex, clock
+from downstream.report.pages import thumbnails, write_page
+from downstream.vector_search.columns import Condition
+from downstream.vector_search.queries import Query, QueryMaker, QueryModel, load_query_model, together
+from downstream.vector_search.videos import Hit, VideoIndex, clock
 from utils.errors import one_line_interrupts, run_errors, user_errors
 from utils.files import check_folder, whole_file
 from utils.processes import leaving_group
@@ -203,7 +203,7 @@ def serve_page(args: argparse.Namespace) -> None:
     if asked_for(args) or args.together is not None or args.where or args.page or args.output:
         raise ValueError("--serve searches from its page: leave out queries, --where, --page and --output")
     try:
-        from downstream.search_server import build_app, serve
+        from downstream.vector_search.server import build_app, serve
     except ImportError as error:
         raise ValueError(f"--serve needs a package ({error}): pip install starlette uvicorn") from error
     models: dict[tuple[Any, ...], QueryModel] = {}

@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from data_loader.build import build_val_loader
 from data_loader.failures import Failure
-from downstream.embedder import exact_float32
+from downstream.embedding.embedder import exact_float32
 from downstream.options import join_processes
 from downstream.report import draw_table, failed_files, write_json
 from model import TVTSv2, load_checkpoint

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from downstream.pages import Thumbnails, write_page
 from downstream.report import TITLES, format_interval, format_value
-from downstream.runs import Run, find_results, read_runs
+from downstream.report.pages import Thumbnails, write_page
+from downstream.report.runs import Run, find_results, read_runs
 from utils.errors import run_errors, user_errors
 from utils.files import write_text
 from utils.text import counted

@@ -10,7 +10,7 @@ from data_loader.records import CaptionRecords
 from data_loader.sampling import sample_frames
 from data_loader.spans import Span, parse_seconds, read_spans
 from data_loader.video import VideoReadError
-from downstream.windows import SlidingWindows
+from downstream.embedding.windows import SlidingWindows
 
 from . import video_files as files
 

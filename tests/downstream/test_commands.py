@@ -17,8 +17,8 @@ from data_loader.transforms import clip_transform
 from data_loader.video import read_clip
 from downstream import linear_probe, multiple_choice, recognition, retrieval
 from downstream.commands import run_all
-from downstream.embedder import Embedder
-from downstream.encoder import find_checkpoint
+from downstream.embedding.embedder import Embedder
+from downstream.embedding.encoder import find_checkpoint
 from downstream.feature_files import load_features
 from downstream.options import default_workers
 from model import create_model
@@ -68,8 +68,9 @@ def test_a_second_call_uses_the_embeddings_again(world, checkpoint, count_videos
 
 STOPPED = """
 import os, signal, sys
-from downstream import resumable_table, retrieval
-from downstream.resumable_table import ResumableTable
+from downstream import retrieval
+from downstream.embedding import resumable_table
+from downstream.embedding.resumable_table import ResumableTable
 
 resumable_table.SAVE_EVERY_S = 0
 add = ResumableTable.add

@@ -17,10 +17,11 @@ from PIL import Image
 from CLIP import tokenize
 from data_loader.transforms import normalize
 from data_loader.video import read_frames
-from downstream import feature_extraction, resumable_table, search
+from downstream import feature_extraction, search
+from downstream.embedding import resumable_table
+from downstream.embedding.resumable_table import ResumableTable
 from downstream.feature_files import load_features
 from downstream.features import extract_features
-from downstream.resumable_table import ResumableTable
 from model import create_model
 from utils.config import REPOSITORY
 
@@ -113,8 +114,9 @@ def test_tokens(videos, model, checkpoint, tmp_path):
 
 STOPPED = """
 import os, signal, sys
-from downstream import feature_extraction, resumable_table, search
-from downstream.resumable_table import ResumableTable
+from downstream import feature_extraction, search
+from downstream.embedding import resumable_table
+from downstream.embedding.resumable_table import ResumableTable
 
 resumable_table.SAVE_EVERY_S = 0
 add, left = ResumableTable.add, [2]

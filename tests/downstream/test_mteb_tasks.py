@@ -10,8 +10,8 @@ import pytest
 from torch.utils.data import DataLoader
 
 from downstream import mteb_tasks, recognition, retrieval
-from downstream.embedder import Embedder
-from downstream.encoder import load_encoder
+from downstream.embedding.embedder import Embedder
+from downstream.embedding.encoder import load_encoder
 from downstream.feature_files import load_features
 from tests.extras import extra
 from utils.processes import setup

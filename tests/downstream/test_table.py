@@ -10,7 +10,7 @@ import pytest
 
 import test as test_entry
 from downstream import linear_probe, retrieval
-from downstream.runs import find_results, read_runs
+from downstream.report.runs import find_results, read_runs
 from downstream.table import as_csv, as_markdown, main, sections
 
 from . import layouts
