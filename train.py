@@ -19,8 +19,10 @@ from torch.distributed.elastic.multiprocessing.errors import record
 
 from data_loader.build import build_loaders
 from model.build import build_model, load_starting_weights
+from trainer.boards import import_wandb
 from trainer.checkpoint import list_checkpoints, prepare_folder
-from trainer.metrics import import_wandb, setup_logging
+from trainer.metrics import setup_logging
+from trainer.resume import resume as go_on
 from trainer.signals import Stopped
 from trainer.trainer import Trainer
 from utils.config import load_config, output_path
@@ -109,7 +111,7 @@ def build_trainer(config: PretrainingConfig, context: DistContext, resume: str |
     model = build_model(config.arch, starting_weights=resume is None)
     train_loader, val_loaders = build_loaders(config, model, context)
     trainer = Trainer(config, model, train_loader, val_loaders, run_dir, context, lock)
-    if resume is not None and trainer.resume(resume) is None:
+    if resume is not None and go_on(trainer, resume) is None:
         load_starting_weights(trainer.model, config.arch)
     return trainer
 

@@ -4,17 +4,18 @@ import contextlib
 import json
 import logging
 import sys
+import threading
 import time
-import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from model import TVTSv2
 from model.flops import peak_tflops, train_flops_per_clip
+from trainer.boards import Board, TensorBoard, Wandb
 from trainer.checkpoint import BEST_NAME, mark_best
 from utils.config import ConfigError, as_dict, nearest_key
 from utils.environment import environment
@@ -148,6 +149,7 @@ class RunLog:
 
     def __init__(self, run_dir: Path, config: PretrainingConfig, global_step: int):
         self.path = run_dir / "metrics.jsonl"
+        self.writing = threading.Lock()  # a validation is written down by the thread of the checkpoints
         self._drop_after(global_step)
         self.boards: dict[str, Board] = {}
         if config.trainer.tensorboard:
@@ -172,12 +174,13 @@ class RunLog:
 
     def write(self, kind: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Append rows, each with its "step". Raises RunWriteError where the disk is full."""
-        _append([{"kind": kind, **row} for row in rows], self.path)
-        for name, board in list(self.boards.items()):
-            with self._giving_up(name):
-                for row in rows:
-                    numbers = {k: v for k, v in row.items() if k != "step" and isinstance(v, int | float)}
-                    board.write({f"{kind}/{key}": value for key, value in numbers.items()}, row["step"])
+        with self.writing:
+            _append([{"kind": kind, **row} for row in rows], self.path)
+            for name, board in list(self.boards.items()):
+                with self._giving_up(name):
+                    for row in rows:
+                        numbers = {k: v for k, v in row.items() if k != "step" and isinstance(v, int | float)}
+                        board.write({f"{kind}/{key}": value for key, value in numbers.items()}, row["step"])
 
     def close(self) -> None:
         for name, board in list(self.boards.items()):
@@ -199,79 +202,6 @@ def _append(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
             file.write("".join(json.dumps(row) + "\n" for row in rows))
     except OSError as error:
         raise RunWriteError.of(path, error) from error
-
-
-# ---------------------------------------------------------------------- boards, to watch a run's curves
-
-
-class Board(Protocol):
-    """Takes numbers, by names such as "step/loss", that belong to a step."""
-
-    def write(self, numbers: Mapping[str, float], step: int) -> None: ...
-
-    def close(self) -> None: ...
-
-
-class TensorBoard:
-    """Scalars in `run_dir`/tensorboard; those that an interrupted run wrote too many are hidden."""
-
-    def __init__(self, run_dir: Path, global_step: int):
-        from torch.utils.tensorboard import SummaryWriter  # slow to import, and only some runs need it
-
-        self.writer = SummaryWriter(str(run_dir / "tensorboard"), purge_step=global_step + 1)
-
-    def write(self, numbers: Mapping[str, float], step: int) -> None:
-        for name, value in numbers.items():
-            self.writer.add_scalar(name, value, step)
-
-    def close(self) -> None:
-        self.writer.close()
-
-
-class Wandb:
-    """A run of the project `trainer.wandb`, the same one after resuming; its files are in `run_dir`/wandb.
-
-    wandb's own environment variables (WANDB_ENTITY, WANDB_MODE=offline …) decide the rest.
-    """
-
-    def __init__(self, run_dir: Path, config: PretrainingConfig):
-        wandb = import_wandb()
-        known = run_dir / "wandb-id.txt"
-        if not known.is_file():
-            known.write_text(uuid.uuid4().hex[:8])
-        self.run = wandb.init(
-            project=config.trainer.wandb,
-            name=config.name,
-            id=known.read_text(),
-            resume="allow",
-            dir=str(run_dir),
-            config=as_dict(config),
-        )
-        # wandb's own count of steps cannot go back, as a run does that goes on from its last checkpoint
-        self.run.define_metric("*", step_metric="step")
-
-    def write(self, numbers: Mapping[str, float], step: int) -> None:
-        self.run.log({"step": step, **numbers})
-
-    def close(self) -> None:
-        self.run.finish()
-
-
-def import_wandb() -> Any:
-    """The package wandb; not one of the requirements.
-
-    Raises:
-        ValueError: it is not installed.
-    """
-    try:
-        import wandb
-
-        wandb.init  # noqa: B018 (a folder "wandb" of earlier runs looks like an empty package)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(
-            "trainer.wandb is set, but wandb is not installed: pip install wandb, or --set trainer.wandb=null"
-        ) from error
-    return wandb
 
 
 # ---------------------------------------------------------------------- the best checkpoint

@@ -54,7 +54,8 @@ def save_sharded(state: Mapping[str, Any], path: Path, context: DistContext) -> 
         dcp.save(
             tensors,
             storage_writer=dcp.HuggingFaceStorageWriter(str(unfinished), save_distributed=True),
-            no_dist=not dist.is_initialized(),
+            process_group=context.group,
+            no_dist=context.world_size == 1,
         )
         if context.is_main:
             _finish(unfinished, rest, path)

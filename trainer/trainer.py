@@ -7,9 +7,8 @@ import time
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import IO, NoReturn
 
-from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
@@ -17,10 +16,12 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from data_loader.failures import UnreadableCounter
 from data_loader.loader import JointLoader
 from model import TVTSv2, is_new_parameter
-from trainer import checkpoint, optim
+from trainer import optim
+from trainer.checkpoint import checkpoint_path
 from trainer.engine import build_engine, choose_precision
 from trainer.metrics import Monitor, RunLog, StepMeter, write_settings
-from trainer.sharded import save_sharded
+from trainer.resume import state_of
+from trainer.saving import CheckpointWriter
 from trainer.signals import AsyncAllReduce, Stopped, StopSignal
 from trainer.step import TrainStep, check_losses, to_device
 from trainer.validation import metric_names, validate
@@ -93,6 +94,8 @@ class Trainer:
         monitor = config.trainer.monitor
         self.monitor = Monitor(monitor, run_dir, known) if monitor and known else None
         self.stop, self.all_reduce = StopSignal(), AsyncAllReduce(context)
+        settings = config.trainer
+        self.writer = CheckpointWriter(context, self.engine.sharded, settings.keep_last, settings.timeout_s)
         self.run_log: RunLog | None = None  # of rank 0, while it trains
         self.start = 0, 0.0  # step and time
         self.gc_frozen = False
@@ -115,12 +118,13 @@ class Trainer:
             write_settings(self.run_dir, self.config, self.global_step)
         with self.stop:
             try:
-                metrics = self._validate() if self._validation_is_missing() else {}
-                self._log_plan()
-                self.start = self.global_step, time.monotonic()
-                while self.epoch < self.epochs and self.global_step < self.total_steps:
-                    self._train_epoch()
-                    metrics = self._end_epoch() or metrics
+                with self.writer:  # the run ends when its last checkpoint is whole
+                    metrics = self._validate() if self._validation_is_missing() else {}
+                    self._log_plan()
+                    self.start = self.global_step, time.monotonic()
+                    while self.epoch < self.epochs and self.global_step < self.total_steps:
+                        self._train_epoch()
+                        metrics = self._end_epoch() or metrics
             finally:
                 gc.unfreeze()
                 self.gc_frozen = False
@@ -193,6 +197,7 @@ class Trainer:
             return True
         stop, read, failed = self.all_reduce(self._counts())
         self.unreadable.raise_if_too_many(read, failed)
+        self.writer.raise_failure()
         every = self.config.trainer.save_every_steps
         passed = every and self.global_step % every < len(self.train_loader.loaders)
         if stop or (passed and len(self.train_loader) > 0):
@@ -241,11 +246,17 @@ class Trainer:
             metrics = validate(self.model, self.val_loaders, self.context, self.precision.autocast, self.stop)
         if metrics is None:
             self._end_by_signal()
-        if self.run_log is not None and metrics:
-            if self.monitor is not None and self._checkpoint.exists():
-                self.monitor.keep_if_best(metrics, self._checkpoint)
-            self.run_log.write("validation", [{"step": self.global_step, "epoch": self.epoch, **metrics}])
+        if self.context.is_main and metrics:
+            place = {"step": self.global_step, "epoch": self.epoch}
+            self.writer.submit(self._keep_validation, place, metrics, self.checkpoint)
         return metrics
+
+    def _keep_validation(self, place: Mapping[str, int], metrics: Mapping[str, float], path: Path) -> None:
+        """Write a validation down, once its checkpoint is marked as the best if it is that."""
+        if self.monitor is not None and path.exists():
+            self.monitor.keep_if_best(metrics, path)
+        if self.run_log is not None:
+            self.run_log.write("validation", [{**place, **metrics}])
 
     def _end_by_signal(self) -> NoReturn:
         cause = "since torchrun has ended" if self.stop.abandoned else "by a signal"
@@ -265,78 +276,12 @@ class Trainer:
 
     # ------------------------------------------------------------------ checkpoints
 
-    def state_dict(self) -> dict[str, Any]:
-        """All that a later process needs to go on as if never interrupted. Every rank has to call it."""
-        optimizer: Mapping[str, Any] = self.optimizer.state_dict()  # by number
-        if self.engine.sharded:
-            optimizer = get_optimizer_state_dict(self.model, self.optimizer)  # by name
-        return {
-            "arch": self.config.arch.type,
-            "epoch": self.epoch,
-            "loader": self.train_loader.state_dict(),
-            "global_step": self.global_step,
-            "steps_per_epoch": self.steps_per_epoch,
-            "state_dict": self.model.state_dict(),
-            "optimizer": optimizer,
-            "scheduler": self.train_step.scheduler.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "random_states": self.context.gather_objects(checkpoint.random_state(self.context.device)),
-            "world_size": self.context.world_size,
-            "config": as_dict(self.config),
-        }
-
     def _save(self) -> None:
-        """Write a checkpoint: one file, by rank 0 for all, or a folder of all ranks' slices."""
-        state = self.state_dict()
-        if self.engine.sharded:
-            save_sharded(state, self._checkpoint, self.context)
-        elif self.context.is_main:
-            checkpoint.save_atomically(state, self._checkpoint)
-        if self.context.is_main:
-            checkpoint.remove_old(self.run_dir, self.config.trainer.keep_last)
-        self.context.barrier()
+        """Have a checkpoint written: one file by rank 0, or a folder of all ranks' slices."""
+        self.writer.save(state_of(self), self.checkpoint)
 
     @property
-    def _checkpoint(self) -> Path:
+    def checkpoint(self) -> Path:
         """The checkpoint of where the run is now."""
         step, sharded = self.train_loader.step, self.engine.sharded
-        return checkpoint.checkpoint_path(self.run_dir, self.epoch, step, sharded)
-
-    def resume(self, source: str) -> Path | None:
-        """Go on from a checkpoint: a path, or "auto" for the newest whole one of this run (None if none).
-
-        The checkpoint says how far the run is: weights, the optimiser's moments, position in the epoch,
-        random states. The config says how to go on: learning rates, their schedule, decay and whatever else
-        was set differently this time; what differs is logged. With an unchanged config on as many processes,
-        the run goes on to the bit as if it had not been interrupted; on another number of processes, with
-        the samples of the epoch not seen yet, and as far in the schedule as the share of the epochs done.
-        """
-        # Rank 0 chooses for all: they might not see the same files.
-        chosen = checkpoint.choose_checkpoint(self.run_dir, source) if self.context.is_main else None
-        path = self.context.broadcast_object(chosen)
-        if path is None:
-            logger.info("nothing to resume in %s: starting anew", self.run_dir)
-            return None
-        state = checkpoint.read_checkpoint(path)
-        with optim.keeping_settings(self.optimizer):
-            checkpoint.restore(path, state, self.model, self.optimizer, self.context)
-        self.scaler.load_state_dict(state["scaler"])
-        if state["world_size"] == self.context.world_size:
-            checkpoint.set_random_state(state["random_states"][self.context.rank], self.context.device)
-        self.train_loader.load_state_dict(state["loader"])
-        self.epoch, self.global_step = state["epoch"], state["global_step"]
-        done = (self.epoch + 1) * self.steps_per_epoch - len(self.train_loader)
-        length = self.epochs * self.steps_per_epoch
-        self.total_steps = self.steps_with(length - done)
-        self.train_step.scheduler = optim.resume_scheduler(
-            self.optimizer,
-            self.config.lr_scheduler,
-            self.steps_per_epoch,
-            in_epochs=(done, length),
-            in_steps=(self.global_step, self.total_steps),
-        )
-        where = f"epoch {self.epoch}, joint step {self.train_loader.step}; step {self.global_step}"
-        logger.info("resumed from %s: %s", path, where)
-        for line in checkpoint.changes(state["config"], as_dict(self.config)):
-            logger.info("set differently from the checkpoint: %s", line)
-        return path
+        return checkpoint_path(self.run_dir, self.epoch, step, sharded)

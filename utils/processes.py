@@ -5,7 +5,7 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -19,23 +19,37 @@ NOTICED_S = 2.0
 
 @dataclass(frozen=True)
 class DistContext:
-    """This process's place in the run. One process without torchrun is rank 0 of 1."""
+    """This process's place in the run. One process without torchrun is rank 0 of 1.
+
+    group: what the processes talk over; None: the group that `setup` has joined.
+    """
 
     rank: int
     world_size: int
     local_rank: int
     device: torch.device
+    group: dist.ProcessGroup | None = None
 
     @property
     def is_main(self) -> bool:
         return self.rank == 0
+
+    def apart(self, timeout_s: float) -> "DistContext":
+        """The same place, for a thread beside the training: on the CPU, and over a group of its own.
+
+        Every rank has to call it.
+        """
+        group = None
+        if dist.is_initialized():
+            group = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout_s))
+        return replace(self, device=torch.device("cpu"), group=group)
 
     def gather_objects(self, obj: Any) -> list[Any]:
         """Every rank's `obj`, in rank order, on every rank."""
         if self.world_size == 1:
             return [obj]
         gathered: list[Any] = [None] * self.world_size
-        dist.all_gather_object(gathered, obj)
+        dist.all_gather_object(gathered, obj, group=self.group)
         return gathered
 
     def broadcast_object(self, obj: Any) -> Any:
@@ -43,7 +57,7 @@ class DistContext:
         if self.world_size == 1:
             return obj
         holder = [obj]
-        dist.broadcast_object_list(holder, src=0)
+        dist.broadcast_object_list(holder, src=0, group=self.group)
         return holder[0]
 
     def sum(self, counts: Sequence[int]) -> list[int]:
@@ -51,7 +65,7 @@ class DistContext:
         if self.world_size == 1:
             return list(counts)
         total = torch.tensor(counts, dtype=torch.int64, device=self.device)
-        dist.all_reduce(total)
+        dist.all_reduce(total, group=self.group)
         return total.tolist()
 
     def mean(self, values: torch.Tensor) -> torch.Tensor:
@@ -59,12 +73,12 @@ class DistContext:
         if self.world_size == 1:
             return values
         values = values.clone()
-        dist.all_reduce(values)
+        dist.all_reduce(values, group=self.group)
         return values / self.world_size
 
     def barrier(self) -> None:
         if self.world_size > 1:
-            dist.barrier()
+            dist.barrier(group=self.group)
 
 
 def setup(device: str | int | None = None, timeout_s: float = 600.0) -> DistContext:

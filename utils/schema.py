@@ -217,7 +217,8 @@ class TrainerConfig:
     threads: Count | None = key(None, "PyTorch's threads on the CPU; null: as PyTorch has it")
     timeout_s: Positive = key(
         600,
-        "seconds after which a process that the others wait for ends the run; more than writing a checkpoint",
+        "seconds after which a process that the others wait for ends the run; with fsdp, more than writing a "
+        "checkpoint",
     )
 
 

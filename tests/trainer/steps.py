@@ -13,9 +13,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from model import create_model, is_new_parameter
 from model.checkpoint import CheckpointError
-from trainer.checkpoint import read_checkpoint, restore, save_atomically
+from trainer.checkpoint import read_checkpoint, restore
 from trainer.engine import Precision, build_engine
 from trainer.optim import build_optimizer, build_scheduler, parameter_groups
+from trainer.saving import CheckpointWriter
 from trainer.sharded import save_sharded
 from trainer.step import TrainStep
 from utils.processes import DistContext, leaving_group, setup
@@ -108,22 +109,30 @@ def run_case(
         except CheckpointError as error:
             return {"refused": context.gather_objects(str(error))}
         scheduler.load_state_dict(state["scheduler"])
-    for seed, texts in [(0, 4), (1, 1), (2, 4), (3, 1)][0 if load is None else 2 : steps]:
-        noted, batch = Shapes(), batch_of(context, seed, texts)
-        with contextlib.nullcontext() if compiled else noted:
-            losses, norm = step(batch)
-        shapes |= noted.seen
-        rows[seed] = {name: loss.item() for name, loss in losses.items()} | {"grad_norm": norm.item()}
-        if seed == 0:
-            grads = {n: whole(p.grad) for n, p in spread.model.named_parameters() if p.grad is not None}
-        if seed == 1 and save is not None:
-            write(spread, optimizer, scheduler, output, save, context)
+    with CheckpointWriter(context, spread.sharded, None, timeout_s=100) as writer:
+        for seed, texts in [(0, 4), (1, 1), (2, 4), (3, 1)][0 if load is None else 2 : steps]:
+            noted, batch = Shapes(), batch_of(context, seed, texts)
+            with contextlib.nullcontext() if compiled else noted:
+                losses, norm = step(batch)
+            shapes |= noted.seen
+            rows[seed] = {name: loss.item() for name, loss in losses.items()} | {"grad_norm": norm.item()}
+            if seed == 0:
+                grads = {n: whole(p.grad) for n, p in spread.model.named_parameters() if p.grad is not None}
+            if seed == 1 and save is not None:
+                write(spread, optimizer, scheduler, output / save, context, writer)
     weights = {name: whole(p.detach()) for name, p in spread.model.named_parameters()}
     square = any(shape == (BATCH, BATCH) for shape in shapes)
     return {"rows": rows, "grads": grads, "weights": weights, "full_matrix": square}
 
 
-def write(spread: Any, optimizer: Any, scheduler: Any, output: Path, name: str, context: DistContext) -> None:
+def write(
+    spread: Any,
+    optimizer: Any,
+    scheduler: Any,
+    path: Path,
+    context: DistContext,
+    writer: CheckpointWriter,
+) -> None:
     state = {
         "state_dict": spread.model.state_dict(),
         "optimizer": optimizer.state_dict(),
@@ -133,16 +142,14 @@ def write(spread: Any, optimizer: Any, scheduler: Any, output: Path, name: str, 
         "global_step": 2,
     }
     if spread.sharded:
-        save_sharded(state, output / f"numbered-{name}", context)
+        save_sharded(state, path.with_name(f"numbered-{path.name}"), context)
         state["optimizer"] = get_optimizer_state_dict(spread.model, optimizer)
-        save_sharded(state, output / name, context)
+    writer.save(state, path)  # goes on while the next steps change the weights
+    if spread.sharded:
         state["state_dict"]["text_projection"] = bad = state["state_dict"]["text_projection"].clone()
         if context.rank == context.world_size - 1:
             bad.to_local()[-1] = float("nan")
-        save_sharded(state, output / f"nan-{name}", context)
-    elif context.is_main:
-        save_atomically(state, output / name)
-    context.barrier()
+        save_sharded(state, path.with_name(f"nan-{path.name}"), context)
 
 
 def whole(x: torch.Tensor) -> torch.Tensor:

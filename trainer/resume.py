@@ -1,0 +1,79 @@
+"""Going on with a run: what a checkpoint holds of it, and putting a trainer where a checkpoint was."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
+
+from trainer import checkpoint, optim
+from utils.config import as_dict
+
+if TYPE_CHECKING:
+    from trainer.trainer import Trainer
+
+logger = logging.getLogger(__name__)
+
+
+def state_of(trainer: "Trainer") -> dict[str, Any]:
+    """All that a later process needs to go on as if never interrupted. Every rank has to call it."""
+    optimizer: Mapping[str, Any] = trainer.optimizer.state_dict()  # by number
+    if trainer.engine.sharded:
+        optimizer = get_optimizer_state_dict(trainer.model, trainer.optimizer)  # by name
+    context = trainer.context
+    return {
+        "arch": trainer.config.arch.type,
+        "epoch": trainer.epoch,
+        "loader": trainer.train_loader.state_dict(),
+        "global_step": trainer.global_step,
+        "steps_per_epoch": trainer.steps_per_epoch,
+        "state_dict": trainer.model.state_dict(),
+        "optimizer": optimizer,
+        "scheduler": trainer.train_step.scheduler.state_dict(),
+        "scaler": trainer.scaler.state_dict(),
+        "random_states": context.gather_objects(checkpoint.random_state(context.device)),
+        "world_size": context.world_size,
+        "config": as_dict(trainer.config),
+    }
+
+
+def resume(trainer: "Trainer", source: str) -> Path | None:
+    """Go on from a checkpoint: a path, or "auto" for the newest whole one of this run (None if none).
+
+    The checkpoint says how far the run is: weights, the optimiser's moments, position in the epoch, random
+    states. The config says how to go on: learning rates, their schedule, decay and whatever else was set
+    differently this time; what differs is logged. With an unchanged config on as many processes, the run
+    goes on to the bit as if it had not been interrupted; on another number of processes, with the samples of
+    the epoch not seen yet, and as far in the schedule as the share of the epochs done.
+    """
+    config, context = trainer.config, trainer.context
+    # Rank 0 chooses for all: they might not see the same files.
+    chosen = checkpoint.choose_checkpoint(trainer.run_dir, source) if context.is_main else None
+    path = context.broadcast_object(chosen)
+    if path is None:
+        logger.info("nothing to resume in %s: starting anew", trainer.run_dir)
+        return None
+    state = checkpoint.read_checkpoint(path)
+    with optim.keeping_settings(trainer.optimizer):
+        checkpoint.restore(path, state, trainer.model, trainer.optimizer, context)
+    trainer.scaler.load_state_dict(state["scaler"])
+    if state["world_size"] == context.world_size:
+        checkpoint.set_random_state(state["random_states"][context.rank], context.device)
+    trainer.train_loader.load_state_dict(state["loader"])
+    trainer.epoch, trainer.global_step = state["epoch"], state["global_step"]
+    done = (trainer.epoch + 1) * trainer.steps_per_epoch - len(trainer.train_loader)
+    length = trainer.epochs * trainer.steps_per_epoch
+    trainer.total_steps = trainer.steps_with(length - done)
+    trainer.train_step.scheduler = optim.resume_scheduler(
+        trainer.optimizer,
+        config.lr_scheduler,
+        trainer.steps_per_epoch,
+        in_epochs=(done, length),
+        in_steps=(trainer.global_step, trainer.total_steps),
+    )
+    where = f"epoch {trainer.epoch}, joint step {trainer.train_loader.step}; step {trainer.global_step}"
+    logger.info("resumed from %s: %s", path, where)
+    for line in checkpoint.changes(state["config"], as_dict(config)):
+        logger.info("set differently from the checkpoint: %s", line)
+    return path
