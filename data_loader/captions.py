@@ -1,13 +1,17 @@
 """Captions and paths: WebVid, DiDeMo, LSMDC, and any list with a column of each ("csv")."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from data_loader.lists import Table, list_of_split, need_folder, prepare_hint, read_table
-from data_loader.records import CaptionRecords
+from data_loader.records import CaptionRecords, SequenceRecords
 from data_loader.text_rows import file_namer, read_rows
+from utils.text import counted
+
+logger = logging.getLogger(__name__)
 
 VALIDATION_ROWS = 1000  # of WebVid
 LSMDC_LIST = "lsmdc/LSMDC16_challenge_1000_publictect.csv"
@@ -21,28 +25,63 @@ def csv(
     files: str | dict[str, str],
     path_column: str | int = "path",
     caption_column: str | int = "caption",
+    start_column: str | int | None = None,
+    end_column: str | int | None = None,
+    num_clips: int = 1,
     suffix: str = "",
     sep: str | None = None,
-) -> CaptionRecords:
+) -> CaptionRecords | SequenceRecords:
     """Any list, in a form of `read_rows`, with columns of captions and of paths below `root`.
 
     Rows of one path, wherever they stand, are the captions of one record. Columns start and end make a row
-    one of a span, in seconds, of its video.
+    one of a span, in seconds, of its video: rows of one span are then the captions of one record.
 
     Args:
         files: the list, or one for each split: {"train": ..., "test": ...}; below `meta` unless absolute.
         path_column, caption_column: names, or places counted from 0.
+        start_column, end_column: the same; None: those called start and end, where the list has them.
+        num_clips: above 1, a record is a video, and a sample that many of its spans that follow one another,
+            each with a caption: for sorting. Videos without so many are left out, which is said.
         suffix: added to every path, e.g. ".mp4".
         sep: what separates the columns; by default a tab for .tsv and a comma for anything else.
     """
     path = meta / list_of_split("csv", files, split)
-    rows = read_rows(path, "captions and paths of csv", path_column, caption_column, sep)
+    rows = read_rows(
+        path,
+        "captions and paths of csv",
+        path_column,
+        caption_column,
+        sep,
+        start_column=start_column,
+        end_column=end_column,
+    )
     ids, captions = grouped(rows.names, rows.texts)
     records = CaptionRecords(root, ids, captions, file_namer(rows, suffix))
     if rows.spans is not None:
         span_of = dict(zip(rows.names, rows.spans, strict=True))
         records.spans = np.array([span_of[name] for name in records.ids])
-    return records
+    return records if num_clips == 1 else sequences(records, num_clips, path)
+
+
+def sequences(records: CaptionRecords, num_clips: int, path: Path) -> SequenceRecords:
+    """Records of the videos of spans, for sorting. path: their list, for messages. Raises ValueError."""
+    if records.spans is None:
+        raise ValueError(
+            f"{path}: num_clips is {num_clips}, and a sample so many spans of a video; but the list has no "
+            "columns of their starts and ends (start_column, end_column)"
+        )
+    try:
+        found = SequenceRecords(records, num_clips)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    if found.left_out:
+        logger.warning(
+            "%s: %s left out: none of their spans are %d that follow one another",
+            path,
+            counted(found.left_out, "videos"),
+            num_clips,
+        )
+    return found
 
 
 def webvid(split: str, root: Path, meta: Path) -> CaptionRecords:

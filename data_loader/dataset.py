@@ -2,7 +2,7 @@
 
 import logging
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,9 +12,9 @@ from torch.utils.data import Dataset
 
 from data_loader.failures import Failure, sample_or_replacement
 from data_loader.masking import tube_mask
-from data_loader.records import Records
-from data_loader.sampling import clip_times, draw_segment, sample_frames, span_frames
-from data_loader.spans import Span
+from data_loader.records import Record, Records
+from data_loader.sampling import clip_times, draw_segment, part_bounds, sample_frames, span_frames
+from data_loader.spans import Span, following_spans
 from data_loader.transforms import Transform, clip_transform, pad_clip
 from data_loader.video import FrameCache, Video, VideoReadError, read_frames
 
@@ -49,7 +49,8 @@ class VideoDataset(Dataset):
     them; "keep_ind" int64 [n], patches kept (only with a mask); "index" int; "id" str; "failures" list of
     Failures, the files that this sample replaces. A narrated video gives a random segment of `num_clips`
     clips: frames from the whole segment, the words said in each clip as "text" (maybe an empty one), and
-    "problems", what was mended in its transcript.
+    "problems", what was mended in its transcript. A video with captioned spans gives `num_clips` of them that
+    follow one another: frames from each alone, its caption as one "text".
 
     A key is an index, or (epoch, index). All that is random in a sample is drawn from a generator seeded by
     (seed, data set, epoch, index), so a sample does not depend on the rank, the worker or what came before.
@@ -136,11 +137,16 @@ class VideoDataset(Dataset):
         for key in ("label", "answer"):
             if getattr(record, key) is not None:
                 item[key] = getattr(record, key)
+        if record.pieces:
+            runs = following_spans(np.array([piece.span for piece in record.pieces]), record.num_clips)
+            pieces = [record.pieces[i] for i in runs[rng.integers(len(runs))]]
+            item |= self.read(index, rng, partial(self.choose_in_pieces, pieces))
+            item["text"] = [self.caption(piece, rng) for piece in pieces]
+            return item
         if record.transcript is None:
             item |= self.read(index, rng, partial(self.choose_frames, span=record.span))
             if record.captions:
-                chosen = int(rng.integers(len(record.captions))) if self.view == "train" else 0
-                item["text"] = [record.captions[chosen]]
+                item["text"] = [self.caption(record, rng)]
             return item
         duration = record.transcript.duration
         start, end = draw_segment(duration, record.num_clips, rng)
@@ -149,6 +155,10 @@ class VideoDataset(Dataset):
         item["text"] = [record.transcript.text(*clip) for clip in clips]
         item["problems"] = record.transcript.problems
         return item
+
+    def caption(self, record: Record, rng: np.random.Generator) -> str:
+        """One of a record's captions."""
+        return record.captions[int(rng.integers(len(record.captions))) if self.view == "train" else 0]
 
     def read(self, index: int, rng: np.random.Generator, choose: FrameChoice) -> dict[str, Any]:
         """The video part of an item."""
@@ -170,6 +180,15 @@ class VideoDataset(Dataset):
         """The frames to take from a file, or from a span of it."""
         frames = frames_of(video, span)
         return [frames[i] for i in sample_frames(self.num_frames, len(frames), self.how, rng)]
+
+    def choose_in_pieces(self, pieces: Sequence[Record], video: Video, rng: np.random.Generator) -> list[int]:
+        """The frames to take from spans of a file, as many from each as nearly as can be."""
+        numbers = np.diff(part_bounds(len(pieces), self.num_frames)).tolist()
+        chosen = []
+        for piece, number in zip(pieces, numbers, strict=True):
+            frames = frames_of(video, piece.span)
+            chosen += [frames[i] for i in sample_frames(number, len(frames), self.how, rng)]
+        return chosen
 
     def choose_in_segment(
         self, start: float, end: float, duration: float, video: Video, rng: np.random.Generator

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from data_loader.asr import Transcript
-from data_loader.spans import Span
+from data_loader.spans import Span, following_spans
 from data_loader.strings import Strings
 
 
@@ -22,6 +22,8 @@ class Record:
     captions: texts of which training draws one; everything else takes the first.
     label: the number of its class, from 0. answer: which of its options is right.
     transcript: of a narrated video, a segment of which, `num_clips` clips with their words, is a sample.
+    pieces: captioned spans of the file in the order of their starts, of which `num_clips` that follow one
+    another are a sample.
     """
 
     id: str
@@ -31,6 +33,7 @@ class Record:
     label: int | None = None
     answer: int | None = None
     transcript: Transcript | None = None
+    pieces: Sequence["Record"] = ()
     num_clips: int = 1
 
 
@@ -104,3 +107,35 @@ class CaptionRecords(Records):
     def __getitem__(self, index: int) -> Record:
         captions = self.captions[self.caption_start[index] : self.caption_start[index + 1]]
         return Record(self.id(index), self.path(index), self.span(index), captions)
+
+
+class SequenceRecords(Records):
+    """Videos with captioned spans, `num_clips` of which, one following another, are a sample.
+
+    left_out: how many videos have no such run of spans, see `following_spans`; they are no records.
+    """
+
+    def __init__(self, pieces: CaptionRecords, num_clips: int):
+        """pieces: a record of each span. Raises ValueError where no video has `num_clips` that follow."""
+        assert pieces.spans is not None, "sequences are of spans"
+        places: dict[str, int] = {}  # of files, in the order of the list
+        place = np.array([places.setdefault(pieces.file_of(name), len(places)) for name in pieces.ids])
+        order = np.lexsort((pieces.spans[:, 1], pieces.spans[:, 0], place))
+        bounds = np.flatnonzero(np.diff(place[order], prepend=-1, append=-1))
+        videos = [order[first:stop] for first, stop in pairwise(bounds)]
+        kept = [video for video in videos if len(following_spans(pieces.spans[video], num_clips))]
+        self.left_out = len(videos) - len(kept)
+        if not kept:
+            raise ValueError(
+                f"none of its {len(videos)} videos has {num_clips} captioned spans that follow one another; "
+                "a sample of sorting is made of them"
+            )
+        super().__init__(pieces.root, (pieces.file_of(pieces.ids[video[0]]) for video in kept))
+        self.pieces, self.num_clips = pieces, num_clips
+        self.members = np.concatenate(kept)
+        self.start = np.cumsum([0, *map(len, kept)])
+
+    def __getitem__(self, index: int) -> Record:
+        members = self.members[self.start[index] : self.start[index + 1]].tolist()
+        pieces = [self.pieces[member] for member in members]
+        return Record(self.id(index), self.path(index), pieces=pieces, num_clips=self.num_clips)

@@ -10,6 +10,7 @@ import numpy as np
 from data_loader.sampling import frames_between
 
 CLOCK = re.compile(r"(?:(\d+):)?(\d+):(\d{1,2}(?:\.\d+)?)")  # hours:minutes:seconds
+OVERLAP = 0.1  # seconds of two spans that count as rounding: the second follows the first
 OVERHANG = 1.0  # seconds by which a span may end after its video: lists round lengths up
 
 
@@ -78,3 +79,21 @@ def read_spans(
             raise ValueError(f"{where(row)}: the span {span} does not end after its start")
         spans[row] = span
     return spans
+
+
+def following_spans(spans: np.ndarray, number: int) -> np.ndarray:
+    """All runs of `number` spans that follow one another, int64 [runs, number], into `spans`.
+
+    spans: float64 [N, 2] of one video, in the order of their starts. The next of a span is the first that
+    does not begin before its end; what begins earlier overlaps with it, and is no part of that run. So a
+    span may be in several runs, or in none.
+    """
+    starts, ends = spans[:, 0], spans[:, 1]
+    following = np.searchsorted(starts, ends - OVERLAP)
+    following = np.maximum(following, np.arange(len(spans)) + 1)  # where spans are shorter than OVERLAP
+    following = np.append(following, len(spans))  # behind the last one there is none
+    runs = [np.arange(len(spans))]
+    for _ in range(number - 1):
+        runs.append(following[runs[-1]])
+    found = np.stack(runs, axis=1)
+    return found[found[:, -1] < len(spans)]

@@ -46,8 +46,10 @@ def read_rows(
     sep: str | None = None,
     *,
     may_lack: bool = False,
+    start_column: str | int | None = None,
+    end_column: str | int | None = None,
 ) -> TextRows:
-    """A list with a column of paths and one of texts, and maybe start and end.
+    """A list with a column of paths and one of texts, and maybe of starts and ends of spans.
 
     Tables have a header, and commas or, as .tsv, tabs between their columns; .jsonl has an object a line;
     .parquet is one. In the latter two a text may be a number, or a list of texts, a row each.
@@ -55,13 +57,17 @@ def read_rows(
     Args:
         path_column, text_column: names, or places counted from 0. sep: of other tables.
         may_lack: whether a video may have no text.
+        start_column, end_column: None: those called start and end, where the list has them.
 
     Raises FileNotFoundError, or ValueError that names the line.
     """
     if path.suffix in (".jsonl", ".parquet"):
         found = read_columns(path, what)
         videos, texts, rows = flattened(found, path_column, text_column, may_lack)
-        times = {name: [found.columns[name][row] for row in rows] for name in found.columns if name in TIMES}
+        times = {
+            which: [cells_of(found, column)[row] for row in rows]
+            for which, column in time_columns(start_column, end_column, list(found.columns)).items()
+        }
 
         def where(row: int) -> str:
             return found.where(rows[row])
@@ -69,7 +75,10 @@ def read_rows(
     else:
         table = read_table(path, what, sep=sep or ("\t" if path.suffix == ".tsv" else ","))
         videos, texts = table.column(path_column), table.column(text_column, may_be_empty=may_lack)
-        times = {name: table.column(name, may_be_empty=True) for name in TIMES if name in table.names}
+        times = {
+            which: table.column(column, may_be_empty=True)
+            for which, column in time_columns(start_column, end_column, table.names).items()
+        }
         where = table.where
     if not times:
         return TextRows(videos, texts, where)
@@ -80,7 +89,16 @@ def read_rows(
     return TextRows(names, texts, where, spans)
 
 
-TIMES = ("start", "end")
+def time_columns(
+    start: str | int | None, end: str | int | None, names: Sequence[str]
+) -> dict[str, str | int]:
+    """The columns of starts and ends that were asked for, or that a list of these columns has by itself."""
+    asked = {"start": start, "end": end}
+    return {
+        which: which if column is None else column
+        for which, column in asked.items()
+        if column is not None or which in names
+    }
 
 
 def exact(seconds: float) -> str:
@@ -93,11 +111,9 @@ def flattened(
 ) -> tuple[list[str], list[str], list[int]]:
     """(videos, texts, their rows in the list), a row for each text of a cell."""
     paths = found.texts(column_name(found, path_column))
-    name = column_name(found, text_column)
-    if name not in found.columns:
-        raise ValueError(f"{found.path} has no column {name!r}; its columns are {list(found.columns)}")
+    name, cells = column_name(found, text_column), cells_of(found, text_column)
     videos, texts, rows = [], [], []
-    for row, (video, cell) in enumerate(zip(paths, found.columns[name], strict=True)):
+    for row, (video, cell) in enumerate(zip(paths, cells, strict=True)):
         own = list(cell) if isinstance(cell, list) else [cell]
         for one in own or [None]:
             text = text_of(one)
@@ -109,6 +125,14 @@ def flattened(
             texts.append(text)
             rows.append(row)
     return videos, texts, rows
+
+
+def cells_of(found: ListColumns, column: str | int) -> list[Any]:
+    """Raises ValueError: there is no such column."""
+    name = column_name(found, column)
+    if name not in found.columns:
+        raise ValueError(f"{found.path} has no column {name!r}; its columns are {list(found.columns)}")
+    return found.columns[name]
 
 
 def column_name(found: ListColumns, column: str | int) -> str:

@@ -131,9 +131,13 @@ def evaluate_checkpoint(config: PretrainingConfig, checkpoint: str, context: Dis
             f"{checkpoint} holds no sort head, as released files do: take a training checkpoint"
         )
     model.to(context.device).eval()
-    entries = [entry for entry in config.data.val if entry.type == "yttemporal"]
+    narrated = ("yttemporal",)
+    entries = [e for e in config.data.val if e.type in narrated or (e.num_clips or 1) > 1]
     if not entries:
-        raise ConfigError("data.val holds no set of type yttemporal, the one with transcripts to sort")
+        raise ConfigError(
+            "data.val holds no set with several texts a sample to sort: none of type yttemporal, and none of "
+            "type csv with num_clips"
+        )
     loader = build_val_loader(entries[0], config, model, context)
     with exact_float32():
         shares, transcripts, missing = sorting_accuracy(model, loader, context)

@@ -77,6 +77,10 @@ class DataSetConfig:
     caption_column: str | Natural | None = key(
         None, "of csv: name or number of the column of captions (caption)"
     )
+    start_column: str | Natural | None = key(
+        None, "of csv: name or number of the column of starts of spans (start, where the list has it)"
+    )
+    end_column: str | Natural | None = key(None, "of csv: the same of their ends (end)")
     label_column: str | Natural | None = key(
         None, "of labels: name or number of the column of labels (label)"
     )
@@ -88,7 +92,9 @@ class DataSetConfig:
     sep: str | None = key(
         None, "of csv and labels: what separates the columns; null: tab in .tsv, comma in other files"
     )
-    num_clips: Count | None = key(None, "of yttemporal: clips, and texts, of a sample (4)")
+    num_clips: Count | None = key(
+        None, "of yttemporal: clips, and texts, of a sample (4); of csv: spans of one, 4 for sorting (1)"
+    )
     transcript_cache: Text | None = key(
         None, "of yttemporal: folder that keeps aligned transcripts; null: none"
     )

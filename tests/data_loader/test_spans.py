@@ -8,7 +8,7 @@ import pytest
 from data_loader.dataset import VideoDataset
 from data_loader.records import CaptionRecords
 from data_loader.sampling import sample_frames
-from data_loader.spans import Span, parse_seconds, read_spans
+from data_loader.spans import Span, following_spans, parse_seconds, read_spans
 from data_loader.video import VideoReadError
 from downstream.embedding.windows import SlidingWindows
 
@@ -86,3 +86,20 @@ def test_sliding_windows_of_a_span(records):
     numbers = [files.frame_numbers(window) for window in windows[0]["video"]]
     assert numbers == [[10 + i for i in sample_frames(3, 10, shift=shift)] for shift in range(2)]
     assert "lies outside the video" in windows[1]["missing"].reason
+
+
+@pytest.mark.parametrize(
+    ("spans", "number", "runs"),
+    [
+        ([[0, 1], [1, 2], [5, 6]], 2, [[0, 1], [1, 2]]),
+        ([[0, 1], [1, 2], [5, 6]], 3, [[0, 1, 2]]),
+        ([[0, 1], [1, 2], [5, 6]], 4, []),
+        ([[0, 3], [1, 2], [2, 4], [4, 5]], 2, [[0, 3], [1, 2], [2, 3]]),  # 1 and 2 overlap with 0
+        ([[0, 1.05], [1, math.inf]], 2, [[0, 1]]),  # overlap by rounding
+        ([[0, math.inf], [1, 2]], 2, []),
+        ([[0, 0.01], [0.02, 0.03]], 2, [[0, 1]]),
+        ([[3, 4]], 1, [[0]]),
+    ],
+)
+def test_spans_that_follow_one_another(spans, number, runs):
+    assert following_spans(np.array(spans, float), number).tolist() == runs
