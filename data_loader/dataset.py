@@ -15,6 +15,7 @@ from data_loader.masking import tube_mask
 from data_loader.records import Record, Records
 from data_loader.sampling import clip_times, draw_segment, part_bounds, sample_frames, span_frames
 from data_loader.spans import Span, following_spans
+from data_loader.transcripts import LATE_WORDS, Transcript
 from data_loader.transforms import Transform, clip_transform, pad_clip
 from data_loader.video import FrameCache, Video, VideoReadError, read_frames
 
@@ -148,13 +149,30 @@ class VideoDataset(Dataset):
             if record.captions:
                 item["text"] = [self.caption(record, rng)]
             return item
-        duration = record.transcript.duration
-        start, end = draw_segment(duration, record.num_clips, rng)
-        item |= self.read(index, rng, partial(self.choose_in_segment, start, end, duration))
-        clips = clip_times(start, end, record.num_clips)
-        item["text"] = [record.transcript.text(*clip) for clip in clips]
-        item["problems"] = record.transcript.problems
-        return item
+        return {**item, **self.narrated(index, record.transcript, record.num_clips, rng)}
+
+    def narrated(
+        self, index: int, transcript: Transcript, num_clips: int, rng: np.random.Generator
+    ) -> dict[str, Any]:
+        """Frames of a segment, and what is said in each of its clips."""
+        problems = transcript.problems
+        if transcript.duration is not None:
+            segment = draw_segment(transcript.duration, num_clips, rng)
+            choose = partial(self.choose_in_segment, *segment, transcript.duration)
+            item = self.read(index, rng, choose)
+        else:
+            drawn: list[tuple[tuple[float, float], float]] = []
+
+            def choose_in_video(video: Video, rng: np.random.Generator) -> list[int]:
+                drawn.append((draw_segment(video.duration, num_clips, rng), video.duration))
+                return self.choose_in_segment(*drawn[-1][0], video.duration, video, rng)
+
+            item = self.read(index, rng, choose_in_video)
+            segment, duration = drawn[-1]
+            if transcript.outlasts(duration):
+                problems = (*problems, LATE_WORDS)
+        item["text"] = [transcript.text(*clip) for clip in clip_times(*segment, num_clips)]
+        return {**item, "problems": problems}
 
     def caption(self, record: Record, rng: np.random.Generator) -> str:
         """One of a record's captions."""

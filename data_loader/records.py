@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from data_loader.asr import Transcript
 from data_loader.spans import Span, following_spans
 from data_loader.strings import Strings
+from data_loader.transcripts import Transcript
 
 
 @dataclass(frozen=True)

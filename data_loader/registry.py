@@ -21,6 +21,7 @@ DATASETS = {
     "didemo": "data_loader.captions:didemo",
     "lsmdc": "data_loader.captions:lsmdc",
     "csv": "data_loader.captions:csv",
+    "narrated": "data_loader.yttemporal:narrated",
     "hmdb51": "data_loader.labels:hmdb51",
     "ucf101": "data_loader.labels:ucf101",
     "k400": "data_loader.labels:k400",
@@ -79,7 +80,7 @@ def build_dataset(
     need_folder(
         root,
         f'the data of {name}; put it there or set its "root" in the config',
-        "" if name in ("csv", "labels") else prepare_hint(name, "its lists"),
+        "" if name in ("csv", "narrated", "labels") else prepare_hint(name, "its lists"),
     )
     records = read(split, root, meta, **{key: options[key] for key in own if key in options})
     return VideoDataset(records, view or split, name=name, **of_clips)

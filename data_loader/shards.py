@@ -20,11 +20,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from data_loader.asr import TranscriptError, read_transcript, transcript_from_json
 from data_loader.lists import need_folder, need_text, parse_json, prepare_hint
 from data_loader.records import Record, Records
 from data_loader.shard_index import BLOCK, VIDEO_SUFFIXES, index_path, load_index
 from data_loader.strings import Strings
+from data_loader.transcripts import TranscriptError, read_transcript, transcript_from_json
 from data_loader.video import VideoReadError
 from utils.text import counted
 

@@ -131,12 +131,12 @@ def evaluate_checkpoint(config: PretrainingConfig, checkpoint: str, context: Dis
             f"{checkpoint} holds no sort head, as released files do: take a training checkpoint"
         )
     model.to(context.device).eval()
-    narrated = ("yttemporal",)
+    narrated = ("yttemporal", "narrated")
     entries = [e for e in config.data.val if e.type in narrated or (e.num_clips or 1) > 1]
     if not entries:
         raise ConfigError(
-            "data.val holds no set with several texts a sample to sort: none of type yttemporal, and none of "
-            "type csv with num_clips"
+            "data.val holds no set with several texts a sample to sort: type yttemporal or narrated, or csv "
+            "with num_clips"
         )
     loader = build_val_loader(entries[0], config, model, context)
     with exact_float32():

@@ -64,15 +64,17 @@ class DataSetConfig:
     sparse: ClassVar[bool] = True
 
     type: Text = key(
-        MISSING, "yttemporal, webvid, msrvtt, didemo, lsmdc, csv, hmdb51, ucf101, k400, labels or ssv2_mc"
+        MISSING,
+        "yttemporal, webvid, msrvtt, didemo, lsmdc, csv, narrated, hmdb51, ucf101, k400, labels or ssv2_mc",
     )
     root: Text = key(MISSING, "the folder of the videos or shards")
     format: Literal["files", "webdataset"] | None = key(None, "files (default), or webdataset for shards")
     files: Text | dict[str, str] | None = key(
-        None, "of csv and labels: the list, or one for each split; null, of labels: a folder a class"
+        None,
+        "of csv, narrated and labels: the list, or one for each split; null, of labels: a folder a class",
     )
     path_column: str | Natural | None = key(
-        None, "of csv and labels: name or number of the column of paths (path)"
+        None, "of csv, narrated and labels: name or number of the column of paths (path)"
     )
     caption_column: str | Natural | None = key(
         None, "of csv: name or number of the column of captions (caption)"
@@ -81,6 +83,9 @@ class DataSetConfig:
         None, "of csv: name or number of the column of starts of spans (start, where the list has it)"
     )
     end_column: str | Natural | None = key(None, "of csv: the same of their ends (end)")
+    transcript_column: str | Natural | None = key(
+        None, "of narrated: name or number of the column of transcripts (transcript)"
+    )
     label_column: str | Natural | None = key(
         None, "of labels: name or number of the column of labels (label)"
     )
@@ -88,15 +93,17 @@ class DataSetConfig:
         None, "of labels: file of the classes' texts, one a line or {name: number}; null: as in the lists"
     )
     multi_label: bool | None = key(None, "of labels: whether a video may have several, a row each (false)")
-    suffix: str | None = key(None, "of csv and labels: what the paths lack, such as .mp4")
+    suffix: str | None = key(None, "of csv, narrated and labels: what the paths lack, such as .mp4")
     sep: str | None = key(
-        None, "of csv and labels: what separates the columns; null: tab in .tsv, comma in other files"
+        None,
+        "of csv, narrated and labels: what separates the columns; null: tab in .tsv, comma in other files",
     )
     num_clips: Count | None = key(
-        None, "of yttemporal: clips, and texts, of a sample (4); of csv: spans of one, 4 for sorting (1)"
+        None,
+        "of yttemporal and narrated: clips, and texts, of a sample (4); of csv: spans of one, 4 to sort (1)",
     )
     transcript_cache: Text | None = key(
-        None, "of yttemporal: folder that keeps aligned transcripts; null: none"
+        None, "of yttemporal and narrated: folder that keeps aligned transcripts; null: none"
     )
     cut: Text | None = key(None, "of msrvtt: which test videos (jsfusion)")
     fold: Count | None = key(None, "of hmdb51 and ucf101: which of the three splits (1)")

@@ -16,12 +16,12 @@ from typing import Any
 from tqdm import tqdm
 
 from data_loader import build_dataset
-from data_loader.asr import transcript_to_json
 from data_loader.failures import Failure
 from data_loader.prepare.common import add_command
 from data_loader.records import Record, Records
 from data_loader.shard_index import index_path, load_index
 from data_loader.shards import key_of
+from data_loader.transcripts import transcript_to_json
 from data_loader.video import VideoReadError
 from data_loader.yttemporal import NarratedRecords
 from utils.files import whole_file

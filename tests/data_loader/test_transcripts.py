@@ -6,8 +6,8 @@ import os
 
 import pytest
 
-from data_loader import asr
-from data_loader.asr import Transcript, TranscriptError, load_transcript, read_transcript
+from data_loader import transcripts
+from data_loader.transcripts import Transcript, TranscriptError, load_transcript, read_transcript
 
 
 def content(**changes):
@@ -50,7 +50,9 @@ def test_text_skips_words_without_denoised_ones():
 
 def test_each_denoised_text_is_split_at_single_spaces(monkeypatch):
     seen = []
-    monkeypatch.setattr(asr, "align_words", lambda raw, denoised: seen.extend(denoised) or [""] * len(raw))
+    monkeypatch.setattr(
+        transcripts, "align_words", lambda raw, denoised: seen.extend(denoised) or [""] * len(raw)
+    )
     read_transcript(content(denoised=[{"cleanasr": "So  we "}, {"cleanasr": "mix"}]))
     assert seen == ["So", "", "we", "", "mix"]
 
@@ -135,8 +137,8 @@ class TestCache:
     def reads(self, monkeypatch):
         """The files that were read and aligned."""
         reads = []
-        plain = asr.read_transcript
-        monkeypatch.setattr(asr, "read_transcript", lambda path: reads.append(path) or plain(path))
+        plain = transcripts.read_transcript
+        monkeypatch.setattr(transcripts, "read_transcript", lambda path: reads.append(path) or plain(path))
         return reads
 
     def test_the_second_time_nothing_is_aligned(self, path, cache, reads):
