@@ -10,7 +10,7 @@ from tests.data_loader import worlds
 from tests.data_loader.worlds import options
 
 SPLITS = {"yttemporal": "train", "webvid": "train"}
-WORLDS = {name: getattr(worlds, name) for name in DATASETS if name not in ("csv", "labels")}
+WORLDS = {name: getattr(worlds, name) for name in DATASETS if name not in ("csv", "narrated", "labels")}
 
 
 @pytest.fixture(params=WORLDS)
