@@ -23,6 +23,7 @@ from trainer.boards import import_wandb
 from trainer.checkpoint import list_checkpoints, prepare_folder
 from trainer.metrics import setup_logging
 from trainer.resume import resume as go_on
+from trainer.resume import was_restarted
 from trainer.signals import Stopped
 from trainer.trainer import Trainer
 from utils.config import load_config, output_path
@@ -86,7 +87,8 @@ def build_trainer(config: PretrainingConfig, context: DistContext, resume: str |
 
     Args:
         config: a resolved pre-training config.
-        resume: a checkpoint's path, "auto", or None for a run that must not overwrite an earlier one.
+        resume: a checkpoint's path, "auto", or None for a run that must not overwrite an earlier one. A run
+            that torchrun has restarted goes on from its own newest one.
 
     Raises:
         ConfigError: a value of the config cannot be used.
@@ -100,6 +102,8 @@ def build_trainer(config: PretrainingConfig, context: DistContext, resume: str |
     if context.is_main and config.trainer.wandb:
         import_wandb()  # if it is missing, the training need not begin
     setup_logging(run_dir, context.is_main)
+    if was_restarted(run_dir, context):
+        resume = "auto"
     if resume is None and list_checkpoints(run_dir):
         raise FileExistsError(
             f"{run_dir} holds the checkpoints of an earlier run: go on with --resume auto, or give this run "

@@ -25,6 +25,7 @@ from utils.schema import PretrainingConfig
 
 logger = logging.getLogger(__name__)
 
+STARTS = "starts.jsonl"
 RATES = ("lr_new", "lr_clip")  # learning rates of the new parameters and of those from CLIP
 Item = TypeVar("Item")
 
@@ -46,7 +47,7 @@ class StepMeter:
         self.since = time.perf_counter()
 
     def timed(self, loader: Iterable[Item]) -> Iterator[Item]:
-        """Iterate, and count the time spent waiting for data."""
+        """Iterate, and count the time spent waiting for data; `last_wait` is that for the latest item."""
         iterator = iter(loader)
         while True:
             start = time.perf_counter()
@@ -54,7 +55,8 @@ class StepMeter:
                 item = next(iterator)
             except StopIteration:
                 return
-            self.waited += time.perf_counter() - start
+            self.last_wait = time.perf_counter() - start
+            self.waited += self.last_wait
             yield item
 
     def add(
@@ -129,7 +131,9 @@ class LogFile(logging.FileHandler):
             super().handleError(record)
 
 
-def write_settings(run_dir: Path, config: PretrainingConfig, global_step: int = 0) -> None:
+def write_settings(
+    run_dir: Path, config: PretrainingConfig, global_step: int = 0, torchruns: Sequence[str] = ()
+) -> None:
     """Save the resolved config, and the command, commit, versions and machine that it runs with.
 
     config.json and environment.json are those of the latest start; starts.jsonl has a line for each.
@@ -137,7 +141,8 @@ def write_settings(run_dir: Path, config: PretrainingConfig, global_step: int = 
     write_text(json.dumps(as_dict(config), indent=2) + "\n", run_dir / "config.json", RunWriteError)
     found = environment()
     write_text(json.dumps(found, indent=2) + "\n", run_dir / "environment.json", RunWriteError)
-    _append([{"step": global_step, **found, "config": as_dict(config)}], run_dir / "starts.jsonl")
+    start = {"step": global_step, **found, "torchruns": list(torchruns), "config": as_dict(config)}
+    _append([start], run_dir / STARTS)
 
 
 class RunLog:

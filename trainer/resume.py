@@ -1,6 +1,9 @@
 """Going on with a run: what a checkpoint holds of it, and putting a trainer where a checkpoint was."""
 
+import json
 import logging
+import os
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,12 +11,41 @@ from typing import TYPE_CHECKING, Any
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
 
 from trainer import checkpoint, optim
+from trainer.checkpoint import list_checkpoints
+from trainer.metrics import STARTS
 from utils.config import as_dict
+from utils.processes import DistContext
 
 if TYPE_CHECKING:
     from trainer.trainer import Trainer
 
 logger = logging.getLogger(__name__)
+
+
+def torchruns(context: DistContext) -> list[str]:
+    """What tells the torchruns of the processes from all others: host, process, and when it started.
+
+    Every rank has to call it. Empty without torchrun.
+    """
+    own = None
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        stat = Path(f"/proc/{os.getppid()}/stat")
+        started = stat.read_text().rpartition(")")[2].split()[19] if stat.is_file() else "?"
+        own = f"{socket.gethostname()} {os.getppid()} {started}"
+    return sorted({each for each in context.gather_objects(own) if each})
+
+
+def was_restarted(run_dir: Path, context: DistContext) -> bool:
+    """Whether a torchrun of these processes has started this run before, and it has a checkpoint by now.
+
+    Every rank has to call it.
+    """
+    mine, starts = torchruns(context), run_dir / STARTS
+    restarted = False
+    if context.is_main and starts.is_file() and list_checkpoints(run_dir):
+        latest = json.loads(starts.read_text().splitlines()[-1])
+        restarted = not {*latest.get("torchruns", [])}.isdisjoint(mine)
+    return context.broadcast_object(restarted)
 
 
 def state_of(trainer: "Trainer") -> dict[str, Any]:

@@ -124,8 +124,9 @@ class HostCopy:
     def _copy(self, value: Any, place: tuple[Any, ...]) -> Any:
         if isinstance(value, DTensor):
             local = self._copy(value.to_local(), place)
-            shape = {"shape": value.shape, "stride": value.stride()}
-            return DTensor.from_local(local, self.mesh, value.placements, run_check=False, **shape)
+            return DTensor.from_local(
+                local, self.mesh, value.placements, shape=value.shape, stride=value.stride()
+            )
         if torch.is_tensor(value):
             own = self.tensors.get(place)
             if own is None or own.shape != value.shape or own.dtype != value.dtype:

@@ -20,7 +20,8 @@ from trainer import optim
 from trainer.checkpoint import checkpoint_path
 from trainer.engine import build_engine, choose_precision
 from trainer.metrics import Monitor, RunLog, StepMeter, write_settings
-from trainer.resume import state_of
+from trainer.rank_times import RankTimes
+from trainer.resume import state_of, torchruns
 from trainer.saving import CheckpointWriter
 from trainer.signals import AsyncAllReduce, Stopped, StopSignal
 from trainer.step import TrainStep, check_losses, to_device
@@ -96,6 +97,7 @@ class Trainer:
         self.stop, self.all_reduce = StopSignal(), AsyncAllReduce(context)
         settings = config.trainer
         self.writer = CheckpointWriter(context, self.engine.sharded, settings.keep_last, settings.timeout_s)
+        self.ranks = RankTimes(self.model, context)
         self.run_log: RunLog | None = None  # of rank 0, while it trains
         self.start = 0, 0.0  # step and time
         self.gc_frozen = False
@@ -113,9 +115,10 @@ class Trainer:
             FloatingPointError: the loss became NaN or infinite; the last checkpoint is intact.
             TooManyUnreadable: more training videos were unreadable than `data.max_unreadable` allows.
         """
+        started_by = torchruns(self.context)
         if self.context.is_main:
             self.run_log = RunLog(self.run_dir, self.config, self.global_step)
-            write_settings(self.run_dir, self.config, self.global_step)
+            write_settings(self.run_dir, self.config, self.global_step, started_by)
         with self.stop:
             try:
                 with self.writer:  # the run ends when its last checkpoint is whole
@@ -168,6 +171,7 @@ class Trainer:
         )
         with bar, logging_redirect_tqdm():
             for i, batch in meter.timed(self.train_loader):
+                self.ranks.waited += meter.last_wait
                 self.unreadable.update(batch)
                 batch = to_device(batch, self.context.device)
                 rates = optim.learning_rates(self.optimizer)
@@ -195,7 +199,8 @@ class Trainer:
         """Save if it is time to, stop if a signal came. Returns whether the run has all its steps."""
         if self.global_step >= self.total_steps:
             return True
-        stop, read, failed = self.all_reduce(self._counts())
+        stop, read, failed, *times = self.all_reduce(self._counts())
+        self.ranks.add(times)
         self.unreadable.raise_if_too_many(read, failed)
         self.writer.raise_failure()
         every = self.config.trainer.save_every_steps
@@ -208,15 +213,16 @@ class Trainer:
         return False
 
     def _counts(self) -> list[int]:
-        """What the ranks add up: whether one was told to stop, videos read, and videos that failed."""
-        return [self.stop.received, self.unreadable.read, self.unreadable.failed]
+        """What the ranks add up: whether one was told to stop, videos read and failed, and their times."""
+        return [self.stop.received, self.unreadable.read, self.unreadable.failed, *self.ranks.own()]
 
     # ------------------------------------------------------------------ between epochs
 
     def _end_epoch(self) -> dict[str, float]:
         """Save first, then validate: whatever happens to the validation, the epoch is not lost."""
         self.all_reduce.wait()
-        stop, read, failed = self.context.sum(self._counts())
+        stop, read, failed, *times = self.context.sum(self._counts())
+        self.ranks.add(times)
         if self.unreadable.failed or self.unreadable.problems:
             logger.info("epoch %d: %s", self.epoch + 1, self.unreadable.summary())
         if len(self.train_loader) == 0:
@@ -266,6 +272,7 @@ class Trainer:
         """Write down the steps since the last call. Raises FloatingPointError if a loss is no number."""
         rows, summary = meter.flush()
         if self.run_log is not None and rows:
+            rows[-1].update(self.ranks.flush())
             self.run_log.write("step", [{"step": row["step"], "epoch": self.epoch, **row} for row in rows])
             bar.set_postfix_str(summary)
             step, since = self.start  # validations count, too: they will go on taking their share

@@ -39,9 +39,10 @@ class DistContext:
 
         Every rank has to call it.
         """
-        group = None
-        if dist.is_initialized():
-            group = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout_s))
+        if not dist.is_initialized():
+            return replace(self, device=torch.device("cpu"))
+        group = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout_s))
+        assert isinstance(group, dist.ProcessGroup)
         return replace(self, device=torch.device("cpu"), group=group)
 
     def gather_objects(self, obj: Any) -> list[Any]:

@@ -89,6 +89,19 @@ def test_number_of_processes_nodes_and_port_come_from_the_environment(python, tm
     assert "--nnodes 2 --nproc_per_node 4 --node_rank 1 --master_addr first --master_port 1234" in words
 
 
+def test_restarts_and_a_range_of_nodes_are_torchruns(python, tmp_path):
+    given = {"NNODES": "2:4", "MASTER_ADDR": "first", "MAX_RESTARTS": "3", "RDZV_CONF": "last_call_timeout=9"}
+    words = " ".join(run(OFFICIAL[0], cwd=tmp_path, PYTHON=python, **given).stdout.splitlines())
+    assert "--nnodes 2:4 --nproc_per_node 2 --rdzv_backend c10d --rdzv_endpoint first:29500" in words
+    assert "--rdzv_id tvtsv2 --rdzv_conf last_call_timeout=9 --max_restarts 3" in words
+    one = run(
+        OFFICIAL[0], cwd=tmp_path, PYTHON=python, GPUS="1", MAX_RESTARTS="1"
+    ).stdout  # torchrun restarts it
+    assert "torch.distributed.run" in one and "--standalone" in one
+    done = run(OFFICIAL[0], cwd=tmp_path, PYTHON=python, NNODES="2:4")
+    assert done.returncode == 2 and "MASTER_ADDR" in done.stderr
+
+
 def test_several_nodes_need_their_rank_and_address(python, tmp_path):
     done = run(OFFICIAL[0], cwd=tmp_path, PYTHON=python, NNODES="2")
     assert done.returncode == 2 and "NODE_RANK" in done.stderr

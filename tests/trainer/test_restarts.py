@@ -1,0 +1,130 @@
+"""Runs that torchrun starts anew: after a process has failed, and as machines come and go."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import train
+from tests.trainer.runs import losses, rows, wait_until
+from tests.trainer.test_signals import children
+from trainer.checkpoint import list_checkpoints
+from utils.config import REPOSITORY
+
+SETTINGS = {
+    "trainer__epochs": 1000,
+    "trainer__save_every_steps": 2,
+    "trainer__log_every_s": 0,
+    "lr_scheduler__type": "milestones",
+    "data__val": [],
+}
+
+
+def starts(run_dir: Path) -> list[dict]:
+    return [json.loads(line) for line in (run_dir / "starts.jsonl").read_text().splitlines()]
+
+
+def test_restarted_by_the_same_torchrun_a_run_goes_on_by_itself(arguments, tmp_path, monkeypatch, capsys):
+    again = {**SETTINGS, "name": "again"}
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")  # this process's parent stands for torchrun
+    assert train.main(arguments(**again, trainer__max_steps=4)) == 0
+    assert (
+        train.main(arguments("--resume", str(tmp_path / "elsewhere.pth"), **again, trainer__max_steps=8)) == 0
+    )
+    assert [start["step"] for start in starts(tmp_path / "again")] == [0, 4]
+    assert train.main(arguments(name="undisturbed", **SETTINGS, trainer__max_steps=8)) == 0
+    assert losses(tmp_path / "again") == losses(tmp_path / "undisturbed")
+
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID")  # a person's new start is none
+    with pytest.raises(SystemExit):
+        train.main(arguments(**again, trainer__max_steps=12))
+    assert "holds the checkpoints of an earlier run" in capsys.readouterr().err
+
+
+@pytest.fixture
+def launch(tmp_path):
+    """Starts launch.sh as on another machine; what it says goes to tmp_path/NAME."""
+    started = []
+
+    def launch(name: str, arguments: list[str], **environment: str) -> subprocess.Popen:
+        kept = {key: value for key, value in os.environ.items() if not key.startswith("TORCHELASTIC")}
+        with (tmp_path / name).open("w") as says:
+            process = subprocess.Popen(
+                ["bash", str(REPOSITORY / "scripts/launch.sh"), "train.py", *arguments],
+                env={**kept, "OMP_NUM_THREADS": "1", "PYTHON": sys.executable, **environment},
+                stdout=says,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        started.append(process)
+        return process
+
+    yield launch
+    for process in started:
+        if process.poll() is None:
+            end(process)
+
+
+def end(torchrun: subprocess.Popen) -> None:
+    """As if the machine had lost power."""
+    for pid in [torchrun.pid, *children(torchrun.pid)]:
+        os.kill(pid, signal.SIGKILL)
+    torchrun.wait()
+
+
+@pytest.mark.heavy
+def test_after_a_rank_was_killed_all_start_anew_and_go_on(launch, start, arguments, tmp_path):
+    run_dir, settings = tmp_path / "killed", {**SETTINGS, "trainer__max_steps": 40}
+    torchrun = launch("says", arguments(name="killed", **settings), GPUS="2", MAX_RESTARTS="1")
+    wait_until(lambda: len(list_checkpoints(run_dir)) > 1, limit=100)
+    os.kill(children(torchrun.pid)[1], signal.SIGKILL)
+    assert torchrun.wait(100) == 0, (tmp_path / "says").read_text()
+    assert [each["processes"] for each in starts(run_dir)] == [2, 2]
+    assert starts(run_dir)[1]["step"] > 0
+    for process in start.ranks(2, arguments(name="undisturbed", **settings), tmp_path / "rank"):
+        process.join(100)
+    assert losses(run_dir) == losses(tmp_path / "undisturbed")
+
+
+@pytest.mark.heavy
+def test_a_machine_may_join_and_leave(launch, arguments, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    elastic = {
+        "NNODES": "1:2",
+        "GPUS": "1",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "MAX_RESTARTS": "3",
+        "RDZV_CONF": "last_call_timeout=1,keep_alive_interval=1,is_host=true",
+    }
+    run_dir = tmp_path / "elastic"
+    endless = arguments(name="elastic", **SETTINGS)
+    first = launch("first", endless, **elastic)
+    wait_until(lambda: list_checkpoints(run_dir), limit=100)
+    other = elastic["RDZV_CONF"].replace("true", "false")
+    second = launch("second", endless, **{**elastic, "RDZV_CONF": other})
+
+    def runs_on(processes: int, times: int) -> bool:
+        """Whether the run's latest start, the one after `times` others, has trained."""
+        found = starts(run_dir)
+        here = len(found) > times and found[-1]["processes"] == processes
+        return here and rows(run_dir, "step")[-1]["step"] > found[-1]["step"] + 4
+
+    wait_until(lambda: runs_on(2, times=1), limit=100)
+    end(second)
+    wait_until(lambda: runs_on(1, times=2), limit=100)
+    first.terminate()
+    first.wait(100)
+    steps = [row["step"] for row in rows(run_dir, "step")]
+    assert steps == list(range(1, len(steps) + 1))
+    assert {each["processes"] for each in starts(run_dir)} == {1, 2}
+    assert all(each["step"] > 0 for each in starts(run_dir)[1:])
+    said = (tmp_path / "first").read_text()
+    assert "stopped by a signal at step" in said and "--resume auto" in said
