@@ -26,11 +26,11 @@ def machine() -> dict[str, Any]:
     }
 
 
-def report(title: str, tables: Mapping[str, Sequence[Row]], path: str | None, **facts: Any) -> None:
+def report(title: str, tables: Mapping[str, Sequence[Row]], path: str | None, **more: Any) -> None:
     """Print tables of figures, and write everything to `path` if it is given.
 
     tables: heading -> rows; the columns are the keys of the rows.
-    facts: whatever else belongs to the figures, for the file alone.
+    more: whatever else belongs to the figures, for the file alone.
     """
     where = machine()
     print(f"{title}: {where['device']}, {where['cores']} cores of {where['cpu']}, commit {where['commit']}")
@@ -39,7 +39,7 @@ def report(title: str, tables: Mapping[str, Sequence[Row]], path: str | None, **
         print(f"\n{heading}")
         print(draw_table(columns, [(row["name"], [_cell(row.get(c)) for c in columns]) for row in rows]))
     if path:
-        result = {"title": title, "machine": where, **facts, "tables": tables}
+        result = {"title": title, "machine": where, **more, "tables": tables}
         Path(path).write_text(json.dumps(result, indent=1, default=str) + "\n")
 
 

@@ -9,8 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from downstream.embedding.encoder import folder_name, load_encoder
-from downstream.evaluation import Evaluator, Job, Protocol, UnreadableVideosError
+from downstream.evaluation import Evaluator, UnreadableVideosError
 from downstream.options import chosen_models, config_path, join_processes, read_config
+from downstream.protocol import Job, Protocol
 from downstream.report import Evaluation, comparison_table, evaluation_table, paper_tables
 from utils.config import ConfigError
 from utils.errors import one_line_interrupts, run_errors, user_errors

@@ -26,8 +26,8 @@ from data_loader.labels import ClassRecords, MultiLabelRecords
 from data_loader.text_rows import SPAN
 from downstream.commands import run_command
 from downstream.embedding.embedder import exact_float32
-from downstream.evaluation import EmbeddedVideos, Protocol
 from downstream.options import evaluation_parser
+from downstream.protocol import EmbeddedVideos, Protocol
 from downstream.recognition import average_precision, classification
 from downstream.report import Measurement, draw_table
 from utils.errors import RunError

@@ -19,9 +19,9 @@ from torch.nn.functional import normalize
 from data_loader.dataset import VideoDataset
 from data_loader.labels import ClassRecords, LabelRecords, MultiLabelRecords
 from downstream.commands import run_command
-from downstream.evaluation import EmbeddedVideos, Protocol
 from downstream.options import evaluation_parser
 from downstream.prompts import prompt_templates
+from downstream.protocol import EmbeddedVideos, Protocol
 from downstream.report import Measurement, first_ranked, per_class
 from downstream.report.trust import Statistic, alike, tied
 from model.metric import accuracy, label_ranks, sim_matrix

@@ -18,8 +18,8 @@ from torch import Tensor
 from data_loader.dataset import VideoDataset
 from data_loader.records import CaptionRecords
 from downstream.commands import run_command
-from downstream.evaluation import EmbeddedVideos, Protocol
 from downstream.options import evaluation_parser
+from downstream.protocol import EmbeddedVideos, Protocol
 from downstream.report import Measurement, first_ranked
 from downstream.report.trust import Statistic, tied
 from model.metric import rank_metrics, retrieval_ranks, sim_matrix, t2v_ranks, v2t_ranks

@@ -15,7 +15,6 @@ from tqdm import tqdm
 
 from data_loader.labels import ClassRecords
 from downstream.embedding.embedder import exact_float32
-from downstream.evaluation import EmbeddedVideos, Protocol
 from downstream.linear_probe import (
     classification_loss,
     held_out_key,
@@ -25,6 +24,7 @@ from downstream.linear_probe import (
     targets_of,
     warn_of_unknown_classes,
 )
+from downstream.protocol import EmbeddedVideos, Protocol
 from downstream.recognition import classification
 from downstream.report import TITLES, Measurement, draw_table
 from utils.schema import EvaluationConfig

@@ -13,8 +13,8 @@ from torch.nn.functional import normalize
 
 from data_loader.labels import LabelRecords
 from downstream.embedding.embedder import exact_float32
-from downstream.evaluation import EmbeddedVideos, Protocol
 from downstream.linear_probe import fit, probe_counts
+from downstream.protocol import EmbeddedVideos, Protocol
 from downstream.recognition import classification
 from downstream.report import Measurement, draw_table
 from downstream.report.trust import Statistic

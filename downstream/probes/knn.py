@@ -7,8 +7,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from data_loader.labels import ClassRecords
-from downstream.evaluation import EmbeddedVideos, Protocol
 from downstream.linear_probe import probe_counts, targets_of, warn_of_unknown_classes
+from downstream.protocol import EmbeddedVideos, Protocol
 from downstream.recognition import classification
 from downstream.report import Measurement
 from utils.schema import EvaluationConfig

@@ -34,7 +34,7 @@ SAMPLE = 64  # vectors a list, of which k-means makes them
 SPREAD = 0.3  # how far from a list's mean its nearest vector lies, as a share of the list's spread
 BLOCK = 2**14  # vectors normalised at once, so that they are not held twice
 PIECE = 512  # vectors in float32 at once: few enough to stay in a processor's cache
-LAYOUT = 1  # of the file; another one is built anew
+LAYOUT = 2  # of the file; another one is built anew
 
 
 class StaleIndexError(ValueError):
@@ -47,14 +47,15 @@ class FeatureIndex:
     vectors: float16 [N, D], of length 1 (cosines differ by about 2e-5 from float32's), list by list.
     rows: int64 [N], which row of the table each is; positions: int64 [N], where the vector of each row is.
     means: float32 [L, D], of the lists; offsets: int64 [L + 1], where they begin.
-    columns: by name, in the table's order. facts: "metadata" of the features; "size", "sha256" of their file.
+    columns: by name, in the table's order. metadata: that of the "features", and the "size" and "sha256" of
+        their file.
     """
 
-    def __init__(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]):
-        self.tensors, self.facts = tensors, facts
+    def __init__(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]):
+        self.tensors, self.metadata = tensors, metadata
         self.vectors, self.means = tensors["vectors"], tensors["means"]
         self.rows, self.offsets = tensors["rows"].numpy(), tensors["offsets"].numpy()
-        self.columns = {name: column_in(kind, name, tensors) for name, kind in facts["columns"].items()}
+        self.columns = {name: column_in(kind, name, tensors) for name, kind in metadata["columns"].items()}
         self.paths = TextColumn.of_tensors("path", tensors)
         self._check()
 
@@ -87,7 +88,7 @@ class FeatureIndex:
             raise StaleIndexError("its lists, rows or columns do not fit together")
 
     @classmethod
-    def build(cls, table: FeatureTable, facts: Mapping[str, Any]) -> "FeatureIndex":
+    def build(cls, table: FeatureTable, metadata: Mapping[str, Any]) -> "FeatureIndex":
         """Of a table's vectors in the lists of `find_lists`, and of its columns of one value a row."""
         N, D = table.features.shape
         means, lists = find_lists(table.features)
@@ -108,17 +109,17 @@ class FeatureIndex:
                 column = column_of(values)
                 kinds[name] = column.kind
                 tensors |= column.tensors(name)
-        return cls(tensors, {"columns": kinds, "metadata": table.metadata, **facts})
+        return cls(tensors, {"columns": kinds, "features": table.metadata, **metadata})
 
     @classmethod
     def open(cls, path: Path) -> "FeatureIndex":
         """Map a file that `save` wrote. Raises StaleIndexError: it holds something else."""
         try:
             with safe_open(path, framework="pt") as file:
-                facts = json.loads((file.metadata() or {})["facts"])
-                if facts["layout"] != LAYOUT:
-                    raise StaleIndexError(f"it has the layout {facts['layout']}, not {LAYOUT}")
-                return cls({name: file.get_tensor(name) for name in file.keys()}, facts)  # noqa: SIM118
+                metadata = json.loads((file.metadata() or {})["metadata"])
+                if metadata["layout"] != LAYOUT:
+                    raise StaleIndexError(f"it has the layout {metadata['layout']}, not {LAYOUT}")
+                return cls({name: file.get_tensor(name) for name in file.keys()}, metadata)  # noqa: SIM118
         except (
             AttributeError,
             IndexError,
@@ -135,7 +136,9 @@ class FeatureIndex:
         with whole_file(path) as unfinished:
             try:
                 save_file(
-                    dict(self.tensors), unfinished, {"facts": json.dumps({**self.facts, "layout": LAYOUT})}
+                    dict(self.tensors),
+                    unfinished,
+                    {"metadata": json.dumps({**self.metadata, "layout": LAYOUT})},
                 )
             except SafetensorError as error:  # a full disk
                 raise OSError(str(error)) from error
@@ -273,9 +276,9 @@ def index_of(file: str | Path) -> FeatureIndex:
 
 def _compare(index: FeatureIndex, source: Source, path: Path) -> None:
     """Raises StaleIndexError: the index at `path` is of other features."""
-    same = source.size == index.facts["size"]
+    same = source.size == index.metadata["size"]
     if same and source.modified_ns != path.stat().st_mtime_ns:
-        same = source.sha256() == index.facts["sha256"]
+        same = source.sha256() == index.metadata["sha256"]
         if same:
             _mark_compared(path, source)
     if not same:

@@ -92,9 +92,9 @@ class VideoIndex:
             if file in resolved[:i]:
                 raise ValueError(f"{files[i]} is given twice; each row would be found twice")
         parts = [index_of(file) for file in files]
-        first = parts[0].facts["metadata"]
+        first = parts[0].metadata["features"]
         for name, part in zip(files, parts, strict=True):
-            other = part.facts["metadata"]
+            other = part.metadata["features"]
             for key in SAME_MODEL:
                 if other.get(key) != first.get(key):
                     raise ValueError(
