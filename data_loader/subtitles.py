@@ -40,8 +40,8 @@ class Said(NamedTuple):
 def read_subtitles(path: Path) -> list[Word]:
     """The words of a .vtt or .srt file, in the order of their times.
 
-    Raises ValueError for what is no such file, is broken anywhere, or holds no words; OSError; ImportError
-    with what to install.
+    Raises ValueError for what is no such file, is broken anywhere, or holds no words, and where webvtt-py is
+    missing; OSError.
     """
     webvtt = import_webvtt()
     text = path.read_bytes().decode("utf-8-sig")
@@ -197,11 +197,9 @@ def _text(holder: dict[str, Any], key: str, where: str) -> str:
 
 
 def import_webvtt() -> ModuleType:
-    """Raises ImportError with what to install."""
+    """Raises ValueError with what to install."""
     try:
         import webvtt
     except ImportError as error:
-        raise ImportError(
-            "subtitles (.vtt, .srt) need the package webvtt-py: pip install webvtt-py"
-        ) from error
+        raise ValueError(".vtt and .srt need the package webvtt-py: pip install webvtt-py") from error
     return webvtt

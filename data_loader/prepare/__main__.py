@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from data_loader.prepare import captions, labels, msrvtt, sets, shards, ssv2, yttemporal
+from data_loader.prepare import captions, labels, msrvtt, sets, shards, spans, ssv2, yttemporal
 from utils.errors import MISTAKES
 from utils.files import WriteError
 
@@ -12,7 +12,7 @@ from utils.files import WriteError
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m data_loader.prepare", description=__doc__)
     commands = parser.add_subparsers(metavar="dataset", required=True)
-    for module in (yttemporal, captions, msrvtt, labels, ssv2, sets, shards):
+    for module in (yttemporal, captions, msrvtt, labels, ssv2, sets, spans, shards):
         module.add_commands(commands)
     return parser.parse_args(argv)
 

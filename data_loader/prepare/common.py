@@ -59,13 +59,7 @@ def find_videos(root: Path, names: Iterable[str]) -> dict[str, str]:
     Where several files could be the one, a file of just the name comes first, else the first in order of
     their paths; that is said, as is a folder that cannot be entered.
     """
-    files, closed = walk_files(root)
-    for folder, reason in closed.items():
-        print(f"warning: {folder} cannot be entered: {reason}")
-    by_stem: dict[str, list[Path]] = {}
-    for file in files:
-        if file.suffix.lower() in VIDEO_ENDINGS:
-            by_stem.setdefault(file.stem, []).append(file.relative_to(root))
+    by_stem = videos_by_stem(root)
     found = {}
     for name in names:
         candidates = by_stem.get(Path(name).stem, [])
@@ -74,6 +68,18 @@ def find_videos(root: Path, names: Iterable[str]) -> dict[str, str]:
             if len(candidates) > 1:
                 print(f"{name}: of {', '.join(map(str, candidates))} the list takes {found[name]}")
     return found
+
+
+def videos_by_stem(root: Path) -> dict[str, list[Path]]:
+    """The video files below a folder by their names without suffix, each below it; says what is closed."""
+    files, closed = walk_files(root)
+    for folder, reason in closed.items():
+        print(f"warning: {folder} cannot be entered: {reason}")
+    by_stem: dict[str, list[Path]] = {}
+    for file in files:
+        if file.suffix.lower() in VIDEO_ENDINGS:
+            by_stem.setdefault(file.stem, []).append(file.relative_to(root))
+    return by_stem
 
 
 def report_missing(path: Path, videos: Sequence[str], root: Path) -> list[bool]:

@@ -48,7 +48,7 @@ def build(args: argparse.Namespace) -> None:
         subset, equals, file = item.partition("=")
         if not equals:
             raise ValueError(f"{item!r} names no subset; write e.g. subset_87={item}")
-        for record in read_json_lines(Path(file)):
+        for _, record in read_json_lines(Path(file)):
             name = video_id(record)
             if name is None:
                 without_id += 1
@@ -79,9 +79,9 @@ def write_transcript(path: Path, record: dict) -> None:
     path.write_text(json.dumps({key: record[key] for key in KEPT if key in record}), encoding="ascii")
 
 
-def read_json_lines(path: Path) -> Iterator[dict]:
-    """The objects of a file of json lines. Raises ValueError, naming the line, for what is none."""
-    need_file(path, "annotations of YT-Temporal, a JSON object a line")
+def read_json_lines(path: Path, what: str = "annotations of YT-Temporal") -> Iterator[tuple[int, dict]]:
+    """(line, object) of a file of json lines. Raises ValueError, naming the line, for what is none."""
+    need_file(path, f"{what}, a JSON object a line")
     number = 0
     try:
         with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
@@ -92,7 +92,7 @@ def read_json_lines(path: Path) -> Iterator[dict]:
                 record = parse_json(line)
                 if not isinstance(record, dict):
                     raise ValueError("no JSON object")
-                yield record
+                yield number, record
     except ValueError as error:
         raise ValueError(f"{path}, line {number} is not JSON: {error}") from error
     except (EOFError, OSError, zlib.error) as error:
