@@ -151,7 +151,8 @@ def train_in_turn(config_path: str, runs: Sequence[Run], done: Connection) -> No
         trainer.total_steps = trainer.steps_with(trainer.steps_per_epoch)
         if not run.reads:
             loaders: list[Any] = [OneBatch(loader) for loader in trainer.train_loader.loaders]
-            trainer.train_loader = JointLoader(loaders, trainer.train_loader.names)
+            joint = trainer.train_loader
+            trainer.train_loader = JointLoader(loaders, joint.names, joint.weights)
         run.folder.mkdir(parents=True, exist_ok=True)
         trainer.train()
         done.send(None)

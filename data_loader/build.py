@@ -17,7 +17,7 @@ from utils.schema import PretrainingConfig, TrainingSetConfig
 def build_loaders(
     config: PretrainingConfig, model: Any, context: DistContext
 ) -> tuple[JointLoader, dict[str, DataLoader]]:
-    """The joint training loader and one validation loader a set, by the set's type.
+    """The joint training loader and one validation loader a set, by the set's name.
 
     Args:
         model: the TVTSv2 that the batches are for; its sizes and its variant's share of masked patches are
@@ -26,10 +26,11 @@ def build_loaders(
     Raises:
         ConfigError, FileNotFoundError: an option or a file of a set is wrong; the message names its key.
     """
-    names = [entry.type for entry in config.data.train]
+    names = [entry.called for entry in config.data.train]
+    weights = [entry.weight or 1 for entry in config.data.train]
     train = [_loader(entry, "train", config, model, context) for entry in config.data.train]
-    val = {e.type: build_val_loader(e, config, model, context) for e in config.data.val}
-    return JointLoader(train, names), val
+    val = {e.called: build_val_loader(e, config, model, context) for e in config.data.val}
+    return JointLoader(train, names, weights), val
 
 
 def build_val_loader(

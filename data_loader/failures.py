@@ -75,16 +75,19 @@ class UnreadableCounter:
     def start_epoch(self) -> None:
         """Count anew; files logged before are not logged again."""
         self.read, self.failed = 0, 0
+        self.by_set: dict[str, tuple[int, int]] = {}  # tried and failed
         self.problems: Counter[str] = Counter()
 
     @property
     def fraction(self) -> float:
         return self.failed / max(1, self.read + self.failed)
 
-    def update(self, batch: dict) -> None:
-        """Count a batch of `Collate`, and name the files that failed for the first time."""
-        self.read += len(batch["index"])
-        self.failed += len(batch["failures"])
+    def update(self, batch: dict, name: str = "") -> None:
+        """Count a batch of `Collate` of the set `name`, and name the files that failed for the first time."""
+        read, failed = len(batch["index"]), len(batch["failures"])
+        self.read, self.failed = self.read + read, self.failed + failed
+        tried_before, failed_before = self.by_set.get(name, (0, 0))
+        self.by_set[name] = tried_before + read + failed, failed_before + failed
         self.problems.update(batch.get("problems", ()))
         for path, reason in batch["failures"]:
             if path not in self.files:
@@ -111,6 +114,8 @@ class UnreadableCounter:
         """A line for the end of an epoch."""
         tried = self.read + self.failed
         line = f"{self.failed} of {tried} videos tried could not be read ({self.fraction:.2%})"
+        if len(self.by_set) > 1:
+            line += ", " + ", ".join(f"{name} {n} of {of}" for name, (of, n) in self.by_set.items())
         if self.problems:
             line += "; transcripts mended: " + ", ".join(f"{n} {p}" for p, n in self.problems.most_common())
         return line

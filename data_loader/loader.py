@@ -1,6 +1,7 @@
 """Which rank sees which sample when, and loading them; an epoch and a count are all the state there is."""
 
 import gc
+import logging
 import os
 import signal
 import sys
@@ -16,6 +17,8 @@ from data_loader.collate import Collate
 from data_loader.dataset import VideoDataset
 from data_loader.handover import hand_over_through_pipes, shared_memory_is_short
 from data_loader.video.process import keep_freed_memory
+
+logger = logging.getLogger(__name__)
 
 # A loader that restarts within an epoch of the joint loader goes through its data in a new order: that of
 # an epoch number far from all others.
@@ -143,20 +146,41 @@ def exit_at_parents_signal() -> None:
     os._exit(0)
 
 
-class JointLoader:
-    """Takes its loaders in turn: yields (loader, batch) for loader 0, 1, ..., which together are one step.
+def turns(weights: Sequence[int]) -> list[int]:
+    """Whose turn it is in a joint step: i comes `weights[i]` times, as evenly spread as that goes.
 
-    An epoch is as long as the first loader. The others restart when they run out, in a new order (the
-    official release repeats the order). Every epoch starts all loaders afresh.
+    [1, 1] -> [0, 1]; [3, 1] -> [0, 0, 1, 0]. Raises ValueError for a weight below 1.
+    """
+    if min(weights) < 1:
+        raise ValueError(f"weights {list(weights)}: each must be a whole number from 1 on")
+    places = [((k + 0.5) / weight, i) for i, weight in enumerate(weights) for k in range(weight)]
+    return [i for _, i in sorted(places)]
+
+
+class JointLoader:
+    """Takes its loaders in turn: yields (loader, batch). A joint step has `weights[i]` batches of loader i,
+    evenly spread; without weights one of each, 0, 1, ..., as in the official release.
+
+    An epoch sees the samples of the first loader once, and lasts as many joint steps as that takes. Loaders
+    that run out restart in a new order (the official release repeats the order); the first does where its
+    batches do not fill the last joint step. Every epoch starts all loaders afresh.
 
     `state_dict()` says where the batches handed out so far end; `load_state_dict` continues there, with
     exactly the batches that would have come, on any number of ranks exactly with the samples not seen yet.
+    Both are for the time between two joint steps, when `turn` is 0.
     """
 
-    def __init__(self, loaders: Sequence[DataLoader], names: Sequence[str] | None = None):
+    def __init__(
+        self,
+        loaders: Sequence[DataLoader],
+        names: Sequence[str] | None = None,
+        weights: Sequence[int] | None = None,
+    ):
         if not loaders:
             raise ValueError("no loaders: a joint loader needs one at least")
         self.loaders = list(loaders)
+        self.weights = [1] * len(self.loaders) if weights is None else list(weights)
+        self.turns = turns(self.weights)
         self.names = list(names) if names is not None else [str(i) for i in range(len(self.loaders))]
         self.samplers: list[EpochSampler] = []
         self.batch_sizes: list[int] = []
@@ -175,15 +199,16 @@ class JointLoader:
 
     def set_epoch(self, epoch: int, step: int = 0) -> None:
         """Start at a step of an epoch, as if the run had come there on these ranks with these batch sizes."""
-        self.epoch, self.step = epoch, step
+        self.epoch, self.step, self.turn = epoch, step, 0
         self.passes, self.seen = [0] * len(self.loaders), [0] * len(self.loaders)
         for i, loader in enumerate(self.loaders):
             self.samplers[i].set_epoch(epoch)
-            if i == 0 and step > len(loader):
-                raise ValueError(f"step {step} of an epoch of {len(loader)} steps")
+            if i == 0 and step > (steps := -(-len(loader) // self.weights[0])):
+                raise ValueError(f"step {step} of an epoch of {steps} steps")
+            batches = step * self.weights[i]
             # A pass that has just ended is only restarted when its loader's next turn comes.
-            self.passes[i] = max(0, step - 1) // len(loader)
-            self.seen[i] = self.seen_after(i, step - self.passes[i] * len(loader))
+            self.passes[i] = max(0, batches - 1) // len(loader)
+            self.seen[i] = self.seen_after(i, batches - self.passes[i] * len(loader))
         self.position_samplers()
 
     def seen_after(self, i: int, batches: int) -> int:
@@ -192,15 +217,41 @@ class JointLoader:
         return min(batches * self.batch_sizes[i], len(sampler)) * sampler.world_size
 
     def state_dict(self) -> dict:
-        """{"epoch", "step", "passes", "seen"}: plain numbers."""
-        return {"epoch": self.epoch, "step": self.step, "passes": [*self.passes], "seen": [*self.seen]}
+        """Plain numbers, and for each loader its name and how many samples it has."""
+        return {
+            "epoch": self.epoch,
+            "step": self.step,
+            "passes": [*self.passes],
+            "seen": [*self.seen],
+            "names": [*self.names],
+            "sizes": [sampler.size for sampler in self.samplers],
+        }
 
     def load_state_dict(self, state: dict) -> None:
+        """Raises ValueError for a state of other loaders; the order of them may be another, weights too."""
         if len(state["seen"]) != len(self.loaders):
             raise ValueError(f"a state of {len(state['seen'])} loaders does not fit {len(self.loaders)}")
-        self.epoch, self.step = state["epoch"], state["step"]
-        self.passes, self.seen = [*state["passes"]], [*state["seen"]]
+        names = state.get("names", self.names)  # states of before have none
+        if sorted(names) != sorted(self.names):
+            raise ValueError(
+                f"the run's training sets were {', '.join(names)}, and now are {', '.join(self.names)}: give "
+                'them their names ("name" in data.train), or begin a new run with arch.start_from'
+            )
+        places = [names.index(name) for name in self.names]
+        self.epoch, self.step, self.turn = state["epoch"], state["step"], 0
+        self.passes = [state["passes"][place] for place in places]
+        self.seen = [state["seen"][place] for place in places]
         self.position_samplers()
+        for place, name, sampler in zip(places, self.names, self.samplers, strict=True):
+            before = state["sizes"][place] if "sizes" in state else sampler.size
+            if before != sampler.size and (state["seen"][place] or state["passes"][place]):
+                logger.warning(
+                    "%s had %d samples when the epoch began, and has %d now: the rest of the epoch goes by "
+                    "another order, in which some come again or not at all",
+                    name,
+                    before,
+                    sampler.size,
+                )
 
     def position_samplers(self) -> None:
         for sampler, number, seen in zip(self.samplers, self.passes, self.seen, strict=True):
@@ -208,20 +259,35 @@ class JointLoader:
 
     @property
     def steps(self) -> int:
-        """Steps of this epoch: those done and those left."""
+        """Joint steps of this epoch: those done and those left."""
+        if self.passes[0]:  # begun anew in the last step
+            return self.step + (self.turn > 0)
         sampler = self.samplers[0]
         left = (sampler.size - self.seen[0]) // sampler.world_size
-        return self.step + -(-left // self.batch_sizes[0])
+        return self.step + -(-left // (self.batch_sizes[0] * self.weights[0]))
 
     def __len__(self) -> int:
         """Batches left in this epoch."""
-        return (self.steps - self.step) * len(self.loaders)
+        return (self.steps - self.step) * len(self.turns)
+
+    def __str__(self) -> str:
+        """How the sets are mixed, for people: a line each."""
+        lines = []
+        for name, sampler, size, weight in zip(
+            self.names, self.samplers, self.batch_sizes, self.weights, strict=True
+        ):
+            batches, of_a_pass = self.steps * weight, -(-(sampler.size // sampler.world_size) // size)
+            lines.append(
+                f"{name}: {weight} of {len(self.turns)} batches; {batches:,} an epoch, "
+                f"{batches / of_a_pass:.2f} times through its {sampler.size:,} samples"
+            )
+        return "\n".join(lines)
 
     def __iter__(self) -> Iterator[tuple[int, dict]]:
         self.position_samplers()
         iterators: list[Iterator[dict]] = [iter(loader) for loader in self.loaders]
         for _ in range(self.steps - self.step):
-            for i in range(len(self.loaders)):
+            for i in self.turns:
                 batch = next(iterators[i], None)
                 if batch is None:
                     iterators[i] = self.restart(i)
@@ -229,7 +295,8 @@ class JointLoader:
                 sampler = self.samplers[i]
                 left = (sampler.size - self.seen[i]) // sampler.world_size
                 self.seen[i] += min(self.batch_sizes[i], left) * sampler.world_size
-                self.step += i == len(self.loaders) - 1
+                self.turn = (self.turn + 1) % len(self.turns)
+                self.step += self.turn == 0
                 yield i, batch
 
     def restart(self, i: int) -> Iterator[dict]:

@@ -36,6 +36,7 @@ def build_dataset(
     type: str,
     split: str,
     *,
+    name: str | None = None,
     root: str | Path | None = None,
     meta: str | Path = "meta_data",
     format: str = "files",
@@ -45,6 +46,7 @@ def build_dataset(
     """A data set by its name in a config, in which capitals and '-' do not matter: "msrvtt", "MSR-VTT".
 
     Args:
+        name: of the set, where several are of one type; samples of two sets differ by it.
         split: which records, "train", "val" or "test". view: with which clips, see `VideoDataset`; those of
             the split by default. Training records with test clips are those of a linear probe.
         root: the folder of the videos. meta: the folder of the lists.
@@ -56,17 +58,17 @@ def build_dataset(
         ValueError: an unknown name, split or option, or a list that is not as it should be.
         FileNotFoundError: a folder or list is missing; the message says how to get it.
     """
-    name = type.lower().replace("-", "").replace("_", "")
-    name = ALIASES.get(name, name)
-    if name not in DATASETS:
-        close = difflib.get_close_matches(name, DATASETS, n=1)
+    kind = type.lower().replace("-", "").replace("_", "")
+    kind = ALIASES.get(kind, kind)
+    if kind not in DATASETS:
+        close = difflib.get_close_matches(kind, DATASETS, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(DATASETS)}"
         raise ValueError(f"unknown data set {type!r}; {hint}")
-    if format not in ("files", "webdataset") or (format == "webdataset" and name not in SHARDED):
+    if format not in ("files", "webdataset") or (format == "webdataset" and kind not in SHARDED):
         raise ValueError(f"data set {type!r} has no format {format!r}; shards are for {', '.join(SHARDED)}")
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}: choose one of {', '.join(SPLITS)}")
-    read: Callable[..., Records] = resolve_name((DATASETS if format == "files" else SHARDED)[name])
+    read: Callable[..., Records] = resolve_name((DATASETS if format == "files" else SHARDED)[kind])
     own = [key for key in inspect.signature(read).parameters if key not in ("split", "root", "meta")]
     of_clips = {key: value for key, value in options.items() if key not in own}
     known = [*own, *inspect.signature(VideoDataset).parameters]
@@ -79,8 +81,8 @@ def build_dataset(
     root, meta = Path(root), Path(meta)
     need_folder(
         root,
-        f'the data of {name}; put it there or set its "root" in the config',
-        "" if name in ("csv", "narrated", "labels") else prepare_hint(name, "its lists"),
+        f'the data of {kind}; put it there or set its "root" in the config',
+        "" if kind in ("csv", "narrated", "labels") else prepare_hint(kind, "its lists"),
     )
     records = read(split, root, meta, **{key: options[key] for key in own if key in options})
-    return VideoDataset(records, view or split, name=name, **of_clips)
+    return VideoDataset(records, view or split, name=name or kind, **of_clips)

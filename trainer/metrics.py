@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 STARTS = "starts.jsonl"
 RATES = ("lr_new", "lr_clip")  # learning rates of the new parameters and of those from CLIP
+LOSSES = ("loss", "contrastive", "sorting")
+OF_A_SET = (*LOSSES, "grad_norm", "data_wait_s")  # numbers that boards show by set, too
 Item = TypeVar("Item")
 
 # ---------------------------------------------------------------------- measuring steps
@@ -43,7 +45,8 @@ class StepMeter:
 
     def _reset(self) -> None:
         self.rows: list[dict[str, Any]] = []
-        self.clips = self.waited = self.flops = 0.0
+        self.clips = self.flops = 0.0
+        self.last_wait = 0.0
         self.since = time.perf_counter()
 
     def timed(self, loader: Iterable[Item]) -> Iterator[Item]:
@@ -56,7 +59,6 @@ class StepMeter:
             except StopIteration:
                 return
             self.last_wait = time.perf_counter() - start
-            self.waited += self.last_wait
             yield item
 
     def add(
@@ -69,7 +71,8 @@ class StepMeter:
         rates: Mapping[str, float],
     ) -> None:
         """Record one optimiser step. Tensors are read by `flush`: here the host would wait for the device."""
-        self.rows.append({"step": step, "set": name, **rates, "grad_norm": grad_norm, **losses})
+        numbers = {**rates, "grad_norm": grad_norm, **losses, "data_wait_s": round(self.last_wait, 4)}
+        self.rows.append({"step": step, "set": name, **numbers})
         videos, texts = batch["video"].shape[0], batch["text"].shape[0]
         self.clips += videos * self.context.world_size
         self.flops += videos * train_flops_per_clip(
@@ -86,13 +89,20 @@ class StepMeter:
         seconds = max(time.perf_counter() - self.since, 1e-9)
         if not rows:
             return [], ""
-        rates = {"clips_per_s": self.clips / seconds, "data_wait": self.waited / seconds}
-        names = [name for name in ("loss", "contrastive", "sorting") if any(name in row for row in rows)]
-        sets = dict.fromkeys(str(row["set"]) for row in rows)
-        words = [f"({', '.join(sets)})", *(f"{name} {_mean(rows, name):.3f}" for name in names)]
+        waits: dict[str, float] = {}  # by set
+        for row in rows:
+            waits[str(row["set"])] = waits.get(str(row["set"]), 0.0) + row["data_wait_s"]
+        rates = {"clips_per_s": self.clips / seconds, "data_wait": sum(waits.values()) / seconds}
+        words = []
+        for name in waits:
+            own = [row for row in rows if row["set"] == name]
+            losses = (f"{loss} {_mean(own, loss):.3f}" for loss in LOSSES if loss in own[0])
+            words += [f"({name})", *losses]
         words.append("lr " + " / ".join(f"{rows[-1][name]:.1e}" for name in RATES if name in rows[-1]))
         words.append(f"grad {_mean(rows, 'grad_norm'):.2f}")
         words += [f"{rates['clips_per_s']:.1f} clips/s", f"data wait {100 * rates['data_wait']:.0f} %"]
+        if len(waits) > 1:
+            words[-1] += f" ({', '.join(f'{name} {100 * s / seconds:.0f} %' for name, s in waits.items())})"
         if self.context.device.type == "cuda":
             rates["memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
             words.append(f"{rates['memory_gib']:.1f} GiB")
@@ -185,6 +195,8 @@ class RunLog:
                 with self._giving_up(name):
                     for row in rows:
                         numbers = {k: v for k, v in row.items() if k != "step" and isinstance(v, int | float)}
+                        if "set" in row:  # curves of several sets would else be one that jumps between them
+                            numbers |= {f"{row['set']}/{k}": numbers[k] for k in OF_A_SET if k in numbers}
                         board.write({f"{kind}/{key}": value for key, value in numbers.items()}, row["step"])
 
     def close(self) -> None:

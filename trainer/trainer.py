@@ -36,8 +36,9 @@ logger = logging.getLogger(__name__)
 class Trainer:
     """Pre-trains a TVTSv2 with the contrastive and the sorting loss.
 
-    A joint step takes a batch of each training set in turn, with an optimiser step after each batch, as the
-    release does. `global_step` counts the optimiser steps; a checkpoint is always between two joint steps.
+    A joint step takes a batch of each training set in turn, or its `weight` of them, with an optimiser step
+    after each batch, as the release does. `global_step` counts the optimiser steps; a checkpoint is always
+    between two joint steps.
 
     Args:
         config: the resolved pre-training config.
@@ -73,7 +74,7 @@ class Trainer:
         self.optimizer = optim.build_optimizer(groups, config.optimizer)
 
         self.epochs = config.trainer.epochs
-        self.steps_per_epoch = train_loader.steps * len(train_loader.loaders)
+        self.steps_per_epoch = train_loader.steps * len(train_loader.turns)
         self.epoch = self.global_step = 0
         self.total_steps = self.steps_with(self.epochs * self.steps_per_epoch)
         if config.lr_scheduler.warmup_steps >= self.total_steps:
@@ -142,12 +143,13 @@ class Trainer:
         """
         most = self.config.trainer.max_steps
         if most is not None:
-            sets = len(self.train_loader.loaders)
-            left = min(left, math.ceil(max(0, most - self.global_step) / sets) * sets)
+            batches = len(self.train_loader.turns)
+            left = min(left, math.ceil(max(0, most - self.global_step) / batches) * batches)
         return self.global_step + left
 
     def _log_plan(self) -> None:
-        """Log where the run will end, if that is not where the config's numbers suggest."""
+        """Log how sets are mixed, and where the run will end if not where the config's numbers suggest."""
+        logger.info("training sets of a joint step:\n%s", self.train_loader)
         most, done = self.config.trainer.max_steps, None
         if self.epoch >= self.epochs:
             done = f"{self.epoch} epochs are done and trainer.epochs is {self.epochs}"
@@ -172,7 +174,7 @@ class Trainer:
         with bar, logging_redirect_tqdm():
             for i, batch in meter.timed(self.train_loader):
                 self.ranks.waited += meter.last_wait
-                self.unreadable.update(batch)
+                self.unreadable.update(batch, self.train_loader.names[i])
                 batch = to_device(batch, self.context.device)
                 rates = optim.learning_rates(self.optimizer)
                 losses, grad_norm = self.train_step(batch)
@@ -182,7 +184,7 @@ class Trainer:
                 if time.monotonic() - last_log >= self.config.trainer.log_every_s:
                     last_log = time.monotonic()
                     self._log(meter, bar)
-                if i == len(self.train_loader.loaders) - 1:
+                if self.train_loader.turn == 0:
                     self._freeze_long_lived()
                     if self._after_joint_step(meter, bar):
                         break
@@ -204,7 +206,7 @@ class Trainer:
         self.unreadable.raise_if_too_many(read, failed)
         self.writer.raise_failure()
         every = self.config.trainer.save_every_steps
-        passed = every and self.global_step % every < len(self.train_loader.loaders)
+        passed = every and self.global_step % every < len(self.train_loader.turns)
         if stop or (passed and len(self.train_loader) > 0):
             self._log(meter, bar)  # checks the losses: a checkpoint after a NaN would be worthless
             self._save()

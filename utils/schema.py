@@ -4,6 +4,7 @@
 """
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
@@ -19,6 +20,9 @@ NotNegative = Annotated[float, Limit("a number from 0 on", lambda x: x >= 0)]
 Share = Annotated[float, Limit("a number from 0 to 1", lambda x: 0 <= x <= 1)]
 BelowOne = Annotated[float, Limit("a number from 0 to below 1", lambda x: 0 <= x < 1)]
 Text = Annotated[str, Limit("a text", lambda text: bool(text.strip()))]
+Name = Annotated[
+    str, Limit("a name of letters, digits, _, - and .", lambda text: bool(re.fullmatch(r"[\w.-]+", text)))
+]
 Prompt = Annotated[str, Limit("a text with {} where the class goes", lambda text: "{}" in text)]
 Prompts = Annotated[list[Prompt], Limit("a list of texts with {} where the class goes", bool)] | Text
 Reader = Literal["pyav", "decord", "torchcodec", "cv2"]
@@ -115,12 +119,24 @@ class DataSetConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSetConfig(DataSetConfig):
+    name: Name | None = key(
+        None, "of the set in logs and metrics, where several are of one type; null: its type"
+    )
+    weight: Count | None = key(None, "of data.train: its batches in each joint step (1)")
     meta: Text | None = key(None, "folder of the lists, where it is not data.meta")
     reader: Reader | None = key(None, "as data.reader, for this set")
     timeout: Positive | None = key(None, "as data.read_timeout, for this set")
     cache_mb: NotNegative | None = key(None, "as data.cache_mb, for this set")
     mask_ratio: BelowOne | None = key(None, "as arch.mask_ratio, for this set")
     seed: Seed | None = key(None, "as seed, for this set")
+
+    @property
+    def called(self) -> str:
+        """What logs and metrics call it."""
+        return self.name or self.type
+
+    def options(self) -> dict[str, Any]:
+        return {key: value for key, value in super().options().items() if key != "weight"}
 
 
 DEFAULT_SETS = [
@@ -130,17 +146,18 @@ DEFAULT_SETS = [
 
 
 def _distinct(sets: list[TrainingSetConfig]) -> bool:
-    return len({each.type for each in sets}) == len(sets)
+    return len({each.called for each in sets}) == len(sets)
 
 
 TrainingSets = Annotated[
     list[TrainingSetConfig],
     Limit(
-        "a list of one set or more, each with a type of its own", lambda sets: bool(sets) and _distinct(sets)
+        "a list of one set or more, each with a type of its own, or a name",
+        lambda sets: bool(sets) and _distinct(sets),
     ),
 ]
 ValidationSets = Annotated[
-    list[TrainingSetConfig], Limit("a list of sets, each with a type of its own", _distinct)
+    list[TrainingSetConfig], Limit("a list of sets, each with a type of its own, or a name", _distinct)
 ]
 
 

@@ -57,6 +57,14 @@ def test_an_epoch_starts_anew_but_logs_nothing_twice(caplog):
     assert not caplog.messages
 
 
+def test_the_summary_counts_by_set_where_there_are_several():
+    counter = UnreadableCounter()
+    counter.update(batch(9, ("a.mp4", "empty")), "first")
+    counter.update(batch(5), "second")
+    counter.update(batch(10), "first")
+    assert counter.summary().endswith("(4.00%), first 1 of 20, second 0 of 5")
+
+
 def test_the_summary_names_what_was_mended():
     counter = UnreadableCounter()
     counter.update(batch(3, problems=["times out of order", "words without a time", "times out of order"]))

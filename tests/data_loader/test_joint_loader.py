@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
-from data_loader.loader import JointLoader, build_loader
+from data_loader.loader import JointLoader, build_loader, turns
 
 
 class Numbers(Dataset):
@@ -29,10 +29,12 @@ class Numbers(Dataset):
         }
 
 
-def joint(sizes=(20, 9), batches=(4, 2), workers: int = 0, rank: int = 0, world_size: int = 1) -> JointLoader:
+def joint(
+    sizes=(20, 9), batches=(4, 2), workers: int = 0, rank: int = 0, world_size: int = 1, weights=None
+) -> JointLoader:
     common = {"train": True, "num_workers": workers, "rank": rank, "world_size": world_size}
     loaders = [build_loader(Numbers(n), b, **common) for n, b in zip(sizes, batches, strict=True)]
-    return JointLoader(loaders, ["long", "short"][: len(sizes)])
+    return JointLoader(loaders, ["long", "short"][: len(sizes)], weights)
 
 
 def drawn(loader: JointLoader) -> list[tuple[int, tuple]]:
@@ -119,6 +121,73 @@ def test_another_number_of_ranks_sees_the_rest_of_the_epoch(old, new):
     assert sorted(first) == list(range(48))
 
 
+@pytest.mark.parametrize(
+    ("weights", "expected"),
+    [([1, 1, 1], [0, 1, 2]), ([3, 1], [0, 0, 1, 0]), ([1, 2], [1, 0, 1]), ([2, 4], [1, 0, 1, 1, 0, 1])],
+)
+def test_turns_are_spread_evenly(weights, expected):
+    assert turns(weights) == expected
+
+
+def test_an_epoch_by_weights_sees_the_first_set_once_and_fills_its_last_step():
+    loader = joint(sizes=(20, 9), batches=(4, 2), weights=[3, 1])  # 5 batches of the first, 3 a step
+    assert (loader.steps, len(loader)) == (2, 8)
+    batches = drawn(loader)
+    assert [i for i, _ in batches] == [0, 0, 1, 0] * 2
+    first = [index for i, keys in batches if i == 0 for _, index in keys]
+    assert sorted(first[:20]) == list(range(20))
+    assert len(first) == 24  # a batch of its next pass
+    assert len(loader) == 0
+    assert str(joint(weights=[3, 1])).splitlines() == [
+        "long: 3 of 4 batches; 6 an epoch, 1.20 times through its 20 samples",
+        "short: 1 of 4 batches; 2 an epoch, 0.40 times through its 9 samples",
+    ]
+
+
+@pytest.mark.parametrize("weights", [[3, 1], [1, 3], [2, 2], [5, 1], [7, 2]])
+def test_a_state_continues_a_mixture(weights):
+    whole = joint(sizes=(21, 9), batches=(2, 2), rank=1, world_size=2, weights=weights)
+    whole.set_epoch(1)
+    expected = drawn(whole)
+    for step in range(whole.steps + 1):
+        part = joint(sizes=(21, 9), batches=(2, 2), rank=1, world_size=2, weights=weights)
+        part.set_epoch(1)
+        for _, _batch in zip(range(step * sum(weights)), part, strict=False):
+            pass
+        whole.load_state_dict(json.loads(json.dumps(part.state_dict())))
+        assert len(whole) == len(expected) - step * sum(weights)
+        assert drawn(whole) == expected[step * sum(weights) :]
+        whole.set_epoch(1, step)
+        assert drawn(whole) == expected[step * sum(weights) :]
+
+
+def test_a_state_is_put_back_by_names():
+    first = joint(sizes=(40, 20), batches=(2, 2))
+    for _ in zip(range(6), first, strict=False):
+        pass
+    other = JointLoader(first.loaders[::-1], ["short", "long"], [2, 1])
+    other.load_state_dict(first.state_dict())
+    assert (other.step, other.seen, other.turn) == (3, [6, 6], 0)
+    renamed = JointLoader(first.loaders, ["long", "new"])
+    with pytest.raises(ValueError, match=r"were long, short, and now are long, new.*arch\.start_from"):
+        renamed.load_state_dict(first.state_dict())
+    old = {key: value for key, value in first.state_dict().items() if key not in ("names", "sizes")}
+    renamed.load_state_dict(old)  # of a checkpoint written before there were names
+    assert renamed.seen == [6, 6]
+
+
+def test_a_set_that_has_grown_since_the_epoch_began_is_named(caplog):
+    before = joint(sizes=(8, 40), batches=(2, 2))
+    joint(sizes=(8, 44), batches=(2, 2)).load_state_dict(before.state_dict())
+    assert not caplog.messages  # at the start of an epoch nothing is lost
+    for _ in zip(range(2), before, strict=False):
+        pass
+    joint(sizes=(8, 44), batches=(2, 2)).load_state_dict(before.state_dict())
+    assert ["short had 40 samples when the epoch began, and has 44 now" in m for m in caplog.messages] == [
+        True
+    ]
+
+
 def test_one_loader_alone():
     assert [i for i, _ in drawn(joint(sizes=(8,), batches=(4,)))] == [0, 0]
 
@@ -129,6 +198,8 @@ def test_impossible_joint_loaders():
     validation = build_loader(Numbers(4), 2, train=False)
     with pytest.raises(ValueError, match="loader 0 is for validation"):
         JointLoader([validation])
+    with pytest.raises(ValueError, match=r"weights \[1, 0\]: each must be a whole number from 1 on"):
+        joint(weights=[1, 0])
     loader = joint()
     with pytest.raises(ValueError, match="step 6 of an epoch of 5 steps"):
         loader.set_epoch(0, 6)

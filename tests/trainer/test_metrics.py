@@ -72,6 +72,19 @@ def test_a_loss_without_steps_does_not_stand_in_the_line(meter):
     assert "sorting" not in meter.flush()[1]
 
 
+def test_a_line_tells_sets_apart(meter):
+    for step, name in enumerate(("yttemporal", "webvid", "webvid"), start=1):
+        next(meter.timed([BATCH]))
+        meter.last_wait = 0.5 * step
+        meter.clock[0] += 2.0
+        more = {"sorting": 2.0} if name == "yttemporal" else {}
+        add(meter, step, name, loss=float(step), **more)
+    found, line = meter.flush()
+    assert [row["data_wait_s"] for row in found] == [0.5, 1.0, 1.5]
+    assert line.startswith("(yttemporal)  loss 1.000  sorting 2.000  (webvid)  loss 2.500  lr")
+    assert "data wait 50 % (yttemporal 8 %, webvid 42 %)" in line
+
+
 def test_tensorboard_shows_each_step_once_after_an_interruption(arguments, tmp_path):
     settings = {"name": "board", "trainer__tensorboard": True, "trainer__save_every_steps": 2}
     assert train.main(arguments(**settings, trainer__epochs=1)) == 0
@@ -81,6 +94,7 @@ def test_tensorboard_shows_each_step_once_after_an_interruption(arguments, tmp_p
     board.Reload()
     assert [event.step for event in board.Scalars("step/loss")] == list(range(1, 13))
     assert {"step/lr_new", "step/grad_norm", "validation/webvid_t2v_R1"} <= set(board.Tags()["scalars"])
+    assert [event.step for event in board.Scalars("step/webvid/loss")] == list(range(2, 13, 2))
 
 
 class FakeRun:
