@@ -367,8 +367,8 @@ def test_ids_of_yttemporal_that_would_leave_their_folder(prepare, tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (gzip.compress(b'{"info": {}}\n' * 9)[:-12], "yt.jsonl.gz cannot be read behind line"),
-        (gzip.compress(b'{"info": {}}\n\xe9\n'), "yt.jsonl.gz, line 2 is not JSON"),
+        (gzip.compress(b'{"info": {}}\n' * 9, mtime=0)[:-12], "yt.jsonl.gz cannot be read behind line"),
+        (gzip.compress(b'{"info": {}}\n\xe9\n', mtime=0), "yt.jsonl.gz, line 2 is not JSON"),
         (b"plain", "yt.jsonl.gz cannot be read behind line 0"),
     ],
 )
