@@ -1,4 +1,4 @@
-"""Every figure of speed in the README, one benchmark after the other: python benchmarks/all.py
+"""Every figure of speed in docs/performance.md, one benchmark after the other: python benchmarks/all.py
 
 Each runs in a process of its own, so that one that fails costs no other. What it prints and its figures go to
 NAME.log and NAME.json below --output. The whole takes most of an hour on one GPU, more where reading is slow.

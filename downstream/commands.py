@@ -86,7 +86,7 @@ def run_all(args: Namespace, names: Sequence[str], protocols: Sequence[Protocol]
                     notes[f"{config.name}: failed. {error}"] = None
                     status = 1
         if not jobs and not status:
-            notes["none of the data sets is there: see the README's table for where they go"] = None
+            notes["none of the data sets is there: docs/data-sets.md says where they go"] = None
         if jobs:
             with user_errors():
                 for evaluator in evaluators.values():

@@ -381,7 +381,7 @@ def test_all_without_any_data_says_where_they_go(tmp_path, checkpoint, capsys):
     given += ["--set", f"data.root={tmp_path / 'nowhere'}", "--output", str(tmp_path / "results")]
     assert test_entry.main(given) == 1
     *notes, last = capsys.readouterr().out.removesuffix("\n").split("\n")
-    assert last == "none of the data sets is there: see the README's table for where they go"
+    assert last == "none of the data sets is there: docs/data-sets.md says where they go"
     assert [line.split(":")[0] for line in notes if "left out" in line] == list(test_entry.ALL_OF_DEMO)
     assert not (tmp_path / "results").exists()
 
