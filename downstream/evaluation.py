@@ -48,6 +48,15 @@ class UnreadableVideosError(RuntimeError):
 
 
 @dataclass(frozen=True)
+class Embedded:
+    """What a protocol measures: the videos of its splits, text -> its embedding [D]; and when that began."""
+
+    splits: list[EmbeddedVideos]
+    texts: dict[str, torch.Tensor]
+    begin: float
+
+
+@dataclass(frozen=True)
 class Evaluator:
     """An encoder, and what the command line says for whatever is evaluated with it."""
 
@@ -99,6 +108,14 @@ class Evaluator:
     def evaluate(self, job: Job) -> Evaluation | None:
         """Embed and measure; the embeddings are kept in the job's folder. None but on the first process.
 
+        Raises: as `embed`.
+        """
+        embedded = self.embed(job)
+        return self.measure(job, embedded) if self.context.is_main else None
+
+    def embed(self, job: Job) -> Embedded:
+        """All that the job's protocol needs of videos and texts. Every process has to call it.
+
         Raises:
             UnreadableVideosError: some videos cannot be read and `allow_missing` is not set.
             FloatingPointError: an embedding is not finite; names what it is of.
@@ -111,10 +128,12 @@ class Evaluator:
             total = sum(map(len, job.datasets))
             allowed = self.allow_missing and all(split.indices for split in splits)
             self._report_failures(failures, total, allowed, job.folder)
-        texts = self._embed_texts(job)
-        if not self.context.is_main:
-            return None
-        measured = job.protocol.measure(*splits, texts, job.config)
+        return Embedded(splits, self._embed_texts(job), begin)
+
+    def measure(self, job: Job, embedded: Embedded) -> Evaluation:
+        """The figures, on the first process alone."""
+        splits = embedded.splits
+        measured = job.protocol.measure(*splits, embedded.texts, job.config)
         measured.ties["videos of the same embedding"] = alike(splits[-1].embeds)
         found = [f"{what} {n}" for what, n in measured.ties.items() if n]
         if found:
@@ -123,7 +142,8 @@ class Evaluator:
             way: {kind: bootstrap(*statistic) for kind, statistic in kinds.items()}
             for way, kinds in measured.statistics.items()
         }
-        seconds = time.perf_counter() - begin
+        seconds = time.perf_counter() - embedded.begin
+        failures = [failure for split in splits for failure in split.failures]
         name, arch = job.protocol.name, self.encoder.arch
         return Evaluation(name, job.config, arch, measured, failures, seconds, intervals)
 

@@ -156,7 +156,7 @@ def write_settings(
 
 
 class RunLog:
-    """metrics.jsonl (one object a line: "kind" is "step" or "validation") and the boards that are wanted.
+    """metrics.jsonl, one object a line ("kind" is "step", "validation" or "evaluation"), and the boards.
 
     What an interrupted run wrote after `global_step`, where this one goes on, is removed. A board that fails,
     when it is opened or later, is given up with a warning: no reason to end a training.
@@ -255,7 +255,9 @@ class Monitor:
         return note["value"] if note["monitor"] == self.text else None
 
     def keep_if_best(self, metrics: Mapping[str, float], checkpoint: Path) -> None:
-        """Make `checkpoint` the best if its metric is better than that of all before."""
+        """Make `checkpoint` the best if it is there, and its metric is better than that of all before."""
+        if not checkpoint.exists():  # before the first step
+            return
         value, best = metrics[self.name], self.best
         if best is not None and not (value > best if self.mode == "max" else value < best):
             return

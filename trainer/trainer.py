@@ -19,6 +19,7 @@ from model import TVTSv2, is_new_parameter
 from trainer import optim
 from trainer.checkpoint import checkpoint_path
 from trainer.engine import build_engine, choose_precision
+from trainer.evaluation import Evaluations
 from trainer.metrics import Monitor, RunLog, StepMeter, write_settings
 from trainer.rank_times import RankTimes
 from trainer.resume import state_of, torchruns
@@ -50,7 +51,8 @@ class Trainer:
         lock: on the run's folder, held as long as the trainer lives.
 
     Raises:
-        ConfigError: `trainer.monitor` names a metric that validation does not give.
+        ConfigError: `trainer.monitor` names a metric that validation does not give, or `trainer.evaluate` a
+            config that cannot be used.
     """
 
     def __init__(
@@ -95,6 +97,10 @@ class Trainer:
         known = metric_names(val_loaders)
         monitor = config.trainer.monitor
         self.monitor = Monitor(monitor, run_dir, known) if monitor and known else None
+        self.evaluations: Evaluations | None = None
+        if config.trainer.evaluate:
+            autocast = self.precision.autocast
+            self.evaluations = Evaluations(config, self.model, context, autocast, run_dir)
         self.stop, self.all_reduce = StopSignal(), AsyncAllReduce(context)
         settings = config.trainer
         self.writer = CheckpointWriter(context, self.engine.sharded, settings.keep_last, settings.timeout_s)
@@ -123,7 +129,7 @@ class Trainer:
         with self.stop:
             try:
                 with self.writer:  # the run ends when its last checkpoint is whole
-                    metrics = self._validate() if self._validation_is_missing() else {}
+                    metrics = self._measure()
                     self._log_plan()
                     self.start = self.global_step, time.monotonic()
                     while self.epoch < self.epochs and self.global_step < self.total_steps:
@@ -235,36 +241,46 @@ class Trainer:
         self.unreadable.start_epoch()
         if stop:
             self._end_by_signal()
-        return self._validate() if self._validation_is_due() else {}
+        return self._measure()
 
-    def _validation_is_due(self) -> bool:
-        if self.global_step >= self.total_steps:
-            return True
-        return self.train_loader.step == 0 and self.epoch % self.config.trainer.validate_every == 0
+    def _measure(self) -> dict[str, float]:
+        """Validate and evaluate, if it is time to and not done yet; the validation's metrics."""
+        settings = self.config.trainer
+        metrics = self._validate() if self._is_missing("validation", settings.validate_every) else {}
+        if self.evaluations is not None and self._is_missing("evaluation", settings.evaluate_every):
+            self._evaluate(self.evaluations)
+        return metrics
 
-    def _validation_is_missing(self) -> bool:
-        """Whether to validate before training: at the start, or where the run ended in its validation."""
+    def _is_missing(self, kind: str, every: int) -> bool:
+        """Whether to validate, or to evaluate, now; also where the run ended while it did."""
         if self.global_step == 0:
             return self.config.trainer.validate_at_start
-        done = self.run_log is not None and self.run_log.has("validation", self.global_step)
-        return self._validation_is_due() and not self.context.broadcast_object(done)
+        at_end = self.global_step >= self.total_steps
+        due = at_end or (self.train_loader.step == 0 and self.epoch % every == 0)
+        done = self.run_log is not None and self.run_log.has(kind, self.global_step)
+        return due and not self.context.broadcast_object(done)
 
     def _validate(self) -> dict[str, float]:
         with self.engine.whole():
             metrics = validate(self.model, self.val_loaders, self.context, self.precision.autocast, self.stop)
         if metrics is None:
             self._end_by_signal()
-        if self.context.is_main and metrics:
-            place = {"step": self.global_step, "epoch": self.epoch}
-            self.writer.submit(self._keep_validation, place, metrics, self.checkpoint)
+        if self.run_log is not None and metrics:
+            row = {"step": self.global_step, "epoch": self.epoch, **metrics}
+            if self.monitor is not None:
+                self.writer.submit(self.monitor.keep_if_best, metrics, self.checkpoint)
+            self.writer.submit(self.run_log.write, "validation", [row])  # last: else the best might be lost
         return metrics
 
-    def _keep_validation(self, place: Mapping[str, int], metrics: Mapping[str, float], path: Path) -> None:
-        """Write a validation down, once its checkpoint is marked as the best if it is that."""
-        if self.monitor is not None and path.exists():
-            self.monitor.keep_if_best(metrics, path)
-        if self.run_log is not None:
-            self.run_log.write("validation", [{**place, **metrics}])
+    def _evaluate(self, evaluations: Evaluations) -> None:
+        """Embed on all ranks; the thread of the checkpoints measures and writes it down."""
+        with self.engine.whole():
+            embedded = evaluations.embed(self.global_step)
+        if self.run_log is not None and embedded:
+            place = {"step": self.global_step, "epoch": self.epoch}
+            self.writer.submit(evaluations.measure, embedded, place, self.run_log)
+        if self.context.sum([self.stop.received])[0]:
+            self._end_by_signal()
 
     def _end_by_signal(self) -> NoReturn:
         cause = "since torchrun has ended" if self.stop.abandoned else "by a signal"

@@ -228,8 +228,12 @@ class TrainerConfig:
     accumulate: Count = key(1, "parts in which a batch goes through the model")
     epochs: Count = key(10, "how long to train")
     max_steps: Count | None = key(None, "optimiser steps after which to stop, if that is earlier")
-    validate_at_start: bool = key(True, "whether to validate before the first step")
+    validate_at_start: bool = key(True, "whether to validate, and evaluate, before the first step")
     validate_every: Count = key(1, "epochs from one validation to the next")
+    evaluate: list[Text] = key(
+        [], "configs of downstream/configs to evaluate during the training, zero-shot (docs/long-runs.md)"
+    )
+    evaluate_every: Count = key(1, "epochs from one evaluation to the next")
     save_dir: Text = key("results/TVTSv2", "the run's folder is save_dir/name; from the current directory")
     save_every_steps: Count | None = key(
         None, "optimiser steps between checkpoints within an epoch; null: none"
