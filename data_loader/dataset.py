@@ -141,11 +141,12 @@ class VideoDataset(Dataset):
         if record.pieces:
             runs = following_spans(np.array([piece.span for piece in record.pieces]), record.num_clips)
             pieces = [record.pieces[i] for i in runs[rng.integers(len(runs))]]
-            item |= self.read(index, rng, partial(self.choose_in_pieces, pieces))
+            span = pieces[0].span.start, max(piece.span.end for piece in pieces)
+            item |= self.read(index, rng, partial(self.choose_in_pieces, pieces), span)
             item["text"] = [self.caption(piece, rng) for piece in pieces]
             return item
         if record.transcript is None:
-            item |= self.read(index, rng, partial(self.choose_frames, span=record.span))
+            item |= self.read(index, rng, partial(self.choose_frames, span=record.span), record.span)
             if record.captions:
                 item["text"] = [self.caption(record, rng)]
             return item
@@ -178,8 +179,14 @@ class VideoDataset(Dataset):
         """One of a record's captions."""
         return record.captions[int(rng.integers(len(record.captions))) if self.view == "train" else 0]
 
-    def read(self, index: int, rng: np.random.Generator, choose: FrameChoice) -> dict[str, Any]:
-        """The video part of an item."""
+    def read(
+        self,
+        index: int,
+        rng: np.random.Generator,
+        choose: FrameChoice,
+        span: tuple[float, float] | None = None,
+    ) -> dict[str, Any]:
+        """The video part of an item. span: seconds of the video that hold the frames."""
         seed = int(rng.integers(2**63))  # a reader may ask twice and should get the same answer
 
         def chosen(video: Video) -> list[int]:
@@ -187,7 +194,7 @@ class VideoDataset(Dataset):
 
         with self.records.video_file(index) as path:
             cache = self.cache if path == self.records.path(index) else None  # it knows videos by their files
-            frames, _, _ = read_frames(path, chosen, self.reader, self.timeout, cache)
+            frames, _, _ = read_frames(path, chosen, self.reader, self.timeout, cache, span)
         video, valid = pad_clip(self.transform(frames, rng), self.num_frames)
         item: dict[str, Any] = {"video": video, "valid_frames": valid}
         if self.mask_ratio and self.num_patches:

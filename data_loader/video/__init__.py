@@ -48,13 +48,20 @@ Chooser = Callable[[Video], Sequence[int]]
 
 
 def open_video(
-    path: str | Path, reader: str = "pyav", timeout: float | None = None, frame_rate: float = FRAME_RATE
+    path: str | Path,
+    reader: str = "pyav",
+    timeout: float | None = None,
+    frame_rate: float = FRAME_RATE,
+    span: tuple[float, float] | None = None,
 ) -> Video:
     """Opens a file, or what else `sources` names: its length, the times of its frames, the frames by index.
 
     timeout: seconds that opening, or one reading of frames, may take before the file is given up. Decoding
         then happens in a child process, which also contains a crash; None or infinity decodes here.
     frame_rate: of a folder of frames.
+    span: start and end, in seconds, of what will be read. A long video may then have the frames from there
+        alone, and some around them: indices count from the first of these, `times` say when each is shown,
+        and `duration` may be less than the video's, but not less than the span's end where that is in it.
 
     Raises VideoReadError, which names the file and the reason; ImportError for a reader not installed,
     ValueError for one that does not exist.
@@ -64,8 +71,8 @@ def open_video(
     file_state(path)
     in_memory = path.startswith("memory://")  # of this process alone
     if timeout is None or timeout == math.inf or in_memory:
-        return open_local(path, reader, frame_rate)
-    return RemoteVideo(path, reader, timeout, frame_rate)
+        return open_local(path, reader, frame_rate, span)
+    return RemoteVideo(path, reader, timeout, frame_rate, span)
 
 
 def read_frames(
@@ -74,21 +81,25 @@ def read_frames(
     reader: str = "pyav",
     timeout: float | None = None,
     cache: FrameCache | None = None,
+    span: tuple[float, float] | None = None,
 ) -> tuple[torch.Tensor, list[int], int]:
     """The frames of a video that `choose` names.
 
     choose: from the open video to the indices wanted, in any order. It is asked again where the number of
         frames proves wrong.
     cache: keeps whole small videos decoded.
+    span: see `open_video`.
 
     Returns the frames uint8 [T, 3, H, W] (a view with the channels last in memory), their indices, and the
     number of frames in the file. Otherwise as `open_video`.
     """
     if cache is None:
-        with open_video(path, reader, timeout) as video:
+        with open_video(path, reader, timeout, span=span) as video:
             return read_open(video, choose)
     key = (os.fspath(path), reader, *file_state(os.fspath(path)))
     decoded = cache.get(key)
+    if decoded is None and cache.full:
+        return read_frames(path, choose, reader, timeout, span=span)
     if decoded is None:
         with open_video(path, reader, timeout) as video:
             if not cache.wants(video):

@@ -4,7 +4,7 @@ The child is an ordinary subprocess, not one of multiprocessing: loader workers 
 those. It imports numpy and the decoders only, so that it starts fast and stays small. It is kept for the next
 video, and started anew after a kill. A decoder that crashes takes the child down and not the training.
 
-Both ends talk JSON over a socket. A request is {"path", "reader", "frame_rate", "limit"}, {"indices",
+Both ends talk JSON over a socket. A request is {"path", "reader", "frame_rate", "span", "limit"}, {"indices",
 "limit"} or {"close"}, which has no answer. Answers are {"count", "duration"}, with the times of the frames,
 {"shape"}, with the pixels, or {"error", "reason"}. Times and pixels come in a file in memory that both ends
 have open: through the socket they would take several times as long.
@@ -47,11 +47,18 @@ serve(int(sys.argv[2]), int(sys.argv[3]))
 class RemoteVideo(Video):
     """A video that a child process decodes, within `timeout` seconds for opening it and for each reading."""
 
-    def __init__(self, path: str, reader: str, timeout: float, frame_rate: float = FRAME_RATE):
+    def __init__(
+        self,
+        path: str,
+        reader: str,
+        timeout: float,
+        frame_rate: float = FRAME_RATE,
+        span: tuple[float, float] | None = None,
+    ):
         self.path, self.reader, self.timeout = path, reader, timeout
         self.child: Child | None = idle_child() or Child()
         try:
-            self._exchange(path=absolute(path), reader=reader, frame_rate=frame_rate)
+            self._exchange(path=absolute(path), reader=reader, frame_rate=frame_rate, span=span)
         except BaseException:
             self.close()
             raise
@@ -217,7 +224,8 @@ def serve(socket_fd: int, pixels_fd: int) -> None:
                 faulthandler.dump_traceback_later(request["limit"] + GRACE, exit=True, file=nowhere)
                 try:
                     if "path" in request:
-                        video = open_local(request["path"], request["reader"], request["frame_rate"])
+                        opening = (request[key] for key in ("path", "reader", "frame_rate", "span"))
+                        video = open_local(*opening)
                         answer = _describe(video, pixels_fd)
                     else:
                         assert video is not None, "frames are asked for before a path"

@@ -28,17 +28,22 @@ from .packets import (
 )
 from .pixels import Clip
 from .sources import file_state
+from .span_packets import KEPT_BYTES, read_span
 
-KEPT_BYTES = 64 * 2**20  # files up to this size are read once: their packets are kept
 MAX_LOST = 0.1  # of the packets
 
 
 class PyAVVideo(Video):
     """The packets give the number of frames in advance. Where the decoder disagrees (pictures that are never
-    shown, or that lack the ones they build on), what it gives is the number."""
+    shown, or that lack the ones they build on), what it gives is the number.
 
-    def __init__(self, path: str):
+    span: start and end in seconds of the frames that will be wanted. Where that can be, only they and some
+    around them are listed: `times` are theirs, and `duration` is no longer than the video's.
+    """
+
+    def __init__(self, path: str, span: tuple[float, float] | None = None):
         self.path = path
+        self.of_span = False  # whether frames of the span alone are listed
         self.container, self.stream = open_stream(path)
         self.kept: list[av.Packet] | None = None
         self.packets = Packets(self.container.format.name)  # none are listed while the header is believed
@@ -48,7 +53,8 @@ class PyAVVideo(Video):
             with ffmpeg_errors(path):
                 self.key_times = key_frame_times(path, self.stream)
                 if self.key_times is None:
-                    self._list_packets()
+                    if span is None or not self._list_span(*span):
+                        self._list_packets()
                 else:
                     last = (self.stream.duration or 0) + (self.stream.start_time or 0) - self.key_times[-1]
                     self.times, self.duration = seconds(self.key_times, max(last, 0), self.stream)
@@ -65,7 +71,10 @@ class PyAVVideo(Video):
         with ffmpeg_errors(self.path):
             if self.key_times is not None:
                 if not self._read_key_frames(clip, self.key_times):
-                    self._doubt_header()
+                    self._list_anew()
+            elif self.of_span:
+                if not self._read_groups(clip):
+                    self._list_anew()
             elif self.in_order or not self._read_groups(clip):
                 self.in_order, clip = True, Clip(indices)
                 self._read_in_order(clip)
@@ -85,9 +94,19 @@ class PyAVVideo(Video):
         starts_anywhere = self.stream.codec_context.pix_fmt != "pal8" and not any(self.packets.described)
         self.in_order = not (starts_anywhere and self.packets.are_timed() and self.packets.start_clean())
 
-    def _doubt_header(self) -> None:
-        """Reads the packets of a file whose header has turned out to be wrong."""
-        self.key_times = None
+    def _list_span(self, start: float, end: float) -> bool:
+        """Reads the packets of a span; False, with the file opened anew, where it takes those of the file."""
+        found = read_span(self.path, self.container, self.stream, start, end)
+        if found is None:
+            self._reopen()
+            return False
+        self.kept, self.packets, self.times, self.duration = found
+        self.of_span = True
+        return True
+
+    def _list_anew(self) -> None:
+        """Reads all packets of a file whose header, or whose span, has turned out to mislead."""
+        self.key_times, self.of_span = None, False
         self._reopen()
         self._list_packets()
         raise FrameCountChanged

@@ -26,8 +26,11 @@ def check_reader(reader: str) -> None:
         raise ValueError(f"unknown video reader {reader!r}; choose one of {', '.join(READERS)}")
 
 
-def open_local(path: str, reader: str, frame_rate: float = FRAME_RATE) -> Video:
-    """Opens a file in this process, by one of READERS, or a folder of frames at a rate.
+def open_local(
+    path: str, reader: str, frame_rate: float = FRAME_RATE, span: tuple[float, float] | None = None
+) -> Video:
+    """Opens a file in this process, by one of READERS, or a folder of frames at a rate; span: see
+    `open_video`.
 
     Raises VideoReadError, ImportError where the reader is not installed, ValueError on an unknown reader.
     """
@@ -36,7 +39,9 @@ def open_local(path: str, reader: str, frame_rate: float = FRAME_RATE) -> Video:
         return FrameFolder(path, frame_rate)
     if reader != "pyav" and not is_plain(path):
         raise VideoReadError(path, f"reader {reader} reads files of this machine alone: take 'pyav'")
-    return {"pyav": PyAVVideo, "decord": DecordVideo, "torchcodec": open_torchcodec}[reader](path)
+    if reader == "pyav":
+        return PyAVVideo(path, span)
+    return {"decord": DecordVideo, "torchcodec": open_torchcodec}[reader](path)
 
 
 class DecordVideo(Video):
