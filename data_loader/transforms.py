@@ -1,7 +1,7 @@
 """From decoded frames to model input, on uint8: a worker hands over bytes, the device normalises them."""
 
 from functools import lru_cache
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -16,6 +16,16 @@ class Transform(Protocol):
     """Frames uint8 [T, 3, H, W] -> uint8 [T, 3, S, S'] for the model; what is random comes from `rng`."""
 
     def __call__(self, frames: torch.Tensor, rng: np.random.Generator | None = None) -> torch.Tensor: ...
+
+
+@runtime_checkable
+class CroppingTransform(Transform, Protocol):
+    """A transform that ends in a crop, and so can cut three along the longer side."""
+
+    def three_crops(self, frames: torch.Tensor) -> torch.Tensor:
+        """Frames uint8 [T, 3, H, W] -> uint8 [T, 3 crops, 3, S, S']: left, centre and right of the resized
+        frame, or of a portrait top, centre and bottom. The centre is what the transform itself gives."""
+        ...
 
 
 @lru_cache(maxsize=256)
@@ -59,15 +69,10 @@ class ClipTransform:
         return self._cut(frames, *self._corner(height - self.size, width - self.size, rng))
 
     def three_crops(self, frames: torch.Tensor) -> torch.Tensor:
-        """frames uint8 [T, 3, H, W] -> uint8 [T, 3 crops, 3, size, size]: left, centre and right of the
-        resized frame, or of a portrait top, centre and bottom."""
+        """As CroppingTransform has it."""
         _, _, H, W = frames.shape
         height, width = resized_shape(H, W, self.short_side)
-        top, left = self._corner(height - self.size, width - self.size, None)
-        if width >= height:
-            corners = [(top, 0), (top, left), (top, width - self.size)]
-        else:
-            corners = [(0, left), (top, left), (height - self.size, left)]
+        corners = three_corners(height - self.size, width - self.size)
         return torch.stack([self._cut(frames, *corner) for corner in corners], dim=1)
 
     def _cut(self, frames: torch.Tensor, top: int, left: int) -> torch.Tensor:
@@ -89,7 +94,15 @@ class ClipTransform:
         if self.random_crop:
             rng = np.random.default_rng() if rng is None else rng
             return int(rng.integers(spare_height + 1)), int(rng.integers(spare_width + 1))
-        return round(spare_height / 2), round(spare_width / 2)
+        return three_corners(spare_height, spare_width)[1]
+
+
+def three_corners(spare_height: int, spare_width: int) -> list[tuple[int, int]]:
+    """(top, left) of three crops of a frame that is larger by so much, the centre the second of them."""
+    top, left = round(spare_height / 2), round(spare_width / 2)
+    if spare_width >= spare_height:
+        return [(top, 0), (top, left), (top, spare_width)]
+    return [(0, left), (top, left), (spare_height, left)]
 
 
 class FeatureTransform:

@@ -17,7 +17,7 @@ from data_loader import build_dataset
 from data_loader.dataset import VideoDataset
 from data_loader.failures import Failure
 from data_loader.labels import ClassRecords
-from data_loader.transforms import ClipTransform, Transform
+from data_loader.transforms import CroppingTransform, Transform
 from downstream.embedding.clips import Clip
 from downstream.embedding.embedder import Embedder
 from downstream.embedding.encoder import Encoder
@@ -78,9 +78,10 @@ class Evaluator:
             )
         if protocol.tokens and config.segments * config.crops > 1:
             raise ConfigError("the attentive probe sees each video once: leave out segments and crops")
-        if config.crops > 1 and not isinstance(self.encoder.clip_transform, ClipTransform):
+        if config.crops > 1 and not isinstance(self.encoder.clip_transform, CroppingTransform):
             raise ConfigError(
-                f"crops={config.crops} is for TVTSv2; {self.encoder.arch} can be seen in segments"
+                f"crops={config.crops}: {self.encoder.arch} takes whole frames, of which nothing is cropped; "
+                "it can be seen in segments"
             )
         most = self.encoder.num_frames
         frames = config.num_frames or most

@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +13,19 @@ from einops import rearrange
 from open_clip import get_pretrained_cfg, list_pretrained_tags_by_model
 from open_clip.convert import convert_state_dict
 from open_clip.model import convert_to_custom_text_state_dict
-from open_clip.transform import PreprocessCfg, image_transform_v2
+from open_clip.transform import CenterCrop, PreprocessCfg, image_transform_v2
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from data_loader.transforms import three_corners
 from downstream.embedding.encoder import OPEN_CLIP, Encoder, weights_hash
 from model.checkpoint import fill, read_state_dict
 from utils.config import nearest_key, resolve_path
 from utils.processes import DistContext
 
 NUM_FRAMES = 12  # as TVTSv2's clips; CLIP takes any number
+ImageStep = Any  # of torchvision: from an image to an image
 HOW = f"{OPEN_CLIP}NAME:FILE, as in {OPEN_CLIP}ViT-B-32:CLIP/models/ViT-B-32.pt"
 
 
@@ -60,19 +62,50 @@ class MeanPooledCLIP(nn.Module):
 class FrameTransform:
     """open_clip's preprocessing of an image, for each frame, up to where pixels become floats."""
 
-    def __init__(self, preprocess: PreprocessCfg):
-        *on_images, _to_tensor, _normalize = image_transform_v2(preprocess, is_train=False).transforms
-        self.steps: list[Callable[[Image.Image], Image.Image]] = on_images
+    def __init__(self, steps: Sequence[ImageStep]):
+        self.steps = steps
+
+    @staticmethod
+    def of(preprocess: PreprocessCfg) -> "FrameTransform":
+        """That of weights; where it ends in a crop, it can cut three."""
+        *steps, _to_tensor, _normalize = image_transform_v2(preprocess, is_train=False).transforms
+        crops = any(isinstance(step, CenterCrop) for step in steps)
+        return CroppedFrames(steps) if crops else FrameTransform(steps)
 
     def __call__(self, frames: Tensor, rng: np.random.Generator | None = None) -> Tensor:
         """frames uint8 [T, 3, H, W] -> uint8 [T, 3, S, S']. Nothing is random; rng is not used."""
-        done = []
-        for frame in rearrange(frames.numpy(), "t c h w -> t h w c"):
-            image = Image.fromarray(frame)
-            for step in self.steps:
-                image = step(image)
-            done.append(rearrange(np.asarray(image), "h w c -> c h w"))
-        return torch.from_numpy(np.stack(done))
+        return torch.from_numpy(np.stack([pixels(image, self.steps) for image in images(frames)]))
+
+
+class CroppedFrames(FrameTransform):
+    """One with a centre crop among its steps: a `CroppingTransform`."""
+
+    def three_crops(self, frames: Tensor) -> Tensor:
+        """As CroppingTransform has it."""
+        place = next(i for i, step in enumerate(self.steps) if isinstance(step, CenterCrop))
+        height, width = self.steps[place].size
+        crops = []
+        for image in images(frames):
+            image = through(image, self.steps[:place])
+            corners = three_corners(image.height - height, image.width - width)
+            cut = [image.crop((left, top, left + width, top + height)) for top, left in corners]
+            crops.append(np.stack([pixels(each, self.steps[place + 1 :]) for each in cut]))
+        return torch.from_numpy(np.stack(crops))
+
+
+def images(frames: Tensor) -> list[Image.Image]:
+    return [Image.fromarray(frame) for frame in rearrange(frames.numpy(), "t c h w -> t h w c")]
+
+
+def through(image: Image.Image, steps: Sequence[ImageStep]) -> Image.Image:
+    for step in steps:
+        image = step(image)
+    return image
+
+
+def pixels(image: Image.Image, steps: Sequence[ImageStep]) -> np.ndarray:
+    """An image after the steps, uint8 [3, H, W]."""
+    return rearrange(np.asarray(through(image, steps)), "h w c -> c h w")
 
 
 def load_open_clip(arch: str, checkpoint: str | None, context: DistContext) -> Encoder:
@@ -120,7 +153,7 @@ def load_open_clip(arch: str, checkpoint: str | None, context: DistContext) -> E
     fill_clip(clip, state, path, arch)
     preprocess = PreprocessCfg(**{**clip.visual.preprocess_cfg, **form_of(published)})
     model = MeanPooledCLIP(clip, preprocess.mean, preprocess.std)
-    transform = FrameTransform(preprocess)
+    transform = FrameTransform.of(preprocess)
     return Encoder(
         model.to(context.device).eval(),
         tokenizer,

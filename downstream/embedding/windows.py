@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 from data_loader.dataset import VideoDataset, frames_of
 from data_loader.failures import Failure
 from data_loader.sampling import part_bounds, sample_frames, window_shifts
-from data_loader.transforms import ClipTransform, pad_clip
+from data_loader.transforms import CroppingTransform, pad_clip
 from data_loader.video import Video, VideoReadError, open_video, read_in_parts
 
 
@@ -57,7 +57,7 @@ class Views(Dataset):
         self.dataset, self.segments = dataset, segments
         self.transform: Callable[[torch.Tensor], torch.Tensor] = dataset.transform
         if crops > 1:
-            assert isinstance(dataset.transform, ClipTransform)
+            assert isinstance(dataset.transform, CroppingTransform)
             self.transform = dataset.transform.three_crops
         self.clips_an_item = segments * crops
 

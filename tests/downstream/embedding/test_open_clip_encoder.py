@@ -203,6 +203,47 @@ def test_more_frames_than_tvtsv2_takes(data, clip, weights, tmp_path):
     np.testing.assert_allclose(table.features[0], expected, atol=1e-6)
 
 
+def three_squares(image: Image.Image) -> list[Image.Image]:
+    """The shorter side goes to 32 pixels; left, centre and right of that, or top, centre and bottom."""
+    short, long = sorted(image.size)
+    longer = int(32 * long / short)
+    is_wide = image.width >= image.height
+    small = image.resize((longer, 32) if is_wide else (32, longer), Image.Resampling.BICUBIC)
+    starts = (0, round((longer - 32) / 2), longer - 32)
+    return [small.crop((at, 0, at + 32, 32) if is_wide else (0, at, 32, at + 32)) for at in starts]
+
+
+def test_views_are_averaged(clip, weights, tmp_path):
+    """Of a wide video, and of a portrait shorter than a clip."""
+    layouts.msrvtt(tmp_path / "data", tmp_path / "meta")
+    layouts.write_video(tmp_path / "data/videos/all/video4.mp4", seed=4, frames=5, size=(48, 80))
+    model = ["--model", f"open_clip:{NAME}:{weights}", "--crops", "3"]
+    assert retrieval.main(evaluate(tmp_path, tmp_path / "out", *model)) == 0
+    table = load_features(tmp_path / "out/video_embeddings.safetensors")
+    as_clip = image_transform_v2(PreprocessCfg(**clip.visual.preprocess_cfg), is_train=False)
+    *_, to_tensor, standardise = as_clip.transforms
+    for path, found in zip(table.columns["path"], table.features, strict=True):
+        frames, _, _ = read_clip(path, 12)
+        views = []
+        for which in range(3):
+            squares = [three_squares(image_of(frame.numpy()))[which] for frame in frames]
+            with torch.no_grad():
+                embeds = clip.encode_image(torch.stack([standardise(to_tensor(each)) for each in squares]))
+            views.append((embeds / embeds.norm(dim=1, keepdim=True)).mean(0).numpy())
+        np.testing.assert_allclose(found, np.mean(views, axis=0), atol=1e-6)
+        assert np.abs(views[0] - views[2]).max() > 1e-3
+    encoder = load_encoder(f"open_clip:{NAME}", str(weights), setup("cpu"))
+    assert torch.equal(encoder.clip_transform.three_crops(frames)[:, 1], encoder.clip_transform(frames))
+
+
+def test_weights_that_take_whole_frames_have_no_crops(data, weights, published, tmp_path, capsys):
+    published(squashed=FORM)
+    model = ["--model", f"open_clip:{NAME}:{weights}"]
+    said = failing(retrieval.main, evaluate(data, tmp_path / "out", *model, "--crops", "3"), capsys)
+    assert f"crops=3: open_clip:{NAME} takes whole frames, of which nothing is cropped" in said
+    assert retrieval.main(evaluate(data, tmp_path / "out", *model, "--segments", "2")) == 0
+
+
 @pytest.fixture
 def published(monkeypatch):
     """Weights that open_clip knows of the tiny model."""
@@ -282,9 +323,6 @@ def test_options_that_contradict_each_other(data, weights, tmp_path, capsys):
     model = ["--model", f"open_clip:{NAME}:{weights}"]
     given = evaluate(data, tmp_path, *model, "--checkpoint", "x.pth")
     assert "leave out --checkpoint" in failing(retrieval.main, given, capsys)
-    given = evaluate(data, tmp_path, *model, "--segments", "2", "--crops", "3")
-    said = failing(retrieval.main, given, capsys)
-    assert f"crops=3 is for TVTSv2; open_clip:{NAME} can be seen in segments" in said
     given = evaluate(data, tmp_path, *model, "--arch", "TVTSv2_B_32")
     assert "not allowed with argument" in failing(retrieval.main, given, capsys)
     said = failing(feature_extraction.main, ["a.mp4", *model, "--model", "TVTSv2_B_16"], capsys)
