@@ -16,7 +16,8 @@ if not __package__:  # to run as a file from anywhere
 
 from data_loader.video import FRAME_RATE
 from downstream.embedding.encoder import ModelName, folder_name
-from downstream.features import READ_TIMEOUT, Extraction, extract_features, extract_texts
+from downstream.embedding.shards import Shard, shards_folder
+from downstream.features import READ_TIMEOUT, Extraction, extract_features, extract_texts, merge_shards
 from downstream.inputs import check_named, find_videos, read_texts
 from downstream.options import (
     add_model_options,
@@ -82,6 +83,16 @@ def build_parser(arch: str) -> argparse.ArgumentParser:
         action="store_true",
         help="replace the vectors that the output has, instead of adding to them",
     )
+    parts = parser.add_argument_group("many machines")
+    parts.add_argument(
+        "--shard",
+        type=Shard.parse,
+        metavar="K/N",
+        help="embed every N-th video alone, from the K-th (1/N to N/N), into OUTPUT.shards/",
+    )
+    parts.add_argument(
+        "--merge", action="store_true", help="join the shards of --output; of the other options it takes none"
+    )
     add_piece_options(parser)
     parser.add_argument("--tokens", action="store_true", help="keep all tokens too (large)")
     parser.add_argument(
@@ -132,10 +143,13 @@ def add_piece_options(parser: argparse.ArgumentParser) -> None:
 @one_line_interrupts()
 def main(argv: Sequence[str] | None = None, arch: str = "TVTSv2_B_16") -> int:
     """Run the command; `arch` is the model used unless --arch names another. Returns the exit status."""
-    args = build_parser(arch).parse_args(argv)
+    parser = build_parser(arch)
+    args = parser.parse_args(argv)
     if args.video_path:
         args.videos.append(args.video_path)
     with user_errors():
+        if args.merge:
+            check_merge(parser, args)
         model = chosen_model(args)
         check_named(args.videos)
         choose_output(args, model)
@@ -144,6 +158,17 @@ def main(argv: Sequence[str] | None = None, arch: str = "TVTSv2_B_16") -> int:
             check_folder(Path(args.report).expanduser())
     with leaving_group():
         return run_texts(args, model, context) if args.text else run_videos(args, model, context)
+
+
+def check_merge(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Raises ValueError for options that say nothing to --merge."""
+    taken = {"merge", "output", "one_file_each", "overwrite", "report", "reader", "read_timeout"}
+    given = [name for name, value in vars(args).items() if value not in (parser.get_default(name), [])]
+    others = ["VIDEO" if name == "videos" else f"--{name}" for name in given if name not in taken]
+    if others:
+        raise ValueError(f"--merge takes what the shards have; leave out {', '.join(others)}")
+    if args.output is None:
+        raise ValueError("--merge needs the --output of the shards")
 
 
 def chosen_model(args: argparse.Namespace) -> ModelName:
@@ -158,6 +183,12 @@ def choose_output(args: argparse.Namespace, model: ModelName) -> None:
     """The default output. Raises ValueError when there is none for what is asked."""
     if args.text and args.one_file_each:
         raise ValueError("--one-file-each is for videos; texts go into one file")
+    if args.shard and (args.text or args.report):
+        raise ValueError(
+            "--shard is for videos; texts are embedded in a minute"
+            if args.text
+            else "--shard sees a part of the videos alone; give --report to --merge"
+        )
     if args.text and args.report:
         raise ValueError("--report draws a map of videos; there is none of texts")
     if args.output is None:
@@ -190,40 +221,53 @@ def run_texts(args: argparse.Namespace, model: ModelName, context: DistContext) 
 
 
 def run_videos(args: argparse.Namespace, model: ModelName, context: DistContext) -> int:
+    output = Path(args.output).expanduser()
     with run_errors(), user_errors():
-        extraction = extract_features(
-            args.videos,
-            *model,
-            args.output,
-            one_file_each=args.one_file_each,
-            list_file=resolve_path(args.list) if args.list else None,
-            window=args.window,
-            stride=args.stride,
-            frames=args.frames,
-            fps=args.fps,
-            shots=args.shots,
-            tokens=args.tokens,
-            batch_size=args.batch_size or 48,
-            num_workers=args.num_workers,
-            precision=args.precision or "fp32",
-            reader=args.reader or "pyav",
-            timeout=args.read_timeout,
-            folder_fps=args.folder_fps,
-            overwrite=args.overwrite,
-            context=context,
-        )
+        if args.merge:
+            extraction = merge_shards(
+                output, one_file_each=args.one_file_each, overwrite=args.overwrite, context=context
+            )
+        else:
+            extraction = embed_videos(args, model, context)
     if context.is_main:
         with run_errors():
-            report(extraction, Path(args.output).expanduser())
+            report(extraction, output, args.shard)
             if args.report and extraction.table:
                 folder, reader = Path(args.report).expanduser(), args.reader or "pyav"
                 print(f"page: {write_map(folder, extraction.table, reader, args.read_timeout)}")
     return 1 if extraction.failed else 0
 
 
-def report(extraction: Extraction, output: Path) -> None:
-    """Say what came of it, on the terminal and in `output`.report.json."""
+def embed_videos(args: argparse.Namespace, model: ModelName, context: DistContext) -> Extraction:
+    return extract_features(
+        args.videos,
+        *model,
+        args.output,
+        one_file_each=args.one_file_each,
+        list_file=resolve_path(args.list) if args.list else None,
+        window=args.window,
+        stride=args.stride,
+        frames=args.frames,
+        fps=args.fps,
+        shots=args.shots,
+        tokens=args.tokens,
+        batch_size=args.batch_size or 48,
+        num_workers=args.num_workers,
+        precision=args.precision or "fp32",
+        reader=args.reader or "pyav",
+        timeout=args.read_timeout,
+        folder_fps=args.folder_fps,
+        overwrite=args.overwrite,
+        shard=args.shard,
+        context=context,
+    )
+
+
+def report(extraction: Extraction, output: Path, shard: Shard | None) -> None:
+    """Say what came of it, on the terminal and beside what was written, in FILE.report.json."""
     table, failed = extraction.table, extraction.failed
+    if shard is not None:
+        output = shards_folder(output) / f"{shard}.safetensors"
     path = output.with_name(f"{output.name}.report.json")
     if table:
         notes = [f"{extraction.reused} were there already"] if extraction.reused else []

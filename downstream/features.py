@@ -14,21 +14,25 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from data_loader.failures import Failure
 from data_loader.video import FRAME_RATE
 from downstream.embedding.clips import Clip, ClipDataset
 from downstream.embedding.embedder import Embedder
 from downstream.embedding.encoder import load_encoder
 from downstream.embedding.resumable_table import ResumableTable
-from downstream.feature_files import FeatureTable, check_format, load_features, take
+from downstream.embedding.row_keys import row_keys
+from downstream.embedding.shards import Shard, ShardFiles, complete_shards, read_shards
+from downstream.feature_files import FeatureTable, check_format, folders, join_tables, load_features, take
 from downstream.inputs import find_videos
 from downstream.inputs.pieces import Cutting, find_clips
 from downstream.inputs.shots import import_scenedetect
-from downstream.inputs.video_lists import VideoList, is_table, read_video_list
+from downstream.inputs.video_lists import TIMES, VideoList, is_table, read_video_list
 from downstream.options import check_installed, default_workers, join_processes
 from utils.processes import DistContext
 
-__all__ = ["Extraction", "FeatureTable", "extract_features", "extract_texts", "load_features"]
+__all__ = ["Extraction", "FeatureTable", "extract_features", "extract_texts", "load_features", "merge_shards"]
 
 READ_TIMEOUT = 600.0  # seconds for one read of a file: one that hangs must not stop the others
 READ_TOGETHER = 16  # windows of a file, see `clips.read_together`
@@ -72,6 +76,7 @@ def extract_features(
     folder_fps: float = FRAME_RATE,
     device: str | None = None,
     overwrite: bool = False,
+    shard: Shard | None = None,
     context: DistContext | None = None,
 ) -> Extraction:
     """Embed videos, with the official preprocessing, on every process that torchrun started.
@@ -92,6 +97,7 @@ def extract_features(
         shots: one vector for each shot, or for the windows of each.
         tokens: also keep all tokens, "tokens" [R, L, D] (L = 1 + frames·patches, without the 1 for H/14).
         overwrite: the output is to hold the videos of this call alone.
+        shard: embed only this part of the list, into a file of its own; see `ShardFiles` and `merge_shards`.
 
     Raises:
         ValueError, FileNotFoundError: for wrong arguments, a reader that is not installed, and an output made
@@ -131,18 +137,31 @@ def extract_features(
             "shots": shots or None,
             "list": sorted({*listed.columns, *(["start", "end"] if listed.has_spans else [])}) or None,
         }
-        clips, unreadable = find_clips_together(listed.clips, cutting, context)
+        files = None
+        if shard is not None:
+            if one_file_each:  # said now, not when all are merged
+                folders.check_names(output, [clip.path for clip in listed.clips])
+            files = ShardFiles.of(output, shard, listed, metadata)
+            for other in [] if overwrite else read_shards(files.folder):
+                files.check(other)
+        wanted = shard.clips(listed) if shard else listed.clips
+        clips, unreadable = find_clips_together(wanted, cutting, context)
         failed += unreadable
-        table = at_end.enter_context(ResumableTable(output, metadata, context, overwrite=overwrite))
+        target = files.table if files else output
+        table = at_end.enter_context(ResumableTable(target, metadata, context, overwrite=overwrite))
         columns = {
             name: take(column, [clip.row for clip in clips]) for name, column in listed.columns.items()
         }
         pending = table.start([clip.key for clip in clips], columns)
+        if files and context.is_main:
+            files.begin()
         most = min(READ_TOGETHER, batch_size)
         dataset = ClipDataset(clips, pending, cutting, encoder.feature_transform, most)
         items = {number: len(read) for number, read in enumerate(dataset.reads)}
         found, failures = embedder.videos(dataset, items, clips, table, tokens)
         failed += failures.values()
+        if files and context.is_main:
+            files.complete([clip.row for i, clip in enumerate(clips) if i not in failures], failed)
         return Extraction(found, reasons(failed), len(clips) - len(pending), table.moved)
 
 
@@ -156,7 +175,8 @@ def list_videos(
             raise ValueError(f"{list_file} is a table; name other videos in a row of it, or in another run")
         return read_video_list(Path(list_file)), []
     files, closed = find_videos(videos, list_file)
-    return VideoList([Clip(file) for file in files], {}), [Failure(*item) for item in closed.items()]
+    clips = [Clip(file, row=row) for row, file in enumerate(files)]
+    return VideoList(clips, {}), [Failure(*item) for item in closed.items()]
 
 
 def find_clips_together(
@@ -166,6 +186,39 @@ def find_clips_together(
     share = slice(*(len(wanted) * (context.rank + k) // context.world_size for k in (0, 1)))
     found = context.gather_objects(find_clips(wanted[share], cutting))
     return [clip for clips, _ in found for clip in clips], [f for _, failures in found for f in failures]
+
+
+def merge_shards(
+    output: str | Path,
+    *,
+    one_file_each: bool = False,
+    overwrite: bool = False,
+    context: DistContext,
+) -> Extraction:
+    """Put what `extract_features` has made of all shards of a list into `output`, in the list's order.
+
+    The shards stay, and what `output` had, as if one call had embedded all. Raises ValueError where shards
+    are missing, not complete, or not of one list, model and settings; else as `extract_features`.
+    """
+    output = check_format(output, one_file_each=one_file_each)
+    shards = complete_shards(output)
+    settings = shards[0].facts["settings"]
+    failed = [failure for files in shards for failure in files.facts["failed"]]
+    parts = [part for files in shards if (part := files.load(without=("tokens",)))]
+    if not parts:
+        return Extraction(None, reasons(failed))
+    order = np.argsort([row for files in shards for row in files.facts["rows"]], kind="stable").tolist()
+    joined = join_tables(parts).take(order)
+    columns = {name: joined.columns[name] for name in settings.get("list") or [] if name not in TIMES}
+    with ResumableTable(output, settings, context, overwrite=overwrite) as table:
+        keys = row_keys(joined)
+        pending = table.start(keys, columns)
+        left = {keys[i] for i in pending} if context.is_main else set()
+        for files in shards if left else []:
+            part = files.load()
+            if part and (rows := [row for row, key in enumerate(row_keys(part)) if key in left]):
+                table.add(part.take(rows))
+        return Extraction(table.finish(), reasons(failed), len(keys) - len(pending), table.moved)
 
 
 def reasons(failures: Sequence[Failure]) -> dict[str, str]:

@@ -1,5 +1,7 @@
 """Lists of videos, or of spans of them, whose other columns travel to the features."""
 
+import hashlib
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +34,16 @@ class VideoList:
     @property
     def has_spans(self) -> bool:
         return bool(self.clips) and self.clips[0].span is not None
+
+    @property
+    def sha256(self) -> str:
+        """Of all that it says: names, spans and columns."""
+        columns = {
+            name: column if isinstance(column, list) else column.tolist()
+            for name, column in self.columns.items()
+        }
+        rows = [[clip.path, clip.span] for clip in self.clips]
+        return hashlib.sha256(json.dumps([rows, columns]).encode()).hexdigest()
 
 
 def is_table(path: Path) -> bool:

@@ -14,7 +14,8 @@ from .layouts import write_video
 from .test_feature_extraction import command
 
 TEXT = (REPOSITORY / "docs/features.md").read_text()
-COMMANDS = re.findall(r"^python downstream/feature_extraction\.py (.*)$", TEXT, re.MULTILINE)
+START = TEXT.partition("## Many machines")[0]  # the rest: embedding/test_shards.py
+COMMANDS = re.findall(r"^python downstream/feature_extraction\.py (.*)$", START, re.MULTILINE)
 RECIPES = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 
 
