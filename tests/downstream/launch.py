@@ -37,3 +37,19 @@ def torchrun(
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(launch, [*started, str(REPOSITORY / script), *given], cwd)
         yield ended
+
+
+def probe_arguments(tmp_path: Path, checkpoint: Path, *more: str, out: str = "out") -> list[str]:
+    """Of a probe of layouts.probe_lists(tmp_path / "data", tmp_path / "meta")."""
+    places = ["--set", f"data.root={tmp_path / 'data'}", "--set", f"meta={tmp_path / 'meta'}"]
+    model = [
+        "--arch",
+        "TVTSv2_Demo",
+        "--checkpoint",
+        str(checkpoint),
+        "--device",
+        "cpu",
+        "--num-workers",
+        "0",
+    ]
+    return ["--dataset", "hmdb51", *places, *model, "--output", str(tmp_path / out), *more]

@@ -15,6 +15,7 @@ from downstream.linear_probe import choose_held_out, fit, probe
 from utils.errors import RunError
 
 from . import layouts
+from .launch import probe_arguments
 
 
 def blobs(number: int, seed: int, spread: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -63,16 +64,7 @@ def test_a_class_of_one_source_is_trained_on():
 
 
 def run(tmp_path, checkpoint, *more: str) -> int:
-    given = [
-        "--dataset",
-        "hmdb51",
-        "--set",
-        f"data.root={tmp_path / 'data'}",
-        "--set",
-        f"meta={tmp_path / 'meta'}",
-    ]
-    given += ["--arch", "TVTSv2_Demo", "--checkpoint", str(checkpoint), "--output", str(tmp_path / "out")]
-    return linear_probe.main([*given, "--num-workers", "0", "--device", "cpu", *more])
+    return linear_probe.main(probe_arguments(tmp_path, checkpoint, *more))
 
 
 def test_a_whole_run(checkpoint, tmp_path, capsys):

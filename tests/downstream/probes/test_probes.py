@@ -24,22 +24,9 @@ from downstream.probes.knn import votes
 from utils.config import REPOSITORY
 
 from .. import layouts
-from ..launch import torchrun
+from ..launch import probe_arguments, torchrun
 from ..test_commands import count_videos  # noqa: F401, a fixture
 from ..test_processes import same_results
-
-
-def given(tmp_path, checkpoint, *more: str, out: str = "out") -> list[str]:
-    words = [
-        "--dataset",
-        "hmdb51",
-        "--set",
-        f"data.root={tmp_path / 'data'}",
-        "--set",
-        f"meta={tmp_path / 'meta'}",
-    ]
-    words += ["--arch", "TVTSv2_Demo", "-r", str(checkpoint), "--output", str(tmp_path / out), "-d", "cpu"]
-    return [*words, "--num-workers", "0", *more]
 
 
 def results(tmp_path, place: str = "out") -> dict:
@@ -72,10 +59,10 @@ def test_votes_are_those_of_the_plain_version():
 
 def test_neighbours_use_the_embeddings_of_the_linear_probe(checkpoint, tmp_path, count_videos):  # noqa: F811
     layouts.probe_lists(tmp_path / "data", tmp_path / "meta")
-    assert linear_probe.main(given(tmp_path, checkpoint)) == 0
+    assert linear_probe.main(probe_arguments(tmp_path, checkpoint)) == 0
     embedded, linear = sum(count_videos), results(tmp_path)
     more = ["--probe", "knn", "--set", "probe.neighbours=[3,1,50]", "--report", str(tmp_path / "pages")]
-    assert probe.main(given(tmp_path, checkpoint, *more)) == 0
+    assert probe.main(probe_arguments(tmp_path, checkpoint, *more)) == 0
     assert sum(count_videos) == embedded == 18
     assert results(tmp_path) == linear
     found = results(tmp_path, "out/knn")
@@ -113,7 +100,10 @@ def test_few_shot_is_the_logistic_regression_of_scikit_learn():
 
 def test_few_shot_says_mean_and_deviation(checkpoint, tmp_path, capsys):
     layouts.probe_lists(tmp_path / "data", tmp_path / "meta")
-    assert probe.main(given(tmp_path, checkpoint, "--probe", "few-shot", "--set", "probe.draws=3")) == 0
+    assert (
+        probe.main(probe_arguments(tmp_path, checkpoint, "--probe", "few-shot", "--set", "probe.draws=3"))
+        == 0
+    )
     found = results(tmp_path, "out/few_shot")
     assert list(found["metrics"]) == ["4 videos a class", "2 videos a class", "1 video a class"]
     (train, labels), (test, true) = embeddings(tmp_path, "train"), embeddings(tmp_path, "test")
@@ -131,7 +121,7 @@ def test_few_shot_says_mean_and_deviation(checkpoint, tmp_path, capsys):
     said = capsys.readouterr().out
     assert "without [16, 8]: 'jumps' has 6 training videos" in said and "over 3 draws" in said
     with pytest.raises(SystemExit):
-        probe.main(given(tmp_path, checkpoint, "--probe", "few-shot", "--set", "probe.shots=[7]"))
+        probe.main(probe_arguments(tmp_path, checkpoint, "--probe", "few-shot", "--set", "probe.shots=[7]"))
     assert "'jumps' has 6 training videos, fewer than any of the numbers" in capsys.readouterr().err
 
 
@@ -174,7 +164,7 @@ ATTENTIVE = [
 
 def test_attentive_probe(model, checkpoint, tmp_path, capsys, count_videos):  # noqa: F811
     layouts.probe_lists(tmp_path / "data", tmp_path / "meta")
-    assert probe.main(given(tmp_path, checkpoint, *ATTENTIVE)) == 0
+    assert probe.main(probe_arguments(tmp_path, checkpoint, *ATTENTIVE)) == 0
     found = results(tmp_path)
     assert found["task"] == "attentive_probe" and found["metrics"]["accuracy"]["plain"]["top1"] == 100.0
     assert len(found["details"]["heads"]) == 2 and found["details"]["chosen"] in (0.003, 0.0001)
@@ -191,10 +181,12 @@ def test_attentive_probe(model, checkpoint, tmp_path, capsys, count_videos):  # 
             ]
         np.testing.assert_allclose(kept[i], tokens, atol=2e-3, rtol=2e-3)
     embedded = sum(count_videos)
-    assert probe.main(given(tmp_path, checkpoint, *ATTENTIVE)) == 0  # with the tokens that are there
+    assert (
+        probe.main(probe_arguments(tmp_path, checkpoint, *ATTENTIVE)) == 0
+    )  # with the tokens that are there
     assert sum(count_videos) == embedded + 2  # those whose size says how large a row is
     assert results(tmp_path)["queries"] == found["queries"]
-    assert probe.main(given(tmp_path, checkpoint, *ATTENTIVE, "--set", "num_frames=4")) == 0
+    assert probe.main(probe_arguments(tmp_path, checkpoint, *ATTENTIVE, "--set", "num_frames=4")) == 0
     assert (tmp_path / "out/test/tokens/tokens.bin").stat().st_size < kept.nbytes
 
 
@@ -217,7 +209,7 @@ sys.exit(probe.main(sys.argv[1:]))
 @pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT])
 def test_tokens_made_before_a_stop_are_kept(stop, checkpoint, tmp_path, count_videos):  # noqa: F811
     layouts.probe_lists(tmp_path / "data", tmp_path / "meta")
-    words = given(tmp_path, checkpoint, *ATTENTIVE)
+    words = probe_arguments(tmp_path, checkpoint, *ATTENTIVE)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
     command = [sys.executable, "-c", STOPPED.replace("SIGNAL", stop.name), *words]
     stopped = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
@@ -227,16 +219,16 @@ def test_tokens_made_before_a_stop_are_kept(stop, checkpoint, tmp_path, count_vi
     assert probe.main(words) == 0
     assert sum(count_videos) == 18 - 4 + 2
     after = results(tmp_path)["queries"]
-    assert probe.main(given(tmp_path, checkpoint, *ATTENTIVE, out="whole")) == 0
+    assert probe.main(probe_arguments(tmp_path, checkpoint, *ATTENTIVE, out="whole")) == 0
     assert results(tmp_path, "whole")["queries"] == after
 
 
 def test_two_processes_write_the_tokens_of_one(checkpoint, tmp_path):
     layouts.probe_lists(tmp_path / "data", tmp_path / "meta", clips=5)
     with torchrun(
-        "downstream/probe.py", given(tmp_path, checkpoint, *ATTENTIVE, out="two"), cwd=tmp_path
+        "downstream/probe.py", probe_arguments(tmp_path, checkpoint, *ATTENTIVE, out="two"), cwd=tmp_path
     ) as ended:
-        assert probe.main(given(tmp_path, checkpoint, *ATTENTIVE, out="one")) == 0
+        assert probe.main(probe_arguments(tmp_path, checkpoint, *ATTENTIVE, out="one")) == 0
         ended()
     same_results(tmp_path / "one", tmp_path / "two")
 
@@ -245,7 +237,7 @@ def test_a_disk_without_room_for_the_tokens(checkpoint, tmp_path, capsys, monkey
     layouts.probe_lists(tmp_path / "data", tmp_path / "meta")
     monkeypatch.setattr(token_cache.shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
     with pytest.raises(SystemExit) as stop:
-        probe.main(given(tmp_path, checkpoint, *ATTENTIVE))
+        probe.main(probe_arguments(tmp_path, checkpoint, *ATTENTIVE))
     assert stop.value.code == 1
     said = capsys.readouterr().err
     assert "all tokens of 12 videos take" in said and "GB free" in said and "num_frames=4" in said
@@ -254,16 +246,16 @@ def test_a_disk_without_room_for_the_tokens(checkpoint, tmp_path, capsys, monkey
 def test_an_unreadable_video_is_left_out_of_the_tokens(checkpoint, tmp_path, capsys):
     layouts.probe_lists(tmp_path / "data", tmp_path / "meta")
     next((tmp_path / "data").rglob("train_source1_0.avi")).write_bytes(b"")
-    assert probe.main(given(tmp_path, checkpoint, *ATTENTIVE)) == 1
+    assert probe.main(probe_arguments(tmp_path, checkpoint, *ATTENTIVE)) == 1
     assert "1 of 18 videos cannot be read" in capsys.readouterr().err
-    assert probe.main(given(tmp_path, checkpoint, *ATTENTIVE, "--allow-missing")) == 0
+    assert probe.main(probe_arguments(tmp_path, checkpoint, *ATTENTIVE, "--allow-missing")) == 0
     assert results(tmp_path)["counts"]["training videos"] == 11
 
 
 def test_test_videos_of_classes_without_training_videos_are_counted(checkpoint, tmp_path, capsys):
     layouts.own_folder(tmp_path / "mine", clips=3, train=0, test=50)
     layouts.write_video(tmp_path / "mine/test/wave/0.mp4", seed=3)
-    words = given(tmp_path, checkpoint, "--probe", "knn")
+    words = probe_arguments(tmp_path, checkpoint, "--probe", "knn")
     words[words.index("--dataset") : words.index("--dataset") + 2] = ["--folder", str(tmp_path / "mine")]
     words = [
         word
