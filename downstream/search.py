@@ -203,7 +203,7 @@ def serve_page(args: argparse.Namespace) -> None:
     if asked_for(args) or args.together is not None or args.where or args.page or args.output:
         raise ValueError("--serve searches from its page: leave out queries, --where, --page and --output")
     try:
-        from downstream.vector_search.server import build_app, serve
+        from downstream.vector_search.server import build_app, listen, serve
     except ImportError as error:
         raise ValueError(f"--serve needs a package ({error}): pip install starlette uvicorn") from error
     models: dict[tuple[Any, ...], QueryModel] = {}
@@ -214,7 +214,8 @@ def serve_page(args: argparse.Namespace) -> None:
             models[key] = load_query_model(args.checkpoint, metadata, args.device)
         return models[key]
 
-    serve(build_app(args.features, load, [args.host, socket.gethostname()]), args.host, args.port)
+    with listen(args.host, args.port) as listening:  # before the model is loaded, which takes longer
+        serve(build_app(args.features, load, [args.host, socket.gethostname()]), listening)
 
 
 @one_line_interrupts("nothing was to be kept; the same command searches again")

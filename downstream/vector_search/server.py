@@ -217,16 +217,20 @@ def build_app(
     )
 
 
-def serve(app: Starlette, host: str, port: int) -> None:
-    """Answer until Ctrl-C. Raises ValueError: the address cannot be listened at."""
+def listen(host: str, port: int) -> socket.socket:
+    """Raises ValueError: the address cannot be listened at."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        listening = socket.create_server((host, port), family=family)
+        return socket.create_server((host, port), family=family)
     except OSError as error:
         raise ValueError(
             f"cannot listen at {host}, port {port} ({error.strerror or error}); name another --port"
         ) from error
-    with listening:
-        shown = f"[{host}]" if ":" in host else host
-        print(f"search at http://{shown}:{listening.getsockname()[1]}/ (Ctrl-C ends it)", flush=True)
-        uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listening])
+
+
+def serve(app: Starlette, listening: socket.socket) -> None:
+    """Answer until Ctrl-C."""
+    host, port = listening.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    print(f"search at http://{shown}:{port}/ (Ctrl-C ends it)", flush=True)
+    uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listening])

@@ -122,8 +122,8 @@ class Browser:
         """Until a condition in JavaScript is true."""
         end = time.monotonic() + 60
         while not self.value(condition):
-            seen = self.value("document.body.innerText")
-            assert time.monotonic() < end, f"never came true: {condition}\n{seen}"
+            if time.monotonic() > end:
+                raise AssertionError(f"never came true: {condition}\n{self.value('document.body.innerText')}")
             time.sleep(0.05)
 
     def click(self, selector: str) -> None:
