@@ -1,5 +1,7 @@
 """Every figure of speed in docs/performance.md, one benchmark after the other: python benchmarks/all.py
 
+    python benchmarks/all.py --only eight       # what a host of eight GPUs is for
+
 Each runs in a process of its own, so that one that fails costs no other. What it prints and its figures go to
 NAME.log and NAME.json below --output. The whole takes most of an hour on one GPU, more where reading is slow.
 """
@@ -14,6 +16,7 @@ from pathlib import Path
 import torch
 
 HERE = Path(__file__).resolve().parent
+RECOMPUTED = "--activation-checkpointing mlp"
 
 BENCHMARKS = {
     "train-B_32": "train_step --arch TVTSv2_B_32 --batch-size 64 --profile",
@@ -38,7 +41,24 @@ BENCHMARKS = {
     "--gpus 1,2",
     "scaling-fsdp": "scaling --arch TVTSv2_H_14 --engine fsdp --batch-size 24 --activation-checkpointing mlp "
     "--gpus 1,2",
+    **{
+        f"{word}-{name}": f"scaling {line} --gpus {gpus}"
+        for word, most in (("four", 4), ("eight", 8))
+        for name, line, gpus in (
+            ("ddp-B_16", "--arch TVTSv2_B_16", f"1,{most}"),
+            ("ddp-B_16-exact", "--arch TVTSv2_B_16 --gather exact", most),
+            ("ddp-B_16-lean", "--arch TVTSv2_B_16 --gather lean", most),
+            ("ddp-H_14", f"--arch TVTSv2_H_14 --batch-size 32 {RECOMPUTED}", f"1,{most}"),
+            ("fsdp-H_14", f"--arch TVTSv2_H_14 --engine fsdp --batch-size 24 {RECOMPUTED}", f"1,{most}"),
+        )
+    },
 }
+
+
+def gpus_of(name: str) -> int:
+    """The number of GPUs that a benchmark needs."""
+    words = BENCHMARKS[name].split()
+    return max(map(int, words[words.index("--gpus") + 1].split(","))) if "--gpus" in words else 1
 
 
 def run(name: str, output: Path) -> int:
@@ -61,15 +81,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", nargs="+", choices=BENCHMARKS, metavar="NAME", help=" ".join(BENCHMARKS))
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        metavar="NAME",
+        help=f"these, or all whose names begin so: {' '.join(BENCHMARKS)}",
+    )
     parser.add_argument("--output", type=Path, default=HERE.parent / "results/benchmarks", help="%(default)s")
     args = parser.parse_args(argv)
+    begins = tuple(args.only or [""])
+    for word in begins:
+        if not any(name.startswith(word) for name in BENCHMARKS):
+            parser.error(f"no benchmark begins with {word!r}; there are {', '.join(BENCHMARKS)}")
     args.output.mkdir(parents=True, exist_ok=True)
 
     outcome = {}
-    for name in args.only or BENCHMARKS:
-        if name.startswith("scaling") and torch.cuda.device_count() < 2:
-            outcome[name] = "left out: it needs 2 GPUs"
+    for name in (name for name in BENCHMARKS if name.startswith(begins)):
+        if 1 < gpus_of(name) > torch.cuda.device_count():
+            outcome[name] = f"left out: it needs {gpus_of(name)} GPUs"
             continue
         start = time.perf_counter()
         status = run(name, args.output)

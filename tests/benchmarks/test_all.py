@@ -29,3 +29,12 @@ def test_a_failing_benchmark_is_named_and_the_others_run(tmp_path, monkeypatch, 
     assert "bad   failed (1) after" in printed
     assert "ValueError: this TVTSv2_Demo takes 1 to" in (tmp_path / "bad.log").read_text()
     assert json.loads((tmp_path / "good.json").read_text())["tables"]
+
+
+def test_names_are_chosen_by_how_they_begin(tmp_path, capsys):
+    assert every.main(["--only", "eight", "four-ddp", "--output", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("left out: it needs 8 GPUs") == 5 and printed.count("left out: it needs 4 GPUs") == 4
+    with pytest.raises(SystemExit):
+        every.main(["--only", "nine", "--output", str(tmp_path)])
+    assert "no benchmark begins with 'nine'" in capsys.readouterr().err
