@@ -85,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--only",
         nargs="+",
         metavar="NAME",
-        help=f"these, or all whose names begin so: {' '.join(BENCHMARKS)}",
+        help=f"how the names begin of those to run: {' '.join(BENCHMARKS)}",
     )
     parser.add_argument("--output", type=Path, default=HERE.parent / "results/benchmarks", help="%(default)s")
     args = parser.parse_args(argv)
