@@ -7,6 +7,7 @@ import hashlib
 import io
 import os
 import re
+import shutil
 import stat
 import tarfile
 import tempfile
@@ -23,6 +24,7 @@ TAR = ".tar/"
 IMAGE_ENDINGS = {".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 BLOCK_BYTES = 2**19  # that one request asks for
 BLOCKS_KEPT = 32  # of each file that is open
+SPARE_BYTES = 2**28  # that a copy of a whole file leaves free in the temporary folder
 WAITS = (0.5, 2.0, 8.0)  # seconds before each new try after a broken connection
 
 
@@ -187,7 +189,7 @@ def check_protocol(url: str) -> None:
             raise ValueError(f"{url}: fsspec knows no {protocol}://") from error
 
 
-def _tried(path: str, call: Callable[[], Any]) -> Any:
+def tried(path: str, call: Callable[[], Any]) -> Any:
     """What `call` gives, tried again after the WAITS. Raises VideoReadError.
 
     What is not there, or is not ours to read, is not tried again.
@@ -195,6 +197,8 @@ def _tried(path: str, call: Callable[[], Any]) -> Any:
     for wait in (*WAITS, None):
         try:
             return call()
+        except VideoReadError:
+            raise
         except Exception as error:
             cause = error.__cause__ or error  # fsspec says of each failure of HTTP that the file is not there
             status = getattr(cause, "status", None)
@@ -216,7 +220,7 @@ def _remote_state(url: str) -> tuple[int, int]:
         found: dict[str, Any] = system.info(path)
         return found
 
-    about = _tried(url, info)
+    about = tried(url, info)
     if about.get("type") == "directory":
         raise VideoReadError(url, "is not a file")
     if about.get("size") == 0:
@@ -244,7 +248,7 @@ def raise_failure(path: str) -> None:
 class RemoteFile(Seekable):
     """A file behind a URL, of which no other blocks are fetched than those that are read.
 
-    A server that gives no parts of a file gives all of it, into a temporary file. A broken connection is
+    A server that gives no parts of a file gives all of it, into a temporary file, if it has room. A broken connection is
     tried again; what fails then is raised, and kept for `raise_failure`.
     """
 
@@ -257,7 +261,7 @@ class RemoteFile(Seekable):
 
     def _keep(self, call: Callable[[], Any]) -> Any:
         try:
-            return _tried(self.path, call)
+            return tried(self.path, call)
         except VideoReadError as error:
             _failures[self.path] = error
             raise
@@ -268,25 +272,47 @@ class RemoteFile(Seekable):
             return os.fstat(self.file.fileno()).st_size
         return int(self.file.size)
 
-    def _open(self) -> None:
+    def _open(self, whole: bool = False) -> None:
         import fsspec
 
         system, path = fsspec.core.url_to_fs(self.path)
         options = {"cache_type": "blockcache", "cache_options": {"maxblocks": BLOCKS_KEPT}}
-        file = system.open(path, "rb", block_size=BLOCK_BYTES, **options)
-        if getattr(file, "blocksize", None) == 0:
-            copy = tempfile.TemporaryFile()  # noqa: SIM115 - it goes with this object
-            while content := file.read(2**20):
-                copy.write(content)
-            file, self.whole = copy, True
+        file = system.open(path, "rb", block_size=0 if whole else BLOCK_BYTES, **options)
+        if whole or getattr(file, "size", None) is None:  # fsspec's for HTTP has no size where it is a stream
+            file, self.whole = self._copy(file), True
         self.file = file
+
+    def _copy(self, file: Any) -> Any:
+        """All of a file that comes in one piece. Raises VideoReadError where the disk has no room for it."""
+        room = shutil.disk_usage(tempfile.gettempdir()).free - SPARE_BYTES
+        size = getattr(file, "size", None) or 0  # as announced, if it is; what comes is counted
+        copy = tempfile.TemporaryFile()  # noqa: SIM115 - it goes with this object
+        while size <= room and (content := file.read(2**20)):
+            copy.write(content)
+            size = max(size, copy.tell())
+        if size > room:
+            copy.close()
+            raise VideoReadError(
+                self.path,
+                f"the server gives no parts of files, and the whole one, {size:,} bytes or more, does not fit "
+                f"into {tempfile.gettempdir()}, which has room for {max(0, room):,}: fetch it by hand, or set "
+                "TMPDIR to a larger disk",
+            )
+        return copy
 
     def _read(self, size: int) -> bytes:
         if self.file is None:
             self._open()
         try:
             self.file.seek(self.at)
-            content: bytes = self.file.read(size)
+            try:
+                content: bytes = self.file.read(size)
+            except ValueError as error:
+                if self.whole or "range requests" not in str(error):
+                    raise
+                self._open(whole=True)  # the server has sent all, where a part was asked for
+                self.file.seek(self.at)
+                content = self.file.read(size)
             if len(content) < size:
                 raise OSError(f"{size - len(content)} bytes are missing at {self.at}")
         except BaseException:

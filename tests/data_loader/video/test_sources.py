@@ -1,7 +1,9 @@
 """Videos that are no plain files: behind URLs, in tar files, and as folders of frames."""
 
 import os
+import shutil
 import tarfile
+import tempfile
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -21,6 +23,7 @@ class Server(ThreadingHTTPServer):
 
     def __init__(self, folder: Path):
         super().__init__(("127.0.0.1", 0), Handler)
+        self.announces = True  # the length
         self.folder, self.ranges, self.sent, self.to_break, self.asked = folder, True, 0, 0, 0
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
@@ -50,7 +53,8 @@ class Handler(BaseHTTPRequestHandler):
         if self.server.ranges:
             self.send_header("Accept-Ranges", "bytes")
             self.send_header("Content-Range", f"bytes {first}-{last}/{len(content)}")
-        self.send_header("Content-Length", str(len(part)))
+        if self.server.announces:
+            self.send_header("Content-Length", str(len(part)))
         self.send_header("ETag", f'"{path.stat().st_mtime_ns}"')
         self.end_headers()
         if not body:
@@ -115,6 +119,23 @@ def test_a_server_without_ranges_sends_the_whole_file(server, tmp_path):
     server.ranges = False
     files.write_video(tmp_path / "a.mp4")
     assert numbers(server.url("a.mp4"), [3, 30]) == [3, 30]
+    (tmp_path / "large").write_bytes(bytes(range(256)) * 2**13)
+    with sources.RemoteFile(server.url("large")) as file:
+        file.seek(2**20 + 5)
+        assert file.read(3) == bytes([5, 6, 7])
+
+
+@pytest.mark.parametrize("announced", [True, False])
+def test_a_whole_file_is_copied_only_where_there_is_room(server, tmp_path, monkeypatch, announced):
+    server.ranges, server.announces = False, announced
+    size = 2**21
+    (tmp_path / "a.mp4").write_bytes(bytes(size))
+    free = shutil.disk_usage(tempfile.gettempdir())
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: free._replace(free=sources.SPARE_BYTES + size - 1))
+    with pytest.raises(VideoReadError, match=rf"no parts of files.*has room for {size - 1:,}.*TMPDIR"):
+        file = sources.RemoteFile(server.url("a.mp4"))
+        file.seek(2**20)
+        file.read(1)
 
 
 def test_a_broken_connection_is_tried_again_then_reported(server, tmp_path):
