@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader
 from CLIP import tokenize
 from data_loader import VideoDataset, build_dataset
 from data_loader.loader import JointLoader, build_loader
+from data_loader.shard_files import locate
 from utils.config import ConfigError, output_path, resolve_path
 from utils.processes import DistContext
 from utils.schema import PretrainingConfig, TrainingSetConfig
@@ -81,9 +82,9 @@ def _dataset(entry: TrainingSetConfig, split: str, config: PretrainingConfig, mo
         "seed": config.seed,
         **entry.options(),
     }
-    for folder in ("meta", "root"):
-        options[folder] = resolve_path(options[folder])
-    if "transcript_cache" in options:
-        options["transcript_cache"] = output_path(options["transcript_cache"])
+    options |= {"meta": resolve_path(options["meta"]), "root": locate(options["root"])}
+    for folder in ("transcript_cache", "shard_cache"):
+        if folder in options:
+            options[folder] = output_path(options[folder])
     kind = options.pop("type")
     return build_dataset(kind, split, **options)

@@ -15,6 +15,7 @@ from data_loader import build_dataset
 from data_loader.dataset import VideoDataset
 from data_loader.failures import Failure
 from data_loader.loader import worker_options
+from data_loader.shard_files import locate
 from utils.config import load_config, read_json, resolve_path
 from utils.errors import MISTAKES
 from utils.files import WriteError, check_folder, write_text
@@ -83,7 +84,7 @@ def config_entries(path: Path) -> Iterator[dict[str, Any]]:
         entries = [{"split": split, **entry.options()} for split, entry in sets]
     for entry in entries:
         entry = {**common, **entry}
-        located = {key: resolve_path(entry[key]) for key in ("root", "meta")}
+        located = {"root": locate(entry["root"]), "meta": resolve_path(entry["meta"])}
         yield {**entry, **located, "timeout": entry["timeout"] or TIMEOUT_S}
 
 
@@ -101,6 +102,7 @@ def check(dataset: VideoDataset, name: str, workers: int) -> Iterator[Failure]:
     loader = DataLoader(
         dataset, batch_size=8, collate_fn=failures_of, **worker_options(workers, prefetch_factor=2)
     )
+    yield from dataset.records.damage
     with tqdm(total=len(dataset), desc=name, unit="video") as bar:
         for size, failures in loader:
             yield from failures

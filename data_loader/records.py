@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from data_loader.failures import Failure
 from data_loader.spans import Span, following_spans
 from data_loader.strings import Strings
 from data_loader.transcripts import Transcript
@@ -42,10 +43,12 @@ class Records:
 
     root: the folder of the videos. ids: the records' names. file_of: the file below `root` of an id.
     spans: float64 [N, 2], start and end of each as `spans.read_spans` gives them; None for whole videos.
-    Subclasses add what belongs to a video. num_clips: of a sample, each with a text of its own.
+    Subclasses add what belongs to a video. num_clips: of a sample, each with a text of its own. damage: what
+    there would be but cannot be read, so that it is no record.
     """
 
     num_clips = 1
+    damage: Sequence[Failure] = ()
     spans: np.ndarray | None = None
 
     def __init__(self, root: Path, ids: Iterable[str], file_of: Callable[[str], str] = str):

@@ -10,6 +10,7 @@ from typing import Any
 from data_loader.dataset import VideoDataset
 from data_loader.lists import need_folder, prepare_hint
 from data_loader.records import Records
+from data_loader.video.sources import is_url
 
 SPLITS = ("train", "val", "test")
 
@@ -49,7 +50,7 @@ def build_dataset(
         name: of the set, where several are of one type; samples of two sets differ by it.
         split: which records, "train", "val" or "test". view: with which clips, see `VideoDataset`; those of
             the split by default. Training records with test clips are those of a linear probe.
-        root: the folder of the videos. meta: the folder of the lists.
+        root: the folder of the videos, or the URL of the folder of the shards. meta: the folder of the lists.
         format: "files", or "webdataset" for the shards that `python -m data_loader.prepare shards` writes.
         options: those of `VideoDataset` (num_frames, image_size, mask_ratio, num_patches, reader, timeout,
             cache_mb, seed, allow_missing, transform) and those of the data set itself (MSR-VTT's cut, …).
@@ -78,7 +79,13 @@ def build_dataset(
         raise ValueError(f"data set {type!r} has no option {unknown[0]!r}; {hint}")
     if root is None:
         raise ValueError(f"data set {type!r} needs a 'root', the folder of its videos")
-    root, meta = Path(root), Path(meta)
+    meta = Path(meta)
+    if is_url(str(root)):
+        if format == "files":
+            raise ValueError(f'{root}: behind a URL there are shards alone: "format": "webdataset"')
+        records = read(split, root, meta, **{key: options[key] for key in own if key in options})
+        return VideoDataset(records, view or split, name=name or kind, **of_clips)
+    root = Path(root)
     need_folder(
         root,
         f'the data of {kind}; put it there or set its "root" in the config',

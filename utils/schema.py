@@ -71,7 +71,7 @@ class DataSetConfig:
         MISSING,
         "yttemporal, webvid, msrvtt, didemo, lsmdc, csv, narrated, hmdb51, ucf101, k400, labels or ssv2_mc",
     )
-    root: Text = key(MISSING, "the folder of the videos or shards")
+    root: Text = key(MISSING, "the folder of the videos or shards, or the URL of that of shards")
     format: Literal["files", "webdataset"] | None = key(None, "files (default), or webdataset for shards")
     files: Text | dict[str, str] | None = key(
         None,
@@ -109,6 +109,10 @@ class DataSetConfig:
     transcript_cache: Text | None = key(
         None, "of yttemporal and narrated: folder that keeps aligned transcripts; null: none"
     )
+    shard_cache: Text | None = key(
+        None, "of shards behind a URL: folder for what was read, and their index (results/shard_cache)"
+    )
+    shard_cache_gb: NotNegative | None = key(None, "of shards behind a URL: GB that it may have (20)")
     cut: Text | None = key(None, "of msrvtt: which test videos (jsfusion)")
     fold: Count | None = key(None, "of hmdb51 and ucf101: which of the three splits (1)")
 

@@ -63,7 +63,7 @@ def build(args: argparse.Namespace) -> None:
     if left_out:
         print("left out of the shards written now:" + "".join(summary(left_out)))
     index = load_index([job.path for job in jobs], index_path(args.out, args.split))
-    number = len(index["shard"])
+    number = len(index.shard)
     packed = f"{counted(number, 'videos')} in {counted(len(jobs), 'shards')}"
     already = f" ({kept} there already)" if kept else ""
     print(f"{args.out}: {packed}{already}, {len(records) - number} left out")

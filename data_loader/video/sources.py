@@ -248,8 +248,8 @@ def raise_failure(path: str) -> None:
 class RemoteFile(Seekable):
     """A file behind a URL, of which no other blocks are fetched than those that are read.
 
-    A server that gives no parts of a file gives all of it, into a temporary file, if it has room. A broken connection is
-    tried again; what fails then is raised, and kept for `raise_failure`.
+    A server that gives no parts of a file gives all of it, into a temporary file, if there is room. A broken
+    connection is tried again; what fails then is raised, and kept for `raise_failure`.
     """
 
     def __init__(self, path: str):
@@ -294,9 +294,9 @@ class RemoteFile(Seekable):
             copy.close()
             raise VideoReadError(
                 self.path,
-                f"the server gives no parts of files, and the whole one, {size:,} bytes or more, does not fit "
-                f"into {tempfile.gettempdir()}, which has room for {max(0, room):,}: fetch it by hand, or set "
-                "TMPDIR to a larger disk",
+                f"the server gives no parts of files, and the whole, {size:,} bytes at least, does not fit "
+                f"into {tempfile.gettempdir()}, which has room for {max(0, room):,}: fetch it by hand, or "
+                "set TMPDIR to a larger disk",
             )
         return copy
 

@@ -1,5 +1,6 @@
 import io
 import json
+import shutil
 import tarfile
 import zipfile
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 import torch
 import webdataset
 
-from data_loader import JointLoader, build_dataset, build_loader
+from data_loader import JointLoader, build_dataset, build_loader, shard_index
 from data_loader.prepare.__main__ import main as prepare
 from data_loader.shards import webvid
 from tests.data_loader import worlds
@@ -372,13 +373,11 @@ def test_a_shard_replaced_while_it_is_read(tmp_path):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda content, at: content[:at] + bytes(512) + content[at + 512 :], "is damaged {at:,} bytes in"),
-        (lambda content, at: content[:at] + b"x" * 512 + content[at + 512 :], "is damaged {at:,} bytes in"),
         (lambda content, at: content[:at], "is cut off after {at:,} bytes, without its end mark"),
         (lambda content, at: content[: at + 700], "is no whole tar file: unexpected end of data"),
     ],
 )
-def test_a_damaged_or_cut_shard_does_not_end_in_silence(tmp_path, damage, message):
+def test_a_cut_shard_does_not_end_in_silence(tmp_path, damage, message):
     path = tmp_path / "data/train-0.tar"
     content = two_samples(path)
     with tarfile.open(path) as tar:
@@ -386,6 +385,76 @@ def test_a_damaged_or_cut_shard_does_not_end_in_silence(tmp_path, damage, messag
     path.write_bytes(damage(content, at))
     with pytest.raises(ValueError, match=rf"train-0\.tar {message.format(at=at)}.*make the shard anew"):
         open_webvid(tmp_path)
+
+
+@pytest.mark.parametrize("header", [bytes(512), b"x" * 512])
+def test_behind_a_damaged_header_the_others_are_read(tmp_path, caplog, header):
+    path = tmp_path / "data/train-0.tar"
+    content = two_samples(path)
+    with tarfile.open(path) as tar:
+        at = {name: tar.getmember(name).offset for name in ("a.mp4", "b.txt")}
+    damaged = content[: at["b.txt"]] + header + content[at["b.txt"] + 512 :]
+    path.write_bytes(damaged)
+    for _ in range(2):  # walked through, and from the index
+        caplog.clear()
+        dataset = open_webvid(tmp_path, view="test", allow_missing=True)
+        assert dataset[0]["text"] == ["one"]
+        assert dataset[1]["missing"].reason == 'there is no "caption" beside it'
+        assert dataset.records.damage == [
+            (str(path), f"damaged: no tar header where one should be ({at['b.txt']:,} bytes in)")
+        ]
+        assert "1 place that cannot be read, 0 names that come again" in caplog.text
+        assert str(path) in caplog.text
+    path.write_bytes(header + content[512:])
+    dataset = open_webvid(tmp_path)
+    assert [dataset.records.id(i) for i in range(len(dataset))] == ["b"]
+    assert dataset.records.damage[0].reason.endswith("(0 bytes in)")
+
+
+def test_a_name_that_comes_again_is_counted_and_the_first_read(tmp_path, caplog):
+    path = tmp_path / "data/train-0.tar"
+    path.parent.mkdir()
+    video = worlds.template(20)
+    with tarfile.open(path, "w") as tar:
+        for name, content in (
+            ("a.mp4", video),
+            ("a.txt", b"first"),
+            ("a.mp4", b"other"),
+            ("a.txt", b"second"),
+        ):
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    dataset = open_webvid(tmp_path)
+    assert len(dataset) == 1 and dataset[0]["text"] == ["first"]
+    assert dataset.records.damage == [
+        (f"{path}/{name}", "the shard holds it twice") for name in ("a.mp4", "a.txt")
+    ]
+    assert "0 places that cannot be read, 2 names that come again" in caplog.text
+
+
+def test_a_copy_of_a_shard_is_named(tmp_path, caplog):
+    two_samples(tmp_path / "data/train-0.tar")
+    two_samples(tmp_path / "data/train-1.tar", b"eins zwei")
+    open_webvid(tmp_path)
+    assert not caplog.messages
+    shutil.copy(tmp_path / "data/train-0.tar", tmp_path / "data/train-2.tar")
+    open_webvid(tmp_path)
+    assert "train-0.tar and train-2.tar hold files of the same names and sizes" in caplog.text
+
+
+def test_a_shard_alone_that_has_changed_is_indexed_anew(tmp_path, monkeypatch):
+    paths = [tmp_path / f"data/train-{i}.tar" for i in range(3)]
+    for i, path in enumerate(paths):
+        two_samples(path, f"one {i}".encode())
+    open_webvid(tmp_path)
+    two_samples(paths[1], b"changed" * 90)
+    walked = []
+    make = shard_index.make
+    monkeypatch.setattr(shard_index, "make", lambda path, *state: walked.append(path) or make(path, *state))
+    dataset = open_webvid(tmp_path)
+    assert walked == [str(paths[1])]
+    assert [dataset[i]["text"][0] for i in range(0, 6, 2)] == ["one 0", "changed" * 90, "one 2"]
 
 
 def test_files_without_a_video_beside_them_are_counted(tmp_path, caplog):
@@ -402,7 +471,6 @@ def test_files_without_a_video_beside_them_are_counted(tmp_path, caplog):
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ([("a.mp4", b"x"), ("a.txt", b"y"), ("a.mp4", b"z")], "holds a.mp4 twice"),
         ([("a\nb.mp4", b"x")], "holds a line break"),
         ([("caf\udce9.mp4", b"x")], "is not in UTF-8"),
     ],
