@@ -27,7 +27,10 @@ from benchmarks import common
 from utils.config import REPOSITORY
 from utils.errors import user_errors
 
-# Name -> what differs from configs/demo.json, where both towers learn from random weights.
+WEBVID = '{"type": "webvid", "root": "DATA/WebVid"}'
+VIDEOS = '"root": "DATA/YTTemporal/videos"'
+# Name -> what differs from configs/demo.json, where both towers learn from random weights; DATA: of the demo.
+# The test of order is on YT-Temporal in each. Mixtures: epochs for as many steps as without weights.
 ABLATIONS: dict[str, tuple[str, ...]] = {
     "as the demo is": (),
     "without the sorting loss": ("loss.sort_weight=0",),
@@ -36,6 +39,21 @@ ABLATIONS: dict[str, tuple[str, ...]] = {
     "text tower: last block trained": ("arch.trained_text_blocks=1",),
     "text tower: no block trained": ("arch.trained_text_blocks=0", "arch.freeze_text_embeddings=true"),
     "temporal attention from zero": ("arch.temporal_attention_init=zero",),
+    "sorting from captioned spans": (
+        f'data.train=[{{"type": "csv", {VIDEOS}, "files": "spans_train.tsv", "num_clips": 4}}, {WEBVID}]',
+    ),
+    "sorting from subtitles": (
+        f'data.train=[{{"type": "narrated", {VIDEOS}, "files": "narrated_train.tsv"}}, {WEBVID}]',
+    ),
+    "mixing 3:1": (
+        f'data.train=[{{"type": "yttemporal", "root": "DATA/YTTemporal", "weight": 3}}, {WEBVID}]',
+        "trainer.epochs=119",
+    ),
+    "mixing 1:3": (
+        'data.train=[{"type": "yttemporal", "root": "DATA/YTTemporal"}, '
+        '{"type": "webvid", "root": "DATA/WebVid", "weight": 3}]',
+        "trainer.epochs=48",
+    ),
 }
 FIRST_STEPS = 3  # rows of the log that hold start-up, too
 
@@ -54,6 +72,11 @@ def claim(output: Path, scale: float, overrides: Sequence[str]) -> None:
     note.write_text(json.dumps(wanted))
 
 
+def data_of(scale: float) -> Path:
+    """The folder of the demo's data, as the demo has it."""
+    return REPOSITORY / "data" / ("demo" if scale == 1 else f"demo-x{scale:g}")
+
+
 def run_demo(name: str, seed: int, args: argparse.Namespace) -> None:
     """One whole demo, unless its summary is there. RuntimeError with the end of its log if it fails."""
     folder = folder_of(args.output, name, seed)
@@ -62,7 +85,7 @@ def run_demo(name: str, seed: int, args: argparse.Namespace) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     command = ["-m", "downstream.demo", "--seed", str(seed), "--scale", str(args.scale), "--output", folder]
     for override in (*ABLATIONS[name], *args.overrides):
-        command += ["--set", override]
+        command += ["--set", override.replace("DATA", str(data_of(args.scale)))]
     log = folder / "demo.log"
     threads = str(max(1, cpu_count() // args.parallel))
     with log.open("w") as file:
@@ -119,9 +142,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args.output = args.output.resolve()
     with user_errors():
         claim(args.output, args.scale, args.overrides)
-    data = REPOSITORY / "data" / ("demo" if args.scale == 1 else f"demo-x{args.scale:g}")
+    data = ("--root", data_of(args.scale), "--scale", str(args.scale))
     subprocess.run(  # once, before all of them would do it at the same time
-        [sys.executable, "-m", "data_loader.demo", "--root", data, "--scale", str(args.scale)],
+        [sys.executable, "-m", "data_loader.demo", *data],
         cwd=REPOSITORY,
         check=True,
     )

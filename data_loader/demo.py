@@ -1,9 +1,10 @@
 """Generate the demo's data sets, in the layouts of the real ones: `python -m data_loader.demo`.
 
-YT-Temporal: four narrated events a video, whose order the sort head has to find. WebVid: three events or
-a single one with a caption. MSR-VTT: text-to-video search among 100. HMDB-51: four classes that differ
-in motion alone, with a few training videos for a linear probe. SSV2-MC: options that differ only in the
-order of the same three events.
+YT-Temporal: four narrated events a video, whose order the sort head has to find; the same with transcripts as
+.vtt, .srt, json3 and Whisper's JSON, and as captioned spans (meta_data/narrated_*.tsv, spans_*.tsv). WebVid:
+three events or a single one with a caption. MSR-VTT: text-to-video search among 100. HMDB-51: four classes
+that differ in motion alone, with a few training videos for a linear probe. SSV2-MC: options that differ only
+in the order of the same three events.
 """
 
 import argparse
@@ -11,7 +12,7 @@ import itertools
 import json
 import pickle
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +23,7 @@ import pandas as pd
 from joblib import cpu_count
 from tqdm import tqdm
 
+from data_loader.demo_narration import FORMS, as_transcript, narration
 from data_loader.demo_world import (
     DURATION,
     FAMILIAR,
@@ -35,7 +37,7 @@ from data_loader.demo_world import (
     write_video,
 )
 
-WORLD = 3  # counted up whenever videos or captions change, so that older data is made anew
+WORLD = 4  # counted up whenever videos or captions change, so that older data is made anew
 SIZES = {
     "yttemporal_train": 500,
     "yttemporal_val": 100,
@@ -46,18 +48,8 @@ SIZES = {
     "ssv2": 100,
     "hmdb51_train": 40,
 }
+SPAN_COLUMNS = ("path", "caption", "start", "end")
 ORDERS = 3  # WebVid training videos that show the same events, each in another order
-MISHEARD = {
-    "red": "read",
-    "blue": "blew",
-    "white": "wide",
-    "ring": "wring",
-    "flashes": "flesh's",
-    "slides": "slights",
-    "grows": "grass",
-}
-FILLERS = ("um", "so", "&gt;&gt;", "uh", "like")
-CLIP_SECONDS, GAP_SECONDS = 2, 1  # of the four clips that a 12-second YT-Temporal video is cut into
 
 
 @dataclass(frozen=True)
@@ -145,41 +137,41 @@ def _join(texts: Iterable[str]) -> str:
 
 
 def _yttemporal(root: Path, rng: np.random.Generator, count: int, seed: tuple, split: str) -> list[Video]:
-    """Narrated videos of four events, with raw subtitles as a recogniser hears them and a denoised text."""
-    names, videos = [], []
+    """Narrated videos of four events, with raw subtitles as a recogniser hears them and a denoised text.
+
+    Beside YT-Temporal's own list there are one with transcripts in other forms ("narrated"), and one of the
+    events as captioned spans ("csv").
+    """
+    names, transcripts, videos = [], [], []
+    spans: list[tuple[str, str, float, float]] = []
+    folder = root / "YTTemporal/videos"
     for i in range(count):
         events = draw_events(rng, 4, held_out=split == "val")
-        name = f"subset_87/data/{split}{i:04d}.mp4"
-        annotation = root / "YTTemporal/videos/subset_87/annotations" / f"{split}{i:04d}.json"
-        annotation.parent.mkdir(parents=True, exist_ok=True)
-        annotation.write_text(json.dumps(_narration(rng, events)))
+        stem, form = f"{split}{i:04d}", FORMS[i % len(FORMS)]
+        name, transcript = f"subset_87/data/{stem}.mp4", f"subset_87/transcripts/{stem}{form}"
+        said = narration(rng, events)
+        put_text(folder / "subset_87/annotations" / f"{stem}.json", json.dumps(said))
+        put_text(folder / transcript, as_transcript(said["subtitles"], form))
         names.append(name)
-        videos.append(Video(root / "YTTemporal/videos" / name, tuple(events), (*seed, i)))
-    table = pd.DataFrame({"Name": names})
-    table.to_csv(root / "meta_data" / f"yttemporal_{split}.csv", sep="\t", index=False)
+        transcripts.append(transcript)
+        lasts = DURATION / len(events)
+        spans += [(name, event.text, k * lasts, (k + 1) * lasts) for k, event in enumerate(events)]
+        videos.append(Video(folder / name, tuple(events), (*seed, i)))
+    for file, table in (
+        (f"yttemporal_{split}.csv", {"Name": names}),
+        (f"narrated_{split}.tsv", {"path": names, "transcript": transcripts}),
+        (
+            f"spans_{split}.tsv",
+            dict(zip(("path", "caption", "start", "end"), zip(*spans, strict=True), strict=True)),
+        ),
+    ):
+        pd.DataFrame(table).to_csv(root / "meta_data" / file, sep="\t", index=False)
     return videos
 
 
-def _narration(rng: np.random.Generator, events: Sequence[Event]) -> dict:
-    subtitles, denoised = [], []
-    for i, event in enumerate(events):
-        start = i * (CLIP_SECONDS + GAP_SECONDS)
-        heard = list(_mishear(rng, event.text.split()))
-        times = start + np.linspace(0.15, CLIP_SECONDS - 0.15, len(heard))
-        subtitles += [{"word": w, "time": round(float(t), 3)} for w, t in zip(heard, times, strict=True)]
-        denoised.append({"cleanasr": event.text.capitalize() + "."})
-    return {"subtitles": subtitles, "denoised": denoised, "info": {"duration": DURATION}}
-
-
-def _mishear(rng: np.random.Generator, words: list[str]) -> Iterator[str]:
-    """The usual noise of speech recognition: fillers, words misheard, words dropped."""
-    for word in words:
-        if rng.random() < 0.1:
-            yield str(rng.choice(FILLERS))
-        if rng.random() < 0.15 and word in MISHEARD:
-            yield MISHEARD[word]
-        elif rng.random() > 0.03:
-            yield word
+def put_text(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
 
 
 def _webvid(root: Path, rng: np.random.Generator, count: int, seed: tuple, split: str) -> list[Video]:

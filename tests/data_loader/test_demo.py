@@ -9,6 +9,7 @@ import pytest
 import CLIP
 from data_loader import build_dataset
 from data_loader.demo import ORDERS, SIZES, generate, lay_out
+from data_loader.demo_narration import FORMS
 from data_loader.demo_world import (
     COLOURS,
     FAMILIAR,
@@ -144,8 +145,38 @@ def test_files_are_read_by_the_data_sets_and_made_once(tmp_path):
         item = dataset[0]
         assert item["video"].shape == (12, 3, 64, 64) and item["valid_frames"] == 12
         assert all(item["text"]) and len(item["text"]) == (4 if kind == "yttemporal" else 1)
+    same_events_in_the_new_forms(root, meta)
     assert not generate(root, seed=1, scale=0.01, workers=1)  # the same again: kept
     assert generate(root, seed=2, scale=0.01, workers=1)  # other videos: made anew
+
+
+def same_events_in_the_new_forms(root, meta):
+    """The videos of YT-Temporal with other transcripts, and as captioned spans."""
+    common = {"meta": meta, "image_size": 64}
+    plain = build_dataset("yttemporal", "train", root=root / "YTTemporal", **common)
+    videos = root / "YTTemporal/videos"
+    narrated = build_dataset("narrated", "train", root=videos, files="narrated_train.tsv", **common)
+    spans = {"root": videos, "files": {"train": "spans_train.tsv", "val": "spans_val.tsv"}, **common}
+    sequences = build_dataset("csv", "train", num_clips=4, **spans)
+    assert len(plain) == len(narrated) == len(sequences) == 5
+    assert {narrated.records.transcript_path(i).suffix for i in range(5)} == set(FORMS)
+    for i in range(len(plain)):
+        raw = json.loads(plain.records.transcript_path(i).read_text())["subtitles"]
+        heard = [(word["word"], word["time"]) for word in raw if word["word"] != "&gt;&gt;"]
+        transcript = narrated.records[i].transcript
+        assert transcript.words == [word for word, _ in heard]
+        late = 1.2 if narrated.records.transcript_path(i).suffix == ".srt" else 1e-3  # spread over its line
+        assert np.allclose(transcript.times, [time for _, time in heard], atol=late)
+        assert plain.records.path(i) == narrated.records.path(i) == sequences.records.path(i)
+        item = sequences[i]
+        assert len(item["text"]) == 4 and item["valid_frames"] == 12
+        said = [
+            denoised["cleanasr"].lower().rstrip(".")
+            for denoised in json.loads(plain.records.transcript_path(i).read_text())["denoised"]
+        ]
+        assert item["text"] == said
+        assert len(narrated[i]["text"]) == 4 and not narrated[i]["failures"]
+    assert len(build_dataset("csv", "val", **spans)) == 16  # each span a record
 
 
 def test_other_folders_are_left_alone(tmp_path):
