@@ -84,8 +84,8 @@ def build_loader(
 ) -> DataLoader:
     """A loader over this rank's share of a data set, in batches of `Collate(tokenizer)`.
 
-    Workers persist from epoch to epoch, and are started as `worker_options` has it. Memory is pinned where
-    there is a GPU.
+    Workers are started as `worker_options` has it. Those of training stay from epoch to epoch; those of
+    validation, and their decoders, end with each validation. Memory is pinned where there is a GPU.
     """
     return DataLoader(
         dataset,
@@ -94,7 +94,7 @@ def build_loader(
         collate_fn=Collate(tokenizer),
         pin_memory=torch.cuda.is_available() if pin_memory is None else pin_memory,
         generator=torch.Generator().manual_seed(seed),  # else each epoch draws from the model's generator
-        persistent_workers=num_workers > 0,
+        persistent_workers=train and num_workers > 0,
         **worker_options(num_workers, prefetch_factor, context),
     )
 

@@ -8,6 +8,8 @@ from data_loader import EpochSampler, build_dataset, build_loader
 from data_loader.loader import NICENESS
 from tests.data_loader import worlds
 from tests.data_loader.worlds import options
+from tests.trainer.runs import wait_until
+from tests.trainer.test_signals import children, runs
 
 
 def of_all_ranks(size: int, world_size: int, train: bool, epoch: int = 0, seen: int = 0) -> list[list[int]]:
@@ -122,6 +124,18 @@ def test_workers_persist_over_epochs(world):
     assert len(set(pids[0])) == 2
     assert pids[0] == pids[1] == pids[2]
     assert all(worker.is_alive() for worker in loader._iterator._workers)
+
+
+def test_workers_of_validation_and_their_decoders_end_with_it(world):
+    dataset = build_dataset("webvid", "val", timeout=60, **options(world))
+    loader = build_loader(dataset, 2, train=False, num_workers=2)
+    before = set(children(os.getpid()))
+    batches = iter(loader)
+    first = next(batches)
+    family = set(children(os.getpid())) - before
+    assert len(family) >= 3  # workers, and decoders by now
+    assert [first["index"].tolist(), *(batch["index"].tolist() for batch in batches)] == [[0, 1], [2, 3]]
+    wait_until(lambda: not any(map(runs, family)))
 
 
 class Niceness(torch.utils.data.Dataset):
