@@ -22,6 +22,7 @@ from model.build import build_model, load_starting_weights
 from trainer.boards import import_wandb
 from trainer.checkpoint import list_checkpoints, prepare_folder
 from trainer.metrics import setup_logging
+from trainer.profiling import leave_traces
 from trainer.resume import resume as go_on
 from trainer.resume import was_restarted
 from trainer.signals import Stopped
@@ -60,6 +61,14 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("-lr", "--learning_rate", type=float, help="learning rate of the new parameters")
     parser.add_argument("-bs", "--batch_size", type=int, help="samples a process and step")
     parser.add_argument(
+        "--profile",
+        type=int,
+        nargs="?",
+        const=4,
+        metavar="STEPS",
+        help="profile so many steps (4) of process 0 into the run's folder: times, and on a GPU memory",
+    )
+    parser.add_argument(
         "--set",
         action="append",
         default=[],
@@ -77,6 +86,7 @@ def overrides_of(args: argparse.Namespace) -> list[str]:
         "lr_scheduler.milestones": args.schedule,
         "optimizer.new_lr": args.learning_rate,
         "data.batch_size": args.batch_size,
+        "trainer.profile_steps": args.profile,
     }
     given = {key: json.dumps(value) for key, value in short.items() if value is not None}
     return [f"{key}={value}" for key, value in given.items()] + args.overrides
@@ -130,6 +140,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     with user_errors():
         config = load_config(PretrainingConfig, args.config, overrides_of(args))
+        leave_traces(output_path(config.trainer.save_dir) / config.name)
         context = setup(config.trainer.device, config.trainer.timeout_s)
         trainer = build_trainer(config, context, args.resume)
     with leaving_group():

@@ -21,6 +21,7 @@ from trainer.checkpoint import checkpoint_path
 from trainer.engine import build_engine, choose_precision
 from trainer.evaluation import Evaluations
 from trainer.metrics import Monitor, RunLog, StepMeter, write_settings
+from trainer.profiling import Profiler
 from trainer.rank_times import RankTimes
 from trainer.resume import state_of, torchruns
 from trainer.saving import CheckpointWriter
@@ -106,6 +107,7 @@ class Trainer:
         self.writer = CheckpointWriter(context, self.engine.sharded, settings.keep_last, settings.timeout_s)
         self.ranks = RankTimes(self.model, context)
         self.run_log: RunLog | None = None  # of rank 0, while it trains
+        self.profiler: Profiler | None = None  # the same
         self.start = 0, 0.0  # step and time
         self.gc_frozen = False
 
@@ -126,6 +128,8 @@ class Trainer:
         if self.context.is_main:
             self.run_log = RunLog(self.run_dir, self.config, self.global_step)
             write_settings(self.run_dir, self.config, self.global_step, started_by)
+            if steps := self.config.trainer.profile_steps:
+                self.profiler = Profiler(self.run_dir / "profile", steps, self.context.device)
         with self.stop:
             try:
                 with self.writer:  # the run ends when its last checkpoint is whole
@@ -138,8 +142,9 @@ class Trainer:
             finally:
                 gc.unfreeze()
                 self.gc_frozen = False
-                if self.run_log is not None:
-                    self.run_log.close()
+                for each in (self.profiler, self.run_log):
+                    if each is not None:
+                        each.close()
         return metrics
 
     def steps_with(self, left: int) -> int:
@@ -187,6 +192,8 @@ class Trainer:
                 self.global_step += 1
                 meter.add(self.global_step, self.train_loader.names[i], batch, losses, grad_norm, rates)
                 bar.update()
+                if self.profiler is not None:
+                    self.profiler.step()
                 if time.monotonic() - last_log >= self.config.trainer.log_every_s:
                     last_log = time.monotonic()
                     self._log(meter, bar)

@@ -252,6 +252,7 @@ class TrainerConfig:
     log_every_s: NotNegative = key(5, "seconds between lines of the log")
     tensorboard: bool = key(True, "whether to write for TensorBoard")
     wandb: Text | None = key(None, "a project of Weights & Biases (pip install wandb)")
+    profile_steps: Natural = key(0, "steps to profile into the run's folder, as train.py --profile does")
     threads: Count | None = key(None, "PyTorch's threads on the CPU; null: as PyTorch has it")
     timeout_s: Positive = key(
         600,
