@@ -6,11 +6,14 @@ import platform
 import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from utils.config import INSTALLED, REPOSITORY
+
+BF16_FLAGS = {"amx_bf16", "avx512_bf16", "bf16"}  # Intel's, AMD's and Intel's, Arm's
 
 
 def versions() -> dict[str, str | None]:
@@ -42,6 +45,14 @@ def environment() -> dict[str, Any]:
         if torch.cuda.is_available()
         else platform.processor() or "cpu",
     }
+
+
+def bf16_instructions(cpuinfo: Path = Path("/proc/cpuinfo")) -> list[str] | None:
+    """Those for bf16 products that the processor has, by Linux's names; None where that is not known."""
+    if not cpuinfo.is_file():
+        return None
+    flags = re.findall(r"^(?:flags|Features)\s*:(.*)$", cpuinfo.read_text(), re.MULTILINE)
+    return sorted(set(" ".join(flags).split()) & BF16_FLAGS) if flags else None
 
 
 def _requirements() -> list[str]:

@@ -19,6 +19,7 @@ from downstream.embedding.resumable_table import ResumableTable
 from downstream.embedding.token_cache import TokenCache
 from downstream.feature_files import FeatureTable
 from model.metric import all_alike, check_finite
+from utils.environment import bf16_instructions
 from utils.errors import RunError
 from utils.processes import DistContext
 from utils.text import counted
@@ -87,6 +88,12 @@ class Embedder:
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision is {self.precision!r}; it must be one of {', '.join(PRECISIONS)}")
+        slow = self.context.device.type == "cpu" and bf16_instructions() == []
+        if self.precision == "bf16" and slow and self.context.is_main:
+            print(
+                "warning: this processor has no bf16 instructions: --precision fp32, the default, is faster",
+                file=sys.stderr,
+            )
         self.model.to(self.context.device).eval()
 
     @property

@@ -1,8 +1,10 @@
 """The benchmarks of whole steps in a tiny form: they run, and their figures fit together."""
 
+import argparse
 import json
 
 import pytest
+import torch
 
 from benchmarks import inference, train_step
 
@@ -35,3 +37,13 @@ def test_reference_can_be_left_out(tmp_path):
     figures = json.loads(file.read_text())
     assert [row["name"] for rows in figures["tables"].values() for row in rows] == ["ours"]
     assert "ratio" not in figures
+
+
+def test_on_a_cpu_inference_has_defaults_of_its_own_and_the_same_outputs(capsys):
+    given = ["--arch", "TVTSv2_Demo", "--device", "cpu", "--rounds", "1", "--frames", "2"]
+    assert inference.main(given) == 0
+    said = capsys.readouterr().out
+    assert "TVTSv2_Demo, batch 2, fp32" in said and "instructions for bf16: " in said
+    args = argparse.Namespace(arch="TVTSv2_Demo", device="cpu", frames=2, batch_size=2, precision="fp32")
+    ours, plain = (inference.build_runner(args, name, name, False).step() for name in ("auto", "sdpa"))
+    torch.testing.assert_close(ours, plain, atol=1e-5, rtol=1e-4)

@@ -3,7 +3,7 @@ import torch
 
 from model import create_model
 from model.attention import DividedAttention
-from model.kernels import ATTENTION_BACKENDS, attend
+from model.kernels import ATTENTION_BACKENDS, activate, attend
 from model.kernels.activation import quick_gelu
 from tests.model.reference import plain_attention, plain_divided_attention
 
@@ -66,3 +66,12 @@ def test_quick_gelu_value_and_gradient():
     (want_grad,) = torch.autograd.grad(want.sum(), x)
     (got_grad,) = torch.autograd.grad(quick_gelu(x).sum(), x)
     torch.testing.assert_close(got_grad, want_grad)
+
+
+@pytest.mark.parametrize("kind", ["quick_gelu", "gelu"])
+def test_activation_without_gradient_has_the_same_bits_and_with_one_leaves_its_input(kind):
+    hidden = torch.randn(3, 5, 16)
+    with_gradient = activate(before := hidden.clone().requires_grad_(), None, kind)
+    assert torch.equal(before, hidden)
+    with torch.no_grad():
+        assert torch.equal(activate(hidden, None, kind), with_gradient)
