@@ -51,8 +51,10 @@ def as_transcript(words: Sequence[Mapping[str, Any]], form: str) -> str:
 
     .vtt rolls up and has the times of words, as YouTube's own; .srt has a time a line; the others have both.
     """
-    lines = [[w for w in words if w["time"] // STEP == k] for k in range(DURATION // STEP)]
-    lines = [[(html.unescape(w["word"]), w["time"]) for w in line] for line in lines if line]
+    by_event: list[list[tuple[str, float]]] = [[] for _ in range(DURATION // STEP)]
+    for word in words:
+        by_event[int(word["time"] // STEP)].append((html.unescape(word["word"]), word["time"]))
+    lines = [line for line in by_event if line]
     ends = [line[0][1] for line in lines[1:]] + [float(DURATION)]
     if form == ".json":
         segments = [
@@ -75,14 +77,14 @@ def as_transcript(words: Sequence[Mapping[str, Any]], form: str) -> str:
     cues: list[str] = []
     before = ""
     for number, (line, end) in enumerate(zip(lines, ends, strict=True), start=1):
-        start, text = line[0][1], html.escape(" ".join(word for word, _ in line), quote=False)
+        begin, text = line[0][1], html.escape(" ".join(word for word, _ in line), quote=False)
         if form == ".srt":
-            times = f"{clock(start)} --> {clock(end)}".replace(".", ",")
+            times = f"{clock(begin)} --> {clock(end)}".replace(".", ",")
             cues.append(f"{number}\n{times}\n{text}\n")
             continue
         timed = "".join(f"<{clock(time)}><c> {html.escape(word, quote=False)}</c>" for word, time in line[1:])
         first = html.escape(line[0][0], quote=False)
-        cues.append(f"{clock(start)} --> {clock(end - 0.01)}\n{before}{first}{timed}\n")
+        cues.append(f"{clock(begin)} --> {clock(end - 0.01)}\n{before}{first}{timed}\n")
         cues.append(f"{clock(end - 0.01)} --> {clock(end)}\n{text}\n")
         before = f"{text}\n"
     return "\n".join(["WEBVTT\n", *cues] if form == ".vtt" else cues)

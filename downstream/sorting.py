@@ -135,8 +135,8 @@ def evaluate_checkpoint(config: PretrainingConfig, checkpoint: str, context: Dis
     entries = [e for e in config.data.val if e.type in narrated or (e.num_clips or 1) > 1]
     if not entries:
         raise ConfigError(
-            "data.val holds no set with several texts a sample to sort: type yttemporal or narrated, or csv "
-            "with num_clips"
+            "data.val holds no set of type yttemporal or narrated, or csv with num_clips: those with several "
+            "texts a sample to sort"
         )
     loader = build_val_loader(entries[0], config, model, context)
     with exact_float32():

@@ -67,6 +67,24 @@ def test_one_process_and_two_find_what_the_model_says(settings, checkpoint, shar
 
 
 @pytest.mark.parametrize(
+    "entry",
+    [
+        {"type": "csv", "files": "spans_val.tsv", "num_clips": 4},
+        {"type": "narrated", "files": "narrated_val.tsv"},
+    ],
+    ids=["spans", "subtitles"],
+)
+def test_captioned_spans_and_subtitles_are_sorted(settings, checkpoint, tmp_path, entry):
+    root = Path(json.loads(settings[1].removeprefix("data.val="))[0]["root"]) / "videos"
+    settings = [*settings, f"data.val={json.dumps([{**entry, 'root': str(root)}])}"]
+    share, number = plain_share(settings, checkpoint)
+    assert sorting.main(arguments(settings, checkpoint, "--output", tmp_path / "one.json")) == 0
+    result = json.loads((tmp_path / "one.json").read_text())
+    assert result["transcripts"] == number >= 4 and not result["failed_files"]
+    assert result["wholly_in_order"]["own video"] == pytest.approx(share)
+
+
+@pytest.mark.parametrize(
     ("setting", "expected"),
     [("data.batch_size=1", "see data.batch_size"), ("data.val=[]", "no set of type yttemporal")],
 )
