@@ -8,14 +8,13 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.distributed.checkpoint as dcp
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from torch.overrides import TorchFunctionMode
 
 from utils.inert_pickle import check_file
 
@@ -62,6 +61,16 @@ def load_checkpoint(model: "TVTSv2", path: str | Path) -> LoadReport:
     return load_state(model, read_state_dict(path), path)
 
 
+class WithoutValues(TorchFunctionMode):
+    """Models made within have no values, which a file is going to bring: drawing them takes seconds."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return kwargs["tensor"] if func in DRAWN else func(*args, **(kwargs or {}))
+
+
+DRAWN = {nn.init.kaiming_uniform_, nn.init.normal_, nn.init.uniform_}
+
+
 def load_state(model: "TVTSv2", state: Mapping[str, Tensor], path: str | Path) -> LoadReport:
     """`load_checkpoint` of what `read_state_dict` gave. Raises CheckpointError."""
     found = guess_variant(state)
@@ -104,7 +113,7 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
             state = _read_pickled(path)
     except CheckpointError:
         raise
-    except (SafetensorError, RuntimeError, ValueError, OSError, dcp.CheckpointException) as error:
+    except (SafetensorError, RuntimeError, ValueError, OSError) as error:
         raise CheckpointError(
             f"{path} is not a readable weights file, maybe only partly downloaded: {error}"
         ) from error
@@ -133,6 +142,9 @@ def _has_size(path: Path, size: int) -> bool:
 
 def _read_distributed(folder: Path) -> dict[str, Tensor]:
     """The weights of a training checkpoint to which each process wrote its slices, put together."""
+    import torch.distributed.checkpoint as dcp  # it takes longer to import than all of model/
+    from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+
     check_whole(folder)
     reader = dcp.HuggingFaceStorageReader(str(folder))
     stored = reader.read_metadata().state_dict_metadata
@@ -147,7 +159,10 @@ def _read_distributed(folder: Path) -> dict[str, Tensor]:
     state = {name: torch.empty(tensor.size, dtype=tensor.properties.dtype) for name, tensor in wanted.items()}
     with warnings.catch_warnings():  # it tells that it reads in one process, which is meant
         warnings.filterwarnings("ignore", "torch.distributed is disabled")
-        dcp.load(state, storage_reader=reader, no_dist=True)
+        try:
+            dcp.load(state, storage_reader=reader, no_dist=True)
+        except dcp.CheckpointException as error:
+            raise ValueError(str(error)) from error
     return {name.removeprefix("state_dict."): value for name, value in state.items()}
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from CLIP import tokenize
 from data_loader.transforms import Transform, clip_transform, feature_transform
 from model import VARIANTS, create_model
-from model.checkpoint import load_state, read_state_dict
+from model.checkpoint import WithoutValues, load_state, read_state_dict
 from model.download import SOURCES
 from utils.config import nearest_key, resolve_path
 from utils.files import sha256_of
@@ -116,7 +116,8 @@ def load_encoder(arch: str, checkpoint: str | None, context: DistContext) -> Enc
     state = read_state_dict(path)
     frames = state.get("video_model.temporal_embedding")
     num_frames = len(frames) if frames is not None and frames.ndim == 2 and len(frames) else None
-    model = create_model(arch, sort_head=False, num_frames=num_frames)
+    with WithoutValues():
+        model = create_model(arch, sort_head=False, num_frames=num_frames)
     load_state(model, state, path)
     return Encoder(
         model.to(context.device).eval(),

@@ -5,6 +5,7 @@ backward kernels hold these numbers anyway and sum them up in passing.
 """
 
 from importlib.util import find_spec
+from os import environ
 from typing import NamedTuple
 
 import torch
@@ -13,7 +14,9 @@ from torch.nn import functional as F
 
 from ..precision import dtype_of_products
 
-HAS_TRITON = find_spec("triton") is not None  # it comes with PyTorch for NVIDIA's GPUs, not everywhere else
+# It comes with PyTorch for NVIDIA's GPUs, not everywhere else. Without a GPU its import costs seconds for
+# nothing.
+HAS_TRITON = bool(find_spec("triton") and (torch.cuda.device_count() or "TRITON_INTERPRET" in environ))
 
 
 class Projected(NamedTuple):

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from model import TVTSv2, create_model, load_checkpoint
-from model.checkpoint import CheckpointError, guess_variant, read_state_dict
+from model.checkpoint import CheckpointError, WithoutValues, guess_variant, read_state_dict
 from model.convert import convert
 from model.convert import main as convert_command
 
@@ -309,3 +309,28 @@ def test_the_command_says_in_a_line_what_it_cannot_convert(tmp_path, capsys, con
     assert convert_command([str(tmp_path / "m.pth"), str(tmp_path / "hub")]) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and message in said and str(tmp_path / "m.pth") in said
+
+
+def test_weights_whose_sum_overflows_are_finite_and_infinity_is_found(tmp_path, state):
+    large = torch.full_like(state["video_model.proj"], 3e38)
+    save_file(state | {"video_model.proj": large}, tmp_path / "large.safetensors")
+    model = create_model("TVTSv2_Demo")
+    load_checkpoint(model, tmp_path / "large.safetensors")
+    assert torch.equal(model.video_model.proj, large)
+    large[0, 0], large[1, 1] = float("inf"), -float("inf")
+    save_file(state | {"video_model.proj": large}, tmp_path / "large.safetensors")
+    with pytest.raises(CheckpointError, match=r"video_model\.proj holds NaN or infinity \(2 of"):
+        load_checkpoint(model, tmp_path / "large.safetensors")
+
+
+def test_a_model_made_without_values_is_that_of_its_file(tmp_path, state):
+    save_file(state, tmp_path / "demo.safetensors")
+    model = create_model("TVTSv2_Demo")
+    before = torch.get_rng_state()
+    with WithoutValues():
+        other = create_model("TVTSv2_Demo")
+    assert torch.equal(torch.get_rng_state(), before)  # nothing was drawn
+    for loaded in (model, other):
+        load_checkpoint(loaded, tmp_path / "demo.safetensors")
+    one, two = ({**m.state_dict(), **dict(m.named_buffers())} for m in (model, other))
+    assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
