@@ -65,6 +65,11 @@ def build_parser(arch: str) -> argparse.ArgumentParser:
         help="a file that holds one of these a line; or a csv, tsv, jsonl or parquet file with a column path "
         "and maybe start and end (seconds or 00:01:02.5), whose other columns travel to the output",
     )
+    parser.add_argument(
+        "--sidecars",
+        action="store_true",
+        help="keep the a.json and a.txt that stand beside a.mp4 in a tar file, as columns of the output",
+    )
     parser.add_argument("--text", nargs="+", metavar="TEXT", help="embed these texts, or the lines of a file")
     parser.add_argument(
         "-o",
@@ -245,6 +250,7 @@ def embed_videos(args: argparse.Namespace, model: ModelName, context: DistContex
         args.output,
         one_file_each=args.one_file_each,
         list_file=resolve_path(args.list) if args.list else None,
+        sidecars=args.sidecars,
         window=args.window,
         stride=args.stride,
         frames=args.frames,

@@ -28,6 +28,7 @@ from downstream.feature_files import FeatureTable, check_format, folders, join_t
 from downstream.inputs import find_videos
 from downstream.inputs.pieces import Cutting, find_clips
 from downstream.inputs.shots import import_scenedetect
+from downstream.inputs.sidecars import read_sidecars
 from downstream.inputs.video_lists import TIMES, VideoList, is_table, read_video_list
 from downstream.options import check_installed, default_workers, join_processes
 from utils.processes import DistContext
@@ -62,6 +63,7 @@ def extract_features(
     *,
     one_file_each: bool = False,
     list_file: str | Path | None = None,
+    sidecars: bool = False,
     window: float | None = None,
     stride: float | None = None,
     frames: int | None = None,
@@ -89,6 +91,7 @@ def extract_features(
             .json for each video. Rows are added to those that it has; a video already in
             it is not read again unless it changed, see ResumableTable. A call that was killed goes on where
             it was when it is made again. None writes nothing.
+        sidecars: keep what tar files have beside their videos, as columns, see `read_sidecars`.
         window: seconds; one vector for each such piece of a video (see `pieces.cut`), not one for all of it.
         stride: seconds from one window's start to the next; None is `window`.
         frames: of a clip, from 1 to those that the model was trained with, the default.
@@ -110,7 +113,7 @@ def extract_features(
     if shots:
         import_scenedetect()
     context = context or join_processes(device)
-    listed, failed = list_videos(videos, list_file)
+    listed, failed = list_videos(videos, list_file, sidecars)
     with ExitStack() as at_end:
         if output is None:
             temporary = context.broadcast_object(tempfile.mkdtemp() if context.is_main else None)
@@ -166,17 +169,20 @@ def extract_features(
 
 
 def list_videos(
-    videos: Sequence[str | Path], list_file: str | Path | None
+    videos: Sequence[str | Path], list_file: str | Path | None, sidecars: bool
 ) -> tuple[VideoList, list[Failure]]:
-    """What is to be embedded, and folders that cannot be entered. Raises as `find_videos` and
-    `read_video_list` do."""
+    """What is to be embedded, and folders that cannot be entered. Raises as `find_videos`,
+    `read_video_list` and `read_sidecars` do."""
     if list_file is not None and is_table(Path(list_file)):
         if videos:
             raise ValueError(f"{list_file} is a table; name other videos in a row of it, or in another run")
+        if sidecars:
+            raise ValueError(f"{list_file} is a table with columns of its own: leave out --sidecars")
         return read_video_list(Path(list_file)), []
     files, closed = find_videos(videos, list_file)
     clips = [Clip(file, row=row) for row, file in enumerate(files)]
-    return VideoList(clips, {}), [Failure(*item) for item in closed.items()]
+    columns = read_sidecars(files) if sidecars else {}
+    return VideoList(clips, {**columns}), [Failure(*item) for item in closed.items()]
 
 
 def find_clips_together(
