@@ -18,9 +18,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # to run as a file
 import torch
 
 from benchmarks.reporting import against_reference
-from benchmarks.timing import Runner, add_common_arguments, autocast
+from benchmarks.timing import DTYPES, Runner, add_common_arguments, autocast
 from model import VARIANTS, create_model
 from model.flops import inference_flops_per_clip
+from model.fp8 import fp8_copy
 from model.kernels import ACTIVATIONS
 from model.layers import Mlp
 from utils.environment import bf16_instructions
@@ -36,6 +37,8 @@ def build_runner(args: argparse.Namespace, name: str, attention: str, compiled: 
     model = model.to(device).eval()
     if written_out:
         write_activation_out(model)
+    if args.precision == "fp8" and name == "ours":  # what it is compared with stays bf16
+        model = fp8_copy(model)
     if compiled:
         model.compile_towers()
     S, frames = model.image_size, args.frames or model.variant.num_frames
@@ -62,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--arch", choices=VARIANTS, default="TVTSv2_B_16", help="default: %(default)s")
-    add_common_arguments(parser, batch_size=48)
+    add_common_arguments(parser, batch_size=48, precisions=(*DTYPES, "fp8"))
     if torch.device(parser.parse_known_args(argv)[0].device).type == "cpu":
         parser.set_defaults(**ON_CPU)
         found = ", ".join(bf16_instructions() or []) or "none"

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from benchmarks import common
-from benchmarks.timing import DTYPES, Runner, full_float32, kernel_times, matrix_rate, measure
+from benchmarks.timing import Runner, dtype_of, full_float32, kernel_times, matrix_rate, measure
 
 LONGEST_KERNELS = 30
 
@@ -36,7 +36,7 @@ def report(title: str, args: argparse.Namespace, runners: Sequence[Runner], fail
     """
     device = torch.device(args.device)
     on_gpu = device.type == "cuda"
-    rate = matrix_rate(device, DTYPES[args.precision]) if on_gpu else None
+    rate = matrix_rate(device, dtype_of(args.precision)) if on_gpu else None
     rows = [runner.row(device, rate) for runner in runners]
     metadata: dict[str, Any] = {"arguments": vars(args), "failed": failed, "matrix_tflops": rate}
     tables = {f"{args.arch}, batch {args.batch_size}, {args.precision}": rows}

@@ -4,7 +4,7 @@ import argparse
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -137,10 +137,15 @@ def kernel_times(step: Callable[[], object], steps: int = 3) -> tuple[dict[str, 
     return dict(kinds), sorted(kernels, key=lambda row: -row[1])
 
 
+def dtype_of(precision: str) -> torch.dtype:
+    """What autocast computes in; of fp8, what is left to it."""
+    return DTYPES.get(precision, torch.bfloat16)
+
+
 def autocast(device: torch.device, precision: str) -> AbstractContextManager:
     if precision == "fp32":
         return nullcontext()
-    return torch.autocast(device.type, DTYPES[precision])
+    return torch.autocast(device.type, dtype_of(precision))
 
 
 @contextmanager
@@ -154,12 +159,14 @@ def full_float32() -> Iterator[None]:
         torch.set_float32_matmul_precision(before)
 
 
-def add_common_arguments(parser: argparse.ArgumentParser, batch_size: int) -> None:
+def add_common_arguments(
+    parser: argparse.ArgumentParser, batch_size: int, precisions: Sequence[str] = tuple(DTYPES)
+) -> None:
     parser.add_argument(
         "--batch-size", type=int, default=batch_size, help="clips a step (default: %(default)s)"
     )
     parser.add_argument("--frames", type=int, default=None, help="frames a clip (default: the variant's)")
-    parser.add_argument("--precision", choices=DTYPES, default="bf16", help="default: %(default)s")
+    parser.add_argument("--precision", choices=precisions, default="bf16", help="default: %(default)s")
     parser.add_argument("--rounds", type=int, default=5, help="alternating rounds (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=10, help="steps a round (default: %(default)s)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")

@@ -160,7 +160,11 @@ def add_speed_options(parser: argparse.ArgumentParser) -> None:
     """Options that change how long it takes and, precision and reader aside, nothing else."""
     group = parser.add_argument_group("speed")
     add_device_option(group)
-    group.add_argument("--precision", choices=PRECISIONS, help="fp32 (default; TF32 off) or the faster bf16")
+    group.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        help="fp32 (default; TF32 off), the faster bf16, or fp8, faster still on GPUs that have it",
+    )
     group.add_argument("--batch-size", type=positive, metavar="B", help="clips at once, on each GPU")
     group.add_argument(
         "--num-workers", type=int, metavar="N", help="processes that read videos, for each GPU"

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from .kernels import Projected, divided_attention, project_branch
+from .kernels import Projected, Quantized, divided_attention, project_branch
 
 
 class DividedAttention(nn.Module):
@@ -21,7 +21,7 @@ class DividedAttention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, num_frames: int) -> Projected:
+    def forward(self, x: Tensor | Quantized, num_frames: int) -> Projected:
         """x [B, 1 + T·n, width] -> what `add_norm` adds to the residual stream, of the same shape.
 
         num_frames is T.

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .kernels import activate, project_hidden
+from .kernels import Quantized, activate, project_hidden
 
 
 class Mlp(nn.Module):
@@ -18,6 +18,7 @@ class Mlp(nn.Module):
     """
 
     recompute = False
+    fp8 = False  # the layers are of fp8
 
     def __init__(self, width: int, activation: str):
         super().__init__()
@@ -25,7 +26,7 @@ class Mlp(nn.Module):
         self.c_proj = nn.Linear(4 * width, width)
         self.activation = activation
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor | Quantized) -> Tensor:
         """[B, L, width] -> [B, L, width]"""
         hidden, bias = project_hidden(x, self.c_fc)
         if self.recompute and hidden.requires_grad:
@@ -33,7 +34,7 @@ class Mlp(nn.Module):
         return self.second_half(hidden, bias)
 
     def second_half(self, hidden: Tensor, bias: Tensor | None) -> Tensor:
-        return self.c_proj(activate(hidden, bias, self.activation))
+        return self.c_proj(activate(hidden, bias, self.activation, self.fp8))
 
 
 class ResidualBlock(nn.Module):

@@ -21,6 +21,8 @@ IMAGE_STD = (0.229, 0.224, 0.225)
 class Block(ResidualBlock):
     """Attention over time, attention over space, MLP, each after a LayerNorm."""
 
+    fp8 = False  # the linear layers are of fp8
+
     def __init__(self, width: int, heads: int, activation: str, backend: str):
         super().__init__()
         self.ln_3 = nn.LayerNorm(width)
@@ -39,9 +41,10 @@ class Block(ResidualBlock):
             x = x + attn(ln_1(x + time))
             x = x + mlp(ln_2(x))
         """
-        x, y = add_norm(x, branch, self.ln_3)
-        _, y = add_norm(x, self.timeattn(y, num_frames), self.ln_1)  # attn alone sees the sum with time
-        x, y = add_norm(x, self.attn(y, num_frames), self.ln_2)
+        x, y = add_norm(x, branch, self.ln_3, self.fp8)
+        time = self.timeattn(y, num_frames)
+        _, y = add_norm(x, time, self.ln_1, self.fp8, keep_sum=False)  # attn alone sees the sum with time
+        x, y = add_norm(x, self.attn(y, num_frames), self.ln_2, self.fp8)
         return x, self.mlp(y)
 
 

@@ -18,13 +18,15 @@ from downstream.embedding.reading import PIECE_CLIPS, collate_clips, read_batche
 from downstream.embedding.resumable_table import ResumableTable
 from downstream.embedding.token_cache import TokenCache
 from downstream.feature_files import FeatureTable
+from model import TVTSv2
+from model.fp8 import fp8_copy
 from model.metric import all_alike, check_finite
 from utils.environment import bf16_instructions
 from utils.errors import RunError
 from utils.processes import DistContext
 from utils.text import counted
 
-PRECISIONS = ("fp32", "bf16")
+PRECISIONS = ("fp32", "bf16", "fp8")
 CPU_CLIPS = 2  # a forward pass: more are not faster there, and progress shows, and is saved, after each
 
 
@@ -71,7 +73,7 @@ class Embedder:
         model: moved to `context.device`, put into evaluation mode.
         tokenize: list of M texts -> ids [M, L].
         batch_size: clips a forward pass and process on a GPU; texts go eight times as many at once.
-        precision: "fp32" (TF32 off) or "bf16" (autocast).
+        precision: "fp32" (TF32 off), "bf16" (autocast), or "fp8", the same with a TVTSv2's `fp8_copy`.
         name: of what is embedded, before its bar.
         refuse_alike: embeddings that are all the same are an error, not a warning.
     """
@@ -95,6 +97,10 @@ class Embedder:
                 file=sys.stderr,
             )
         self.model.to(self.context.device).eval()
+        if self.precision == "fp8":
+            if not isinstance(self.model, TVTSv2):
+                raise ValueError("precision fp8 is for TVTSv2's own models; use bf16")
+            self.model = fp8_copy(self.model)
 
     @property
     def clips_a_pass(self) -> int:
@@ -103,8 +109,8 @@ class Embedder:
     @contextmanager
     def inference(self) -> Iterator[None]:
         """No gradients, and the precision asked for."""
-        bf16 = self.precision == "bf16"
-        autocast = torch.autocast(self.context.device.type, torch.bfloat16, enabled=bf16)
+        half = self.precision != "fp32"
+        autocast = torch.autocast(self.context.device.type, torch.bfloat16, enabled=half)
         with torch.inference_mode(), exact_float32(), autocast:
             yield
 

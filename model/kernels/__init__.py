@@ -6,17 +6,22 @@ installed and the sizes fit; PyTorch everywhere else. Results are the same but f
 
 from .activation import ACTIVATIONS, activate, project_hidden
 from .attention import ATTENTION_BACKENDS, attend, divided_attention
+from .fp8 import Fp8Linear, Quantized, check_fp8, quantize_rows
 from .norm import add_norm, project_branch
 from .projection import Projected
 
 __all__ = [
     "ACTIVATIONS",
     "ATTENTION_BACKENDS",
+    "Fp8Linear",
     "Projected",
+    "Quantized",
     "activate",
     "add_norm",
     "attend",
+    "check_fp8",
     "divided_attention",
     "project_branch",
     "project_hidden",
+    "quantize_rows",
 ]

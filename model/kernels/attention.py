@@ -4,9 +4,10 @@ from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from .fp8 import Linear, Quantized
 from .projection import HAS_TRITON, kernels_take_products, project
 
 if HAS_TRITON:
@@ -39,7 +40,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, backend: str = "auto", causal: bool 
 
 
 def divided_attention(
-    x: Tensor, qkv: nn.Linear, num_frames: int, heads: int, over: str, backend: str = "auto"
+    x: Tensor | Quantized, qkv: Linear, num_frames: int, heads: int, over: str, backend: str = "auto"
 ) -> Tensor:
     """Attention in which a patch sees the class token and its group, and the class token sees all tokens.
 
@@ -53,7 +54,8 @@ def divided_attention(
     Returns:
         [B, 1 + T·n, width], before the output projection.
     """
-    if backend == "auto" and kernels_take_products(x) and _sizes_fit(x, num_frames, heads, over):
+    tokens = x.values if isinstance(x, Quantized) else x
+    if backend == "auto" and kernels_take_products(tokens) and _sizes_fit(tokens, num_frames, heads, over):
         value, _ = project(x, qkv, for_kernel=True)
         return triton_attention.divided_attention(value, qkv.bias, num_frames, heads, over == "time")
     return plain_divided_attention(qkv(x), num_frames, heads, over, backend)

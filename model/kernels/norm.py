@@ -1,30 +1,45 @@
 """The residual sum and the LayerNorm after it, in one pass over the tokens."""
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from ..precision import dtype_of_products, dtype_of_residual
+from .fp8 import Linear, Quantized, quantize_rows
 from .projection import HAS_TRITON, Projected, kernels_take, kernels_take_products, project
 
 if HAS_TRITON:
-    from . import triton_norm
+    from . import triton_fp8, triton_norm
 
 WIDEST = 4096  # tokens that the kernel holds in registers
 
 
-def project_branch(y: Tensor, proj: nn.Linear) -> Projected:
+def project_branch(y: Tensor, proj: Linear) -> Projected:
     """proj(y) for `add_norm` to add to the residual stream, [B, L, width] -> [B, L, width]."""
     fits = proj.out_features <= WIDEST and dtype_of_residual(y) == dtype_of_products(y)
     return project(y, proj, for_kernel=fits and kernels_take_products(y))
 
 
-def add_norm(x: Tensor, branch: Tensor | Projected | None, norm: nn.LayerNorm) -> tuple[Tensor, Tensor]:
-    """The residual sum x + branch, or x without a branch, and its LayerNorm; all [B, L, width]."""
+def add_norm(
+    x: Tensor, branch: Tensor | Projected | None, norm: nn.LayerNorm, fp8: bool = False, keep_sum: bool = True
+) -> tuple[Tensor, Any]:
+    """The residual sum x + branch, or x without a branch, and its LayerNorm; all [B, L, width].
+
+    fp8: the latter as Quantized, for an Fp8Linear; without gradients. Without keep_sum the first
+    may be empty: it is not used.
+    """
     value, bias = branch if isinstance(branch, Projected) else (branch, None)
     same = value is None or value.dtype == x.dtype
     if same and x.shape[-1] <= WIDEST and kernels_take(x, x.dtype):
+        if fp8:
+            total, *quantized = triton_fp8.add_layer_norm_fp8(
+                x, value, norm.weight, norm.bias, norm.eps, keep_sum
+            )
+            return (x if value is None else total), Quantized(*quantized)
         total, normed, _, _ = triton_norm.add_layer_norm(x, value, bias, norm.weight, norm.bias, norm.eps)
         return (x if value is None else total), normed
-    assert bias is None, "project_branch left the bias's gradient to the kernel, which does not run"
+    assert bias is None or fp8, "project_branch left the bias's gradient to the kernel, which does not run"
     if value is not None:
         x = x + value
-    return x, norm(x)
+    y = norm(x)
+    return x, quantize_rows(y) if fp8 else y

@@ -6,7 +6,7 @@ backward kernels hold these numbers anyway and sum them up in passing.
 
 from importlib.util import find_spec
 from os import environ
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -30,11 +30,16 @@ class Projected(NamedTuple):
     bias: Tensor | None
 
 
-def project(x: Tensor, layer: nn.Linear, for_kernel: bool) -> Projected:
-    """layer(x) of x [..., in], as [..., out]; for_kernel: what reads it is a kernel."""
-    if for_kernel:
+def project(x: Any, layer: nn.Module, for_kernel: bool) -> Projected:
+    """layer(x) of x [..., in], as [..., out]; for_kernel: what reads it is a kernel.
+
+    layer: an nn.Linear, or an Fp8Linear, which has no gradients and may take a Quantized.
+    """
+    if not for_kernel:
+        return Projected(layer(x), None)
+    if isinstance(layer, nn.Linear):
         return Projected(F.linear(x, layer.weight, layer.bias.detach()), layer.bias)
-    return Projected(layer(x), None)
+    return Projected(layer(x), layer.bias)
 
 
 def kernels_take(x: Tensor, dtype: torch.dtype) -> bool:

@@ -1,0 +1,34 @@
+"""A model for inference whose video tower multiplies 8-bit floating-point numbers."""
+
+from copy import deepcopy
+
+from torch import nn
+
+from .attention import DividedAttention
+from .kernels import Fp8Linear, check_fp8
+from .layers import Mlp
+from .tvtsv2 import TVTSv2
+from .video_encoder import Block
+
+
+def fp8_copy(model: TVTSv2) -> TVTSv2:
+    """A copy that shares the model's weights, but for those of the linear layers in the video tower's blocks.
+
+    Those, the layers before and behind both attentions and the two of the MLP, are quantised here, once:
+    e4m3, with a scale for each output channel. Their inputs are while the model runs, with one for each
+    token; attention itself, LayerNorm, sums, the first and the last layers and the text tower stay in the
+    precision of autocast, which is to be bf16. The copy has no gradients for them. Copy before compiling.
+
+    Raises:
+        ValueError: the model's device has no fp8 products. On a CPU they are computed in float32.
+    """
+    check_fp8(model.device)
+    copy = deepcopy(model, {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())})
+    for module in copy.video_model.modules():
+        if isinstance(module, Block | Mlp):
+            module.fp8 = True
+        if isinstance(module, DividedAttention | Mlp):
+            for name, layer in module.named_children():
+                if isinstance(layer, nn.Linear):
+                    setattr(module, name, Fp8Linear(layer))
+    return copy

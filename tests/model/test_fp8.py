@@ -1,0 +1,81 @@
+"""The copy of a model that multiplies in fp8, on a CPU in the plain form, which quantises alike."""
+
+import pytest
+import torch
+from torch import nn
+
+from model import create_model
+from model.fp8 import fp8_copy
+from model.kernels import Fp8Linear
+from tests.model.test_text_encoder import random_ids
+
+OUTLIERS, FACTOR = 3, 30
+
+
+def model(**overrides):
+    torch.manual_seed(0)
+    return create_model("TVTSv2_Demo", temporal_attention_init="random", **overrides).eval()
+
+
+def clips(frames=3):
+    """Two of coloured blobs, as random pixels all look the same to a model."""
+    blobs = nn.functional.interpolate(torch.rand(2 * frames, 3, 4, 4), size=(64, 64), mode="bilinear")
+    return (255 * blobs).to(torch.uint8).unflatten(0, (2, frames))
+
+
+@torch.no_grad()
+def give_outliers(video_model):
+    """A few channels as CLIP has them: 30 times larger in the residual sum and behind each LayerNorm.
+
+    In the sum they come from ln_pre. Behind a LayerNorm its weight makes them so, and the layer after it takes
+    them with small weights, as one in a trained model has learned to.
+    """
+    which = torch.randperm(video_model.variant.video_width)[:OUTLIERS]
+    video_model.ln_pre.weight[which] *= FACTOR
+    video_model.ln_pre.bias[which] += FACTOR
+    for block in video_model.transformer.resblocks:
+        for norm, layer in (
+            (block.ln_3, block.timeattn.qkv),
+            (block.ln_1, block.attn.qkv),
+            (block.ln_2, block.mlp.c_fc),
+        ):
+            norm.weight[which] *= FACTOR
+            layer.weight[:, which] /= FACTOR
+
+
+@pytest.mark.parametrize("outliers", [False, True])
+@pytest.mark.parametrize("activation", ["quick_gelu", "gelu"])
+def test_embeddings_are_close_to_float32(activation, outliers):
+    exact = model(activation=activation)
+    if outliers:
+        give_outliers(exact.video_model)
+    video = clips()
+    with torch.no_grad():
+        want, _ = exact.encode_video(video)
+        got, _ = fp8_copy(exact).encode_video(video)
+        with torch.autocast("cpu", torch.bfloat16):
+            half, _ = fp8_copy(exact).encode_video(video)
+    for embeds in (got, half.float()):
+        assert nn.functional.cosine_similarity(embeds, want).min() >= 0.998
+        assert not torch.equal(embeds, want)
+
+
+def test_only_the_layers_of_video_blocks_are_quantised():
+    exact = model()
+    copy = fp8_copy(exact)
+    quantised = [name for name, module in copy.named_modules() if isinstance(module, Fp8Linear)]
+    blocks = len(exact.video_model.transformer.resblocks)
+    assert len(quantised) == 6 * blocks
+    assert all(name.startswith("video_model.transformer.resblocks.") for name in quantised)
+    assert not any(isinstance(module, Fp8Linear) for module in exact.modules())
+    ids = random_ids([7, 5])
+    with torch.no_grad():
+        assert torch.equal(copy.encode_text(ids), exact.encode_text(ids))
+
+
+def test_the_rest_is_shared_not_copied():
+    exact = model()
+    copy = fp8_copy(exact)
+    theirs = dict(exact.named_parameters())
+    assert all(parameter is theirs[name] for name, parameter in copy.named_parameters())
+    assert copy.video_model.transformer.resblocks[0].mlp.c_fc.weight.dtype == torch.float8_e4m3fn
