@@ -37,7 +37,7 @@ def project_hidden(x: Tensor | Quantized, c_fc: Linear) -> Projected:
 def activate(hidden: Tensor, bias: Tensor | None, name: str, fp8: bool = False) -> Any:
     """ACTIVATIONS[name] of hidden [..., F], which with its bias [F] is as `project_hidden` returns them.
 
-    Where no gradient is wanted, hidden may be overwritten. fp8: as Quantized, for an Fp8Linear; without gradients.
+    Where no gradient is wanted, hidden may be overwritten. fp8: as Quantized, for an Fp8Linear; no gradients.
     """
     if bias is None:
         in_place = name == "quick_gelu" and not torch.is_grad_enabled()

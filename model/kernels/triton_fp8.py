@@ -54,7 +54,7 @@ def _zero_outside(pair, in_row):
 def _factor(x, QUICK: tl.constexpr):
     """What the activation multiplies x by.
 
-    For gelu, the normal distribution's cumulative function as a logistic of an odd polynomial. With it gelu is
+    For gelu, the normal distribution's cumulative function as a logistic of an odd polynomial: gelu is then
     right to 3e-5, far less than what e4m3 rounds off, while the exact one takes longer than the memory does.
     """
     if QUICK:
@@ -78,7 +78,8 @@ def _store_quantized(pair, values, scales, to, row, real, in_row):
 
 @triton.jit
 def _add_norm_fp8_kernel(
-    x, branch, weight, bias, total, values, scales, rows, EPS: tl.constexpr, HAS_BRANCH: tl.constexpr, KEEP_SUM: tl.constexpr,
+    x, branch, weight, bias, total, values, scales, rows,
+    EPS: tl.constexpr, HAS_BRANCH: tl.constexpr, KEEP_SUM: tl.constexpr,
     WIDTH: tl.constexpr, ROWS: tl.constexpr, HEAD: tl.constexpr, TAIL: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)

@@ -27,8 +27,8 @@ def clips(frames=3):
 def give_outliers(video_model):
     """A few channels as CLIP has them: 30 times larger in the residual sum and behind each LayerNorm.
 
-    In the sum they come from ln_pre. Behind a LayerNorm its weight makes them so, and the layer after it takes
-    them with small weights, as one in a trained model has learned to.
+    In the sum they come from ln_pre. Behind a LayerNorm its weight makes them so, and the layer after it
+    takes them with small weights, as one in a trained model has learned to.
     """
     which = torch.randperm(video_model.variant.video_width)[:OUTLIERS]
     video_model.ln_pre.weight[which] *= FACTOR
