@@ -27,6 +27,11 @@ def tokenize(texts: list[str] | str) -> Tensor:
     return _tokenizer()(list(texts))
 
 
+def words_of(ids: list[int]) -> str:
+    """The text of a row of `tokenize`, in lower case."""
+    return _tokenizer().decode(ids[1 : ids.index(max(ids))]).strip()
+
+
 class BytePairs(NamedTuple):
     """What the tokenizer is made of."""
 

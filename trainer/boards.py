@@ -5,20 +5,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from trainer.pictures import Picture
 from utils.config import as_dict
 from utils.schema import PretrainingConfig
 
 
 class Board(Protocol):
-    """Takes numbers, by names such as "step/loss", that belong to a step."""
+    """Takes numbers, and pictures, by names such as "step/loss", that belong to a step."""
 
     def write(self, numbers: Mapping[str, float], step: int) -> None: ...
+
+    def show(self, name: str, picture: Picture, step: int) -> None: ...
 
     def close(self) -> None: ...
 
 
 class TensorBoard:
-    """Scalars in `run_dir`/tensorboard; those that an interrupted run wrote too many are hidden."""
+    """Writes to `run_dir`/tensorboard; what an interrupted run wrote too much is hidden."""
 
     def __init__(self, run_dir: Path, global_step: int):
         from torch.utils.tensorboard import SummaryWriter  # slow to import, and only some runs need it
@@ -28,6 +31,10 @@ class TensorBoard:
     def write(self, numbers: Mapping[str, float], step: int) -> None:
         for name, value in numbers.items():
             self.writer.add_scalar(name, value, step)
+
+    def show(self, name: str, picture: Picture, step: int) -> None:
+        self.writer.add_image(name, picture.pixels, step)
+        self.writer.add_text(name, picture.words, step)
 
     def close(self) -> None:
         self.writer.close()
@@ -57,6 +64,10 @@ class Wandb:
 
     def write(self, numbers: Mapping[str, float], step: int) -> None:
         self.run.log({"step": step, **numbers})
+
+    def show(self, name: str, picture: Picture, step: int) -> None:
+        image = import_wandb().Image(picture.pixels.transpose(1, 2, 0), caption=picture.words)
+        self.run.log({"step": step, name: image})
 
     def close(self) -> None:
         self.run.finish()

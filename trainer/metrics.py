@@ -17,6 +17,7 @@ from model import TVTSv2
 from model.flops import peak_tflops, train_flops_per_clip
 from trainer.boards import Board, TensorBoard, Wandb
 from trainer.checkpoint import BEST_NAME, mark_best
+from trainer.pictures import Picture
 from utils.config import ConfigError, as_dict, nearest_key
 from utils.environment import environment
 from utils.files import RunWriteError, write_text
@@ -198,6 +199,14 @@ class RunLog:
                         if "set" in row:  # curves of several sets would else be one that jumps between them
                             numbers |= {f"{row['set']}/{k}": numbers[k] for k in OF_A_SET if k in numbers}
                         board.write({f"{kind}/{key}": value for key, value in numbers.items()}, row["step"])
+
+    def show(self, step: int, name: str, pictures: Mapping[str, Picture]) -> None:
+        """Put pictures of a set's validation on the boards."""
+        with self.writing:
+            for board_name, board in list(self.boards.items()):
+                with self._giving_up(board_name):
+                    for title, picture in pictures.items():
+                        board.show(f"validation/{name}_{title}", picture, step)
 
     def close(self) -> None:
         for name, board in list(self.boards.items()):

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Mapping
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import IO, NoReturn
 
@@ -269,7 +270,10 @@ class Trainer:
 
     def _validate(self) -> dict[str, float]:
         with self.engine.whole():
-            metrics = validate(self.model, self.val_loaders, self.context, self.precision.autocast, self.stop)
+            autocast, show = self.precision.autocast, None
+            if self.run_log is not None and self.run_log.boards:
+                show = partial(self.run_log.show, self.global_step)
+            metrics = validate(self.model, self.val_loaders, self.context, autocast, self.stop, show)
         if metrics is None:
             self._end_by_signal()
         if self.run_log is not None and metrics:

@@ -11,12 +11,14 @@ from torch import nn
 from tqdm import tqdm
 
 from model.metric import all_alike, check_finite, in_order, sim_matrix, t2v_metrics, v2t_metrics
+from trainer.pictures import Picture, best_and_worst
 from trainer.signals import StopSignal
 from trainer.step import to_device
 from utils.processes import DistContext
 
 logger = logging.getLogger(__name__)
 
+Show = Callable[[str, Mapping[str, Picture]], None]  # a set's name, its pictures by theirs
 REPORTED = ("R1", "R5", "R10", "MedR")
 
 
@@ -51,10 +53,12 @@ def validate(
     context: DistContext,
     autocast: Callable[[], AbstractContextManager],
     stop: StopSignal,
+    show: Show | None = None,
 ) -> dict[str, float] | None:
     """Evaluate on each loader, every sample once, however many ranks share the work.
 
-    Unreadable videos are left out and named in a warning.
+    Unreadable videos are left out and named in a warning. `show` gets the best and the worst samples of this
+    rank's first batch of each set.
 
     Returns:
         "<set>_t2v_R1" and the like in percent; where samples have several texts also "<set>_order_accuracy",
@@ -70,6 +74,7 @@ def validate(
     for name, loader in loaders.items():
         samples: list[Sample] = []
         missing: list[str] = []
+        first: dict[str, Any] = {}
         for batch in tqdm(
             loader, desc=f"validation, {name}", disable=None if context.is_main else True, leave=False
         ):
@@ -77,6 +82,7 @@ def validate(
                 break
             missing += map(str, batch["missing"])
             if "video" in batch:
+                first = first or batch
                 samples += _embed(model, batch, context.device, autocast)
         if context.sum([stop.received])[0]:
             return None
@@ -85,7 +91,13 @@ def validate(
         gathered = [sample for part in context.gather_objects(samples) for sample in part]
         if not gathered:
             raise ValueError(f"validation, {name}: none of its videos can be read")
-        own = _metrics(gathered, name)
+        gathered.sort(key=lambda sample: sample.position)
+        texts = torch.from_numpy(np.stack([sample.text for sample in gathered]))
+        videos = torch.from_numpy(np.stack([sample.video for sample in gathered]))
+        own = _metrics(texts, videos, [sample.ordered for sample in gathered], name)
+        if show is not None and first:
+            places = torch.tensor([sample.position for sample in gathered])
+            show(name, best_and_worst(first, torch.searchsorted(places, first["index"]), texts, videos))
         logger.info("validation, %s: %s", name, "  ".join(f"{k} {v:.2f}" for k, v in own.items()))
         metrics |= {f"{name}_{key}": value for key, value in own.items()}
     model.train(was_training)
@@ -111,11 +123,10 @@ def _embed(
     return [Sample(*row) for row in columns]
 
 
-def _metrics(samples: list[Sample], name: str) -> dict[str, float]:
+def _metrics(
+    texts: torch.Tensor, videos: torch.Tensor, ordered: list[bool | None], name: str
+) -> dict[str, float]:
     """The metrics of one set, by their names without the set's."""
-    samples = sorted(samples, key=lambda sample: sample.position)
-    texts = torch.from_numpy(np.stack([sample.text for sample in samples]))
-    videos = torch.from_numpy(np.stack([sample.video for sample in samples]))
     for embeds, kind in ((texts, "text"), (videos, "video")):
         if all_alike(embeds):
             logger.warning("validation, %s: all %s embeddings are alike: ranks say nothing", name, kind)
@@ -124,7 +135,7 @@ def _metrics(samples: list[Sample], name: str) -> dict[str, float]:
     for way, rank in (("t2v", t2v_metrics), ("v2t", v2t_metrics)):
         ranked = rank(sims)
         metrics |= {f"{way}_{key}": float(ranked[key]) for key in REPORTED}
-    ordered = [sample.ordered for sample in samples if sample.ordered is not None]
-    if ordered:
-        metrics["order_accuracy"] = 100.0 * sum(ordered) / len(ordered)
+    right = [each for each in ordered if each is not None]
+    if right:
+        metrics["order_accuracy"] = 100.0 * sum(right) / len(right)
     return metrics

@@ -94,6 +94,8 @@ def test_tensorboard_shows_each_step_once_after_an_interruption(arguments, tmp_p
     board.Reload()
     assert [event.step for event in board.Scalars("step/loss")] == list(range(1, 13))
     assert {"step/lr_new", "step/grad_norm", "validation/webvid_t2v_R1"} <= set(board.Tags()["scalars"])
+    assert {"validation/webvid_best", "validation/yttemporal_worst"} <= set(board.Tags()["images"])
+    assert [event.step for event in board.Images("validation/webvid_best")] == [6, 12]
     assert [event.step for event in board.Scalars("step/webvid/loss")] == list(range(2, 13, 2))
 
 
@@ -123,6 +125,7 @@ def test_wandb_gets_the_same_run_again_after_an_interruption(arguments, tmp_path
     run = FakeRun()
     wandb = types.ModuleType("wandb")
     wandb.init = run.init
+    wandb.Image = lambda pixels, caption: caption
     monkeypatch.setitem(sys.modules, "wandb", wandb)
     settings = {"name": "told", "trainer__wandb": "tvts"}
     assert train.main(arguments(**settings, trainer__epochs=1)) == 0
@@ -135,6 +138,10 @@ def test_wandb_gets_the_same_run_again_after_an_interruption(arguments, tmp_path
     steps = [row for row in run.rows if "step/loss" in row]
     assert [row["step"] for row in steps] == list(range(1, 13))
     assert sum("validation/webvid_t2v_R1" in row for row in run.rows) == 2
+    assert (
+        "rank 1 of "
+        in next(row for row in run.rows if "validation/webvid_best" in row)["validation/webvid_best"]
+    )
     json.dumps(run.rows)  # plain numbers
 
 
