@@ -24,6 +24,7 @@ from downstream.feature_files import load_features
 from downstream.features import extract_features
 from model import create_model
 from utils.config import REPOSITORY
+from utils.environment import bf16_instructions
 
 from .launch import launch
 from .layouts import write_video
@@ -365,6 +366,8 @@ def test_other_settings_do_not_mix(videos, checkpoint, tmp_path, capsys):
     message = capsys.readouterr().err
     assert "precision 'fp32' (now 'bf16')" in message and "--overwrite" in message
     assert feature_extraction.main([*given, "--precision", "bf16", "--overwrite"]) == 0
+    warned = "this processor has no bf16 instructions" in capsys.readouterr().err
+    assert warned == (bf16_instructions() == [])
     assert load_features(tmp_path / "out.npz").metadata["precision"] == "bf16"
 
 
