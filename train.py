@@ -20,6 +20,7 @@ from torch.distributed.elastic.multiprocessing.errors import record
 from data_loader.build import build_loaders
 from model.build import build_model, load_starting_weights
 from trainer.boards import import_wandb
+from trainer.bucket import Bucket
 from trainer.checkpoint import list_checkpoints, prepare_folder
 from trainer.metrics import setup_logging
 from trainer.profiling import leave_traces
@@ -111,12 +112,17 @@ def build_trainer(config: PretrainingConfig, context: DistContext, resume: str |
     lock = prepare_folder(run_dir) if context.is_main else None
     if context.is_main and config.trainer.wandb:
         import_wandb()  # if it is missing, the training need not begin
+    url = config.trainer.bucket
+    bucket = Bucket(url, run_dir) if url and context.is_main else None
+    if bucket is not None and resume == "auto":
+        bucket.fetch_newest()  # and the log of before, to go on with
     setup_logging(run_dir, context.is_main)
     if was_restarted(run_dir, context):
         resume = "auto"
-    if resume is None and list_checkpoints(run_dir):
+    taken = run_dir if list_checkpoints(run_dir) else bucket and bucket.checkpoints() and bucket.url
+    if resume is None and taken:
         raise FileExistsError(
-            f"{run_dir} holds the checkpoints of an earlier run: go on with --resume auto, or give this run "
+            f"{taken} holds the checkpoints of an earlier run: go on with --resume auto, or give this run "
             "another name (--set name=…)"
         )
     if config.trainer.threads:
@@ -125,6 +131,7 @@ def build_trainer(config: PretrainingConfig, context: DistContext, resume: str |
     model = build_model(config.arch, starting_weights=resume is None)
     train_loader, val_loaders = build_loaders(config, model, context)
     trainer = Trainer(config, model, train_loader, val_loaders, run_dir, context, lock)
+    trainer.writer.bucket = bucket
     if resume is not None and go_on(trainer, resume) is None:
         load_starting_weights(trainer.model, config.arch)
     return trainer

@@ -5,7 +5,7 @@ import os
 import random
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -117,9 +117,14 @@ def remove(path: Path) -> None:
 
 def list_checkpoints(run_dir: Path) -> list[Path]:
     """The run's checkpoints, the one furthest in training first."""
-    found = [(m, path) for path in run_dir.glob("checkpoint-*") if (m := _NAME.fullmatch(path.name))]
+    return [run_dir / name for name in newest_first([path.name for path in run_dir.glob("checkpoint-*")])]
+
+
+def newest_first(names: Sequence[str]) -> list[str]:
+    """Those that are checkpoints' names, the one furthest in training first."""
+    found = [(m, name) for name in names if (m := _NAME.fullmatch(name))]
     found.sort(key=lambda pair: (int(pair[0][1]), int(pair[0][2] or 0)), reverse=True)
-    return [path for _, path in found]
+    return [name for _, name in found]
 
 
 def is_whole(path: Path) -> bool:

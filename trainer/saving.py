@@ -14,6 +14,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor
 
 from trainer import checkpoint
+from trainer.bucket import Bucket
 from trainer.sharded import save_sharded
 from trainer.signals import Stopped
 from utils.processes import DistContext
@@ -41,6 +42,7 @@ class CheckpointWriter:
         self.host = HostCopy(self.context)
         self.thread = ThreadPoolExecutor(1, "checkpoints")
         self.jobs: list[Future[None]] = []
+        self.bucket: Bucket | None = None  # of rank 0: has the run's folder copied after each checkpoint
 
     def save(self, state: Mapping[str, Any], path: Path) -> None:
         """Write `state` to `path`; what becomes of its tensors after this call does not matter.
@@ -93,6 +95,8 @@ class CheckpointWriter:
             checkpoint.save_atomically(state, path)
         if self.context.is_main:
             checkpoint.remove_old(path.parent, self.keep)
+            if self.bucket is not None:
+                self.bucket.update()
             took = time.monotonic() - begin
             logger.info("wrote %s in %.1f s; training stood for %.2f s of copying", path.name, took, copying)
 

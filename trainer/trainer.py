@@ -5,6 +5,7 @@ import logging
 import math
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -131,7 +132,7 @@ class Trainer:
             write_settings(self.run_dir, self.config, self.global_step, started_by)
             if steps := self.config.trainer.profile_steps:
                 self.profiler = Profiler(self.run_dir / "profile", steps, self.context.device)
-        with self.stop:
+        with self.stop, self.writer.bucket or nullcontext():
             try:
                 with self.writer:  # the run ends when its last checkpoint is whole
                     metrics = self._measure()

@@ -239,6 +239,10 @@ class TrainerConfig:
     )
     evaluate_every: Count = key(1, "epochs from one evaluation to the next")
     save_dir: Text = key("results/TVTSv2", "the run's folder is save_dir/name; from the current directory")
+    bucket: Text | None = key(
+        None,
+        "URL, such as s3://bucket/runs: the run's folder is copied to bucket/name, and fetched from there",
+    )
     save_every_steps: Count | None = key(
         None, "optimiser steps between checkpoints within an epoch; null: none"
     )
