@@ -1,7 +1,8 @@
 """Pre-train a TVTSv2: `torchrun --nproc_per_node 8 train.py --config configs/dist-yt-web-pt-vit-b-16.json`.
 
-Without torchrun it is one process. Any config key can be set from the command line, for example
-`--set trainer.epochs=3 --set data.batch_size=8`; `docs/config.md` lists them all.
+Other configs fine-tune it (docs/finetune.md). Without torchrun it is one process. Any config key can be set
+from the command line, for example `--set trainer.epochs=3 --set data.batch_size=8`; `docs/config.md` lists
+them all.
 """
 
 import argparse
@@ -17,8 +18,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import torch
 from torch.distributed.elastic.multiprocessing.errors import record
 
-from data_loader.build import build_loaders
+from data_loader.build import build_loaders, classes_of
 from model.build import build_model, load_starting_weights
+from model.class_head import ClassHead
 from trainer.boards import import_wandb
 from trainer.bucket import Bucket
 from trainer.checkpoint import list_checkpoints, prepare_folder
@@ -130,6 +132,8 @@ def build_trainer(config: PretrainingConfig, context: DistContext, resume: str |
     torch.manual_seed(config.seed)
     model = build_model(config.arch, starting_weights=resume is None)
     train_loader, val_loaders = build_loaders(config, model, context)
+    if config.arch.class_head:
+        model.head = ClassHead(model.variant.embed_dim, classes_of(train_loader, val_loaders))
     trainer = Trainer(config, model, train_loader, val_loaders, run_dir, context, lock)
     trainer.writer.bucket = bucket
     if resume is not None and go_on(trainer, resume) is None:

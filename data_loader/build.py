@@ -1,6 +1,6 @@
 """The data sets and loaders that the `data` section of a pre-training config asks for."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -8,6 +8,8 @@ from torch.utils.data import DataLoader
 
 from CLIP import tokenize
 from data_loader import VideoDataset, build_dataset
+from data_loader.held_out import PartOfRecords, part_for
+from data_loader.labels import LabelRecords
 from data_loader.loader import JointLoader, build_loader
 from data_loader.shard_files import locate
 from utils.config import ConfigError, output_path, resolve_path
@@ -32,6 +34,34 @@ def build_loaders(
     train = [_loader(entry, "train", config, model, context) for entry in config.data.train]
     val = {e.called: build_val_loader(e, config, model, context) for e in config.data.val}
     return JointLoader(train, names, weights), val
+
+
+def classes_of(train: JointLoader, val: Mapping[str, DataLoader]) -> list[str]:
+    """The names of the classes that a class head is to tell apart.
+
+    Raises ConfigError: the data are not one training set with a label a video, validated on such ones.
+    """
+    if len(train.loaders) > 1:
+        raise ConfigError(f"arch.class_head takes one training set; data.train has {', '.join(train.names)}")
+    of_train = _class_names("data.train", train.names[0], train.loaders[0])
+    for name, loader in val.items():
+        if _class_names("data.val", name, loader) != of_train:
+            raise ConfigError(
+                f"data.val, of type {name}: its classes are not those of data.train; where lists have "
+                "labels, name all classes in one file (data.train.0.classes, data.val.0.classes)"
+            )
+    return of_train
+
+
+def _class_names(key: str, name: str, loader: DataLoader) -> list[str]:
+    records = loader.dataset.records
+    records = records.whole if isinstance(records, PartOfRecords) else records
+    if not isinstance(records, LabelRecords):
+        raise ConfigError(
+            f"{key}, of type {name}: arch.class_head needs videos with a label each, as type labels has; "
+            "several labels a video can be probed: downstream/probe.py"
+        )
+    return records.class_names
 
 
 def build_val_loader(
@@ -87,4 +117,8 @@ def _dataset(entry: TrainingSetConfig, split: str, config: PretrainingConfig, mo
         if folder in options:
             options[folder] = output_path(options[folder])
     kind = options.pop("type")
-    return build_dataset(kind, split, **options)
+    if not data.held_out:
+        return build_dataset(kind, split, **options)
+    dataset = build_dataset(kind, "train", view=split, **options)
+    dataset.records = part_for(split, dataset.records, data.held_out)
+    return dataset

@@ -80,7 +80,8 @@ def config_entries(path: Path) -> Iterator[dict[str, Any]]:
     else:
         data = load_config(PretrainingConfig, path).data
         common = {"meta": data.meta, "reader": data.reader, "timeout": data.read_timeout}
-        sets = [("train", entry) for entry in data.train] + [("val", entry) for entry in data.val]
+        sets = [("train", entry) for entry in data.train]
+        sets += [("val", entry) for entry in ([] if data.held_out else data.val)]
         entries = [{"split": split, **entry.options()} for split, entry in sets]
     for entry in entries:
         entry = {**common, **entry}

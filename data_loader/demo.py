@@ -3,8 +3,8 @@
 YT-Temporal: four narrated events a video, whose order the sort head has to find; the same with transcripts as
 .vtt, .srt, json3 and Whisper's JSON, and as captioned spans (meta_data/narrated_*.tsv, spans_*.tsv). WebVid:
 three events or a single one with a caption. MSR-VTT: text-to-video search among 100. HMDB-51: four classes
-that differ in motion alone, with a few training videos for a linear probe. SSV2-MC: options that differ only
-in the order of the same three events.
+that differ in motion alone. Both have training videos, for probes and fine-tuning. SSV2-MC: options that
+differ only in the order of the same three events.
 """
 
 import argparse
@@ -37,7 +37,7 @@ from data_loader.demo_world import (
     write_video,
 )
 
-WORLD = 4  # counted up whenever videos or captions change, so that older data is made anew
+WORLD = 5  # counted up whenever videos or captions change, so that older data is made anew
 SIZES = {
     "yttemporal_train": 500,
     "yttemporal_val": 100,
@@ -47,6 +47,7 @@ SIZES = {
     "hmdb51": 100,
     "ssv2": 100,
     "hmdb51_train": 40,
+    "msrvtt_finetuning": 200,
 }
 SPAN_COLUMNS = ("path", "caption", "start", "end")
 ORDERS = 3  # WebVid training videos that show the same events, each in another order
@@ -102,10 +103,11 @@ def lay_out(root: Path, seed: int, scale: float) -> list[Video]:
         "yttemporal_val": partial(_yttemporal, split="val"),
         "webvid_train": partial(_webvid, split="train"),
         "webvid_val": partial(_webvid, split="val"),
-        "msrvtt": _msrvtt,
+        "msrvtt": partial(_msrvtt, split="test"),
         "hmdb51": partial(_hmdb51, split="test"),
         "ssv2": _ssv2,
         "hmdb51_train": partial(_hmdb51, split="train"),
+        "msrvtt_finetuning": partial(_msrvtt, split="train"),
     }
     videos: list[Video] = []
     for number, (name, make) in enumerate(makers.items()):
@@ -196,8 +198,9 @@ def _webvid(root: Path, rng: np.random.Generator, count: int, seed: tuple, split
     return videos
 
 
-def _msrvtt(root: Path, rng: np.random.Generator, count: int, seed: tuple) -> list[Video]:
-    """Two captions a video, the pickled index naming the query; no two videos share a caption."""
+def _msrvtt(root: Path, rng: np.random.Generator, count: int, seed: tuple, split: str) -> list[Video]:
+    """Two captions a video; no two videos of a split share a caption. Those to fine-tune on are as those of
+    the test, where the pickled index names each one's query."""
     annotations: list[dict[str, str]] = []
     index: dict[str, int] = {}
     videos: list[Video] = []
@@ -208,17 +211,20 @@ def _msrvtt(root: Path, rng: np.random.Generator, count: int, seed: tuple) -> li
         if texts[1] in seen:
             continue
         seen.add(texts[1])
-        name, query = f"video{len(videos)}", int(rng.integers(2))
+        name, query = f"{'video' if split == 'test' else split}{len(videos)}", int(rng.integers(2))
         annotations += [{"image_id": name, "caption": text} for text in texts]
         index[name] = query
         videos.append(Video(root / "msrvtt/videos/all" / f"{name}.mp4", tuple(events), (*seed, len(videos))))
     meta, lists = root / "meta_data/msrvtt", root / "msrvtt/high-quality/structured-symlinks"
-    meta.mkdir(parents=True)
-    lists.mkdir(parents=True)
-    (meta / "MSR_VTT.json").write_text(json.dumps({"annotations": annotations}))
-    for name in ("train", "val"):
-        (lists / f"{name}_list_jsfusion.txt").write_text("".join(f"{video}\n" for video in index))
-    (lists / "jsfusion_val_caption_idx.pkl").write_bytes(pickle.dumps(index))
+    for folder in (meta, lists):
+        folder.mkdir(parents=True, exist_ok=True)
+    captions = meta / "MSR_VTT.json"
+    before = json.loads(captions.read_text())["annotations"] if captions.exists() else []
+    captions.write_text(json.dumps({"annotations": before + annotations}))
+    place = lists / f"{'train' if split == 'train' else 'val'}_list_jsfusion.txt"
+    place.write_text("".join(f"{video}\n" for video in index))
+    if split == "test":
+        (lists / "jsfusion_val_caption_idx.pkl").write_bytes(pickle.dumps(index))
     return videos
 
 

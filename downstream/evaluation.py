@@ -77,7 +77,10 @@ class Evaluator:
                 "sliding_window_stride and segments × crops are two ways to see a video: take one of them"
             )
         if protocol.tokens and config.segments * config.crops > 1:
-            raise ConfigError("the attentive probe sees each video once: leave out segments and crops")
+            raise ConfigError(
+                "the attentive probe sees each video once, as the tokens of all views would have to lie on "
+                "the disk: leave out segments and crops"
+            )
         if config.crops > 1 and not isinstance(self.encoder.clip_transform, CroppingTransform):
             raise ConfigError(
                 f"crops={config.crops}: {self.encoder.arch} takes whole frames, of which nothing is cropped; "
@@ -216,7 +219,8 @@ class Evaluator:
         each_embeds = torch.from_numpy(rows.columns["clips"]) if each and rows is not None else None
         tokens = table if isinstance(table, TokenCache) else None
         return EmbeddedVideos(
-            dataset, indices, embeds, self.context.device, list(failures.values()), each_embeds, tokens
+            *(dataset, indices, embeds, self.context.device, list(failures.values()), each_embeds, tokens),
+            head=self.encoder.head,
         )
 
     def _token_cache(

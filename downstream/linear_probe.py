@@ -7,7 +7,6 @@ mean and deviation of the training set, a logistic regression is solved to its o
 weight decay; the strength is chosen on a tenth of the training videos, the classifier then trained on all.
 """
 
-import re
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
@@ -22,8 +21,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
+from data_loader.held_out import held_out_mask
 from data_loader.labels import ClassRecords, MultiLabelRecords
-from data_loader.text_rows import SPAN
 from downstream.commands import run_command
 from downstream.embedding.embedder import exact_float32
 from downstream.options import evaluation_parser
@@ -106,26 +105,8 @@ def sweep(x: Tensor, labels: Tensor, num_classes: int, held_out: Tensor) -> list
 
 
 def choose_held_out(names: Sequence[str], labels: Sequence[int], seed: int = 0) -> Tensor:
-    """A mask [N] of about a tenth of each class; clips cut from the same source, and spans of the same file,
-    stay on the same side.
-
-    HMDB-51 and UCF-101 number such clips at the end of their names (…_g01_c03, …_goo_2). Held out next to its
-    siblings a clip would be recognised by its looks, and too weak a penalty be chosen.
-    """
-    groups: dict[tuple[int, str], list[int]] = {}
-    for i, (name, label) in enumerate(zip(names, labels, strict=True)):
-        groups.setdefault((label, re.sub(r"_c?\d+$", "", Path(SPAN.sub("", name)).stem)), []).append(i)
-    of_class: dict[int, list[list[int]]] = {}
-    for (label, _), members in groups.items():
-        of_class.setdefault(label, []).append(members)
-    mask = torch.zeros(len(labels), dtype=torch.bool)
-    generator = torch.Generator().manual_seed(seed)
-    for parts in of_class.values():
-        wanted = HELD_OUT * sum(map(len, parts))
-        for i in torch.randperm(len(parts), generator=generator).tolist()[:-1]:  # one stays to be trained on
-            if mask[[k for part in parts for k in part]].sum() >= wanted:
-                break
-            mask[parts[i]] = True
+    """`held_out_mask` of a tenth of each class. Raises RunError where it would be empty."""
+    mask = held_out_mask(names, labels, HELD_OUT, seed)
     if not mask.any():
         raise RunError(
             "no class has videos of two sources, so that none can be held out to choose the penalty"

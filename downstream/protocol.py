@@ -12,6 +12,7 @@ from data_loader.labels import LabelRecords
 from data_loader.records import Records
 from downstream.embedding.token_cache import TokenCache
 from downstream.report import Measurement
+from model.class_head import ClassHead
 from utils.schema import EvaluationConfig
 
 
@@ -22,6 +23,7 @@ class EmbeddedVideos:
     indices: their places in the data set. embeds: [len(indices), D] float32, on the CPU of the first
     process, empty on the others. device: where the model is. views: what embeds are the means of, [N, W, D],
     for a protocol with `each_view` where there are several. tokens: of protocols that ask for them.
+    head: the classification head of the model, if it has one.
     """
 
     dataset: VideoDataset
@@ -31,6 +33,7 @@ class EmbeddedVideos:
     failures: list[Failure] = field(default_factory=list)
     views: torch.Tensor | None = None
     tokens: TokenCache | None = None
+    head: ClassHead | None = None
 
     def read_tokens(self, rows: Sequence[int]) -> torch.Tensor:
         """All tokens of the videos at these places, float32 [R, L, D] where the model is."""

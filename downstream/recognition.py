@@ -24,6 +24,7 @@ from downstream.prompts import prompt_templates
 from downstream.protocol import EmbeddedVideos, Protocol
 from downstream.report import Measurement, first_ranked, per_class
 from downstream.report.trust import Statistic, alike, tied
+from model.class_head import ClassHead
 from model.metric import accuracy, label_ranks, sim_matrix
 from utils.config import ConfigError
 from utils.errors import RunError
@@ -42,7 +43,8 @@ def class_texts(dataset: VideoDataset, config: EvaluationConfig) -> list[str]:
 
 
 def measure(videos: EmbeddedVideos, texts: Mapping[str, Tensor], config: EvaluationConfig) -> Measurement:
-    """The class whose prompts are nearest to the video wins; logits are 100 · cosine.
+    """The class whose prompts are nearest to the video wins; logits are 100 · cosine. A classification head
+    for these classes is measured, too.
 
     A class is the mean of its prompts' normalised embeddings. Of a video seen in several views the
     probabilities are averaged, the softmax of each view's logits; or, where it may have several labels, which
@@ -60,9 +62,41 @@ def measure(videos: EmbeddedVideos, texts: Mapping[str, Tensor], config: Evaluat
             of_views = of_views.softmax(dim=1)
         logits = of_views.view(*videos.views.shape[:2], -1).mean(dim=1)
     measured = classification(videos, logits)
-    measured.details |= {"prompts": prompt_templates(config.prompts)}
     measured.ties |= {"classes of the same embedding": alike(classes)}
+    if videos.head is not None and (of_head := head_logits(videos, videos.head, names)) is not None:
+        measured = with_head(measured, classification(videos, of_head))
+    measured.details |= {"prompts": prompt_templates(config.prompts)}
     return measured
+
+
+@torch.no_grad()
+def head_logits(videos: EmbeddedVideos, head: ClassHead, names: Sequence[str]) -> Tensor | None:
+    """What the model's classification head says [N, classes] of the data's classes; None, with a warning,
+    where its own are others.
+
+    Of a video seen in several views it is the mean of the probabilities.
+    """
+    own = {name: number for number, name in enumerate(head.class_names)}
+    if other := sorted({*own} ^ {*names}):
+        print(
+            "warning: the checkpoint's classification head is for other classes than the data's, as "
+            f"{other[0]!r} shows: its accuracy is not measured",
+            file=sys.stderr,
+        )
+        return None
+    columns = [own[name] for name in names]
+    if videos.views is None:
+        return head(videos.embeds)[:, columns]
+    return head(videos.views).softmax(dim=-1).mean(dim=1)[:, columns]
+
+
+def with_head(zero_shot: Measurement, of_head: Measurement) -> Measurement:
+    """The figures of both, the head's under own names; what is told of single videos is the head's."""
+    of_head.metrics = zero_shot.metrics | {f"{way}, head": x for way, x in of_head.metrics.items()}
+    of_head.statistics = zero_shot.statistics | {f"{way}, head": x for way, x in of_head.statistics.items()}
+    of_head.ties = zero_shot.ties | {f"{what}, head": n for what, n in of_head.ties.items()}
+    of_head.notes = "single videos and classes: by the classification head"
+    return of_head
 
 
 def classification(videos: EmbeddedVideos, logits: Tensor) -> Measurement:

@@ -5,7 +5,8 @@ import logging
 from utils.config import resolve_path
 from utils.schema import ArchConfig
 
-from .checkpoint import load_checkpoint
+from .checkpoint import load_state, read_state_dict
+from .class_head import PREFIX
 from .clip_weights import load_clip_weights
 from .tvtsv2 import TVTSv2, create_model
 
@@ -36,12 +37,16 @@ def build_model(arch: ArchConfig, starting_weights: bool = True) -> TVTSv2:
 
 
 def load_starting_weights(model: TVTSv2, arch: ArchConfig) -> None:
-    """Load what `arch.start_from` names: "clip", "random" (as they are), or a checkpoint's path."""
+    """Load what `arch.start_from` names: "clip", "random" (as they are), or a checkpoint's path.
+
+    A checkpoint's classification head is left out: it is of other data.
+    """
     source = arch.start_from
     if source == "random":
         return
     if source == "clip":
         report = load_clip_weights(model, arch.clip_weights)
     else:
-        report = load_checkpoint(model, resolve_path(source))
+        state = read_state_dict(path := resolve_path(source))
+        report = load_state(model, {k: x for k, x in state.items() if not k.startswith(PREFIX)}, path)
     logger.info("%s", report)

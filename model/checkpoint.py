@@ -5,7 +5,7 @@ import math
 import re
 import warnings
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 EXPECTED = (
     "what torch.save wrote (.pth, .pt, .bin), a .safetensors file, a .dcp folder or one of save_pretrained"
 )
+HEADS = ("pred_model", "head")  # parts that a model and a file may have or not
 SIZES = "files.json"  # of a distributed checkpoint: how many bytes each of its other files has
 
 
@@ -50,8 +51,8 @@ class LoadReport:
 def load_checkpoint(model: "TVTSv2", path: str | Path) -> LoadReport:
     """Fill a TVTSv2 from a released or training checkpoint, official or ours, or a save_pretrained folder.
 
-    A training checkpoint may be a distributed one, a `.dcp` folder. The sort head alone may be missing on
-    either side: released files have none. Everything else must match.
+    A training checkpoint may be a distributed one, a `.dcp` folder. The sort head and the classification head
+    alone may be missing on either side: released files have none. Everything else must match.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -81,10 +82,17 @@ def load_state(model: "TVTSv2", state: Mapping[str, Tensor], path: str | Path) -
         )
     if any(name.startswith("visual.") for name in state):
         raise CheckpointError(f"{path} holds CLIP's own weights; start from them with load_clip_weights")
-    has_sort_head = any(name.startswith("pred_model.") for name in state)
-    may_be_fresh = "(?!)" if has_sort_head else r"pred_model\."
-    may_be_ignored = "(?!)" if model.pred_model is not None else r"pred_model\."
-    return fill(model, state, path, model.variant.name, may_be_fresh, may_be_ignored)
+    there = state.get("head.names")
+    if model.head is not None and there is not None and not torch.equal(there, model.head.names.cpu()):
+        raise CheckpointError(f"{path}: its classification head is for other classes than the data's")
+    in_file = [part for part in HEADS if any(name.startswith(f"{part}.") for name in state)]
+    in_model = [part for part in HEADS if getattr(model, part) is not None]
+    return fill(model, state, path, model.variant.name, _all_but(in_file), _all_but(in_model))
+
+
+def _all_but(parts: Sequence[str]) -> str:
+    """A pattern of the names of the heads that are none of these."""
+    return "|".join(rf"{part}\." for part in HEADS if part not in parts) or "(?!)"
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:

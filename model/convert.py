@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .checkpoint import CheckpointError, LoadReport, fill, guess_variant, read_state_dict
+from .class_head import head_of
 from .transformers_folder import write_transformers_folder
 from .tvtsv2 import TVTSv2, create_model
 from .variants import get_variant
@@ -26,7 +27,8 @@ def convert(
 ) -> str:
     """Write model.safetensors and config.json to the folder; returns what was done, to be printed.
 
-    With `transformers` the folder also gets the code, the tokenizer and a card.
+    With `transformers` the folder also gets the code, the tokenizer and a card; a classification head of the
+    checkpoint is left out there.
 
     Raises:
         FileNotFoundError, ValueError: as read_model.
@@ -35,8 +37,11 @@ def convert(
     there = [str(Path(folder) / name) for name in WRITTEN if (Path(folder) / name).exists()]
     if there and not overwrite:
         raise FileExistsError(f"{' and '.join(there)} would be replaced; name another folder, or --overwrite")
-    model, report = read_model(source, arch)
+    model, found = read_model(source, arch)
+    report = str(found)
     if transformers:
+        if model.head is not None:
+            model.head, report = None, f"{report}\n  left out: head.*, the classification head"
         write_transformers_folder(model, folder)
         how = f'AutoModel.from_pretrained("{folder}", trust_remote_code=True)'
     else:
@@ -48,8 +53,8 @@ def convert(
 def read_model(source: str | Path, arch: str | None = None) -> tuple[TVTSv2, LoadReport]:
     """The model that a checkpoint is of, with its weights.
 
-    The variant, its num_frames and whether there is a sort head are read off the tensors; `arch` names the
-    variant instead.
+    The variant, its num_frames and which heads there are, are read off the tensors; `arch` names the variant
+    instead.
 
     Raises:
         FileNotFoundError, CheckpointError: as load_checkpoint. ValueError: an unknown `arch`.
@@ -60,7 +65,9 @@ def read_model(source: str | Path, arch: str | None = None) -> tuple[TVTSv2, Loa
         raise CheckpointError(f"{source} looks like none of the TVTSv2 models; its sizes fit no variant")
     has_sort_head = any(name.startswith("pred_model.") for name in state)
     num_frames = len(state.get("video_model.temporal_embedding", ())) or None
-    model = create_model(variant.name, sort_head=has_sort_head, num_frames=num_frames)
+    head = head_of(state)
+    names = None if head is None else head.class_names
+    model = create_model(variant.name, has_sort_head, num_frames, class_names=names)
     return model, fill(model, state, source, variant.name)
 
 

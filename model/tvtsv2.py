@@ -1,6 +1,7 @@
 """TVTSv2: a video tower, a text tower, and a head that learns by sorting transcripts in time."""
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ from huggingface_hub import ModelCard, PyTorchModelHubMixin
 from torch import Tensor, nn
 
 from .checks import check_token_ids, check_weights
+from .class_head import ClassHead
 from .kernels import ATTENTION_BACKENDS
 from .layers import Mlp
 from .precision import as_residual
@@ -25,6 +27,7 @@ class ModelOutput(NamedTuple):
     text_embeds: Tensor | None  # [B, D], the mean over a sample's K texts; None without texts
     video_embeds: Tensor  # [B, D]
     order_logits: Tensor | None  # [B, K, K], row k for text k; None when K is 1 or there is no sort head
+    class_logits: Tensor | None = None  # [B, classes]; None without a classification head
 
 
 class TVTSv2(
@@ -46,6 +49,7 @@ class TVTSv2(
         attention: str = "auto",
         activation_checkpointing: int | str = 0,
         freeze_text_embeddings: bool = False,
+        class_names: Sequence[str] | None = None,
         **overrides,
     ):
         super().__init__()
@@ -70,6 +74,7 @@ class TVTSv2(
         self.text_ln_final = nn.LayerNorm(v.text_width)
         self.text_projection = nn.Parameter(torch.empty(v.text_width, v.embed_dim))
         self.pred_model = SortTransformer(v, attention) if sort_head else None
+        self.head = ClassHead(v.embed_dim, class_names) if class_names else None
         for module in self.modules():
             if isinstance(module, Mlp):
                 module.recompute = recompute_mlps
@@ -137,7 +142,8 @@ class TVTSv2(
         return self.text_ln_final(x) @ self.text_projection
 
     def forward(self, batch: dict, sort: bool = True) -> ModelOutput:
-        """Both towers, and the sort head if there is one, `sort` is true and each sample has several texts.
+        """Both towers; the sort head if there is one, `sort` is true and each sample has several texts; and
+        the classification head if there is one.
 
         batch: "video", and optionally "keep_ind" and "valid_frames", as for encode_video; optionally "text",
         token ids [K·B, L], clip-major: the first clip's text of every sample, then the second's, and so on.
@@ -145,8 +151,9 @@ class TVTSv2(
         video_embeds, video_tokens = self.encode_video(
             batch["video"], batch.get("keep_ind"), batch.get("valid_frames")
         )
+        class_logits = None if self.head is None else self.head(video_embeds)
         if batch.get("text") is None:
-            return ModelOutput(None, video_embeds, None)
+            return ModelOutput(None, video_embeds, None, class_logits)
 
         B, M = len(video_embeds), len(batch["text"])
         if M % B:
@@ -160,7 +167,7 @@ class TVTSv2(
                 raise ValueError(f"{K} texts a video, but the sort head orders {self.variant.sort_clips}")
             # Detached: sorting never teaches the text tower.
             order_logits = self.pred_model(video_tokens, texts.detach())
-        return ModelOutput(texts.mean(dim=1), video_embeds, order_logits)
+        return ModelOutput(texts.mean(dim=1), video_embeds, order_logits, class_logits)
 
     def compile_towers(self, blocks_a_region: int = 4, **options) -> None:
         """torch.compile both towers and the sort head in place, with its options; names in state_dict stay.
@@ -222,8 +229,8 @@ def create_model(name: str, sort_head: bool = True, num_frames: int | None = Non
         num_frames: the most frames a clip may have; None is the variant's (12).
         overrides: `attention` (one of model.kernels.ATTENTION_BACKENDS), `activation_checkpointing` (0: off,
             k: every k-th block of both towers is recomputed in backward, "mlp": the activations in all MLPs
-            are), `freeze_text_embeddings` (False, as official), `trained_text_blocks`,
-            `temporal_attention_init`, or any other field of Variant.
+            are), `freeze_text_embeddings` (False, as official), `class_names` (of a classification head;
+            None: there is none), `trained_text_blocks`, `temporal_attention_init`, or any other of Variant.
 
     Raises:
         ValueError: for an unknown name or override, listing those there are.
@@ -234,7 +241,7 @@ def create_model(name: str, sort_head: bool = True, num_frames: int | None = Non
 def is_new_parameter(name: str) -> bool:
     """Whether a parameter is new in TVTSv2 (larger learning rate) rather than one of CLIP's.
 
-    New are the sort head and, in the video tower, `timeattn` and `ln_3`. The official release counts
+    New are the heads and, in the video tower, `timeattn` and `ln_3`. The official release counts
     `temporal_embedding` among CLIP's.
     """
-    return name.startswith("pred_model.") or ".timeattn." in name or ".ln_3." in name
+    return name.startswith(("pred_model.", "head.")) or ".timeattn." in name or ".ln_3." in name

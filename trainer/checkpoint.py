@@ -211,10 +211,19 @@ def restore(
             that trained other parameters.
     """
     if path.is_dir():
+        names = None if model.head is None else model.head.class_names
         restore_sharded(path, state["optimizer"], model, optimizer, context)
+        if model.head is not None and model.head.class_names != names:
+            raise ValueError(f"{path}: its classification head is for other classes than the data's")
         return
     load_checkpoint(model, path)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    there = [len(group["params"]) for group in state["optimizer"]["param_groups"]]
+    if there != [len(group["params"]) for group in optimizer.param_groups]:
+        raise ValueError(
+            f"{path} is of a run that trained other parameters, or grouped them otherwise; set arch and "
+            "optimizer.layer_decay as they were there"
+        )
     slices = {
         index: {name: slice_like(value, parameters[index]) for name, value in values.items()}
         for index, values in state["optimizer"]["state"].items()

@@ -27,8 +27,8 @@ from utils.schema import PretrainingConfig
 logger = logging.getLogger(__name__)
 
 STARTS = "starts.jsonl"
-RATES = ("lr_new", "lr_clip")  # learning rates of the new parameters and of those from CLIP
-LOSSES = ("loss", "contrastive", "sorting")
+RATES = ("lr_new", "lr_clip", "lr_head")  # of the new parameters, those from CLIP, those of a class head
+LOSSES = ("loss", "contrastive", "sorting", "classification")
 OF_A_SET = (*LOSSES, "grad_norm", "data_wait_s")  # numbers that boards show by set, too
 Item = TypeVar("Item")
 
@@ -74,14 +74,14 @@ class StepMeter:
         """Record one optimiser step. Tensors are read by `flush`: here the host would wait for the device."""
         numbers = {**rates, "grad_norm": grad_norm, **losses, "data_wait_s": round(self.last_wait, 4)}
         self.rows.append({"step": step, "set": name, **numbers})
-        videos, texts = batch["video"].shape[0], batch["text"].shape[0]
+        videos, texts = batch["video"].shape[0], len(batch.get("text", ()))
         self.clips += videos * self.context.world_size
         self.flops += videos * train_flops_per_clip(
             self.model.variant,
             num_frames=batch["video"].shape[1],
             kept_patches=batch["keep_ind"].shape[1] if "keep_ind" in batch else self.model.num_patches,
             texts=texts // videos,
-            text_len=batch["text"].shape[1],
+            text_len=batch["text"].shape[1] if texts else 0,
         )
 
     def flush(self) -> tuple[list[dict[str, Any]], str]:

@@ -5,14 +5,25 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from timm.models import group_parameters
 from torch import nn
 
+from model.class_head import PREFIX as CLASS_HEAD
 from utils.schema import OptimizerConfig, SchedulerConfig
+from utils.text import counted
 
 # Transformers' schedules that follow a metric, not the steps.
 NOT_BY_STEPS = ("reduce_lr_on_plateau", "greedy")
 NO_DECAY = ("bias", "ln_", "norm", "LayerNorm")
 # What a person may change between two parts of a run: the config decides, not the checkpoint.
+# How the names of a tower's parameters begin, those below its first block, and those of the blocks.
+TOWERS = {
+    "video_model.": (
+        r"video_model\.(?:conv1|class_embedding|positional_embedding|temporal_embedding|ln_pre)",
+        r"video_model\.transformer\.resblocks\.(\d+)\.",
+    ),
+    "text_": (r"text_(?:token|positional)_embedding", r"text_model\.resblocks\.(\d+)\."),
+}
 SETTINGS_OF_A_GROUP = ("lr", "initial_lr", "weight_decay", "betas", "eps")
 
 
@@ -21,31 +32,49 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """Split the trained parameters by learning rate (new or from CLIP) and weight decay, as the release does.
 
+    A class head has a rate of its own; with a `layer_decay` below 1, so has each layer of the towers.
+
     Args:
         is_new: whether a parameter of this name has no source in CLIP.
-        settings: `optimizer` of the config: new_lr, clip_lr, weight_decay.
+        settings: `optimizer` of the config: new_lr, clip_lr, head_lr, layer_decay, weight_decay.
 
     Returns:
         Groups for an optimiser, each with a "name"; empty ones are left out.
     """
-    groups: dict[str, dict[str, Any]] = {}
+    groups: dict[tuple[str, int], dict[str, Any]] = {}
+    rates = {"new": settings.new_lr, "clip": settings.clip_lr, "head": settings.head_lr}
+    below = layers_below_the_top(model) if settings.layer_decay < 1 else {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        origin = "new" if is_new(name) else "clip"
+        origin = "head" if name.startswith(CLASS_HEAD) else "new" if is_new(name) else "clip"
         decays = not any(part in name for part in NO_DECAY)
-        key = f"{origin}, {'decay' if decays else 'no decay'}"
+        key, depth = f"{origin}, {'decay' if decays else 'no decay'}", below.get(name, 0)
         group = groups.setdefault(
-            key,
+            (key, -depth),
             {
-                "name": key,
-                "lr": settings.new_lr if origin == "new" else settings.clip_lr,
+                "name": f"{key}, {counted(depth, 'layers')} down" if depth else key,
+                "lr": rates[origin] * settings.layer_decay**depth,
                 "weight_decay": settings.weight_decay if decays else 0.0,
                 "params": [],
             },
         )
         group["params"].append(parameter)
     return [groups[key] for key in sorted(groups, reverse=True)]
+
+
+def layers_below_the_top(model: nn.Module) -> dict[str, int]:
+    """How many layers of its tower are above each parameter; none above the projections.
+
+    A layer is a block, the embeddings below the first, or the norm and projection above the last; each tower
+    is counted from its own top. What is in no tower is not named.
+    """
+    depths: dict[str, int] = {}
+    for tower, (stem, blocks) in TOWERS.items():
+        layers = group_parameters(model, {"stem": stem, "blocks": blocks}, reverse=True)
+        top = max(layers.values())
+        depths |= {name: top - layer for name, layer in layers.items() if name.startswith(tower)}
+    return depths
 
 
 @contextmanager
@@ -62,17 +91,22 @@ def keeping_settings(optimizer: torch.optim.Optimizer) -> Iterator[None]:
 
 
 def learning_rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:
-    """The current learning rates by origin of the parameters: "lr_new" and "lr_clip"."""
-    return {f"lr_{group['name'].partition(',')[0]}": group["lr"] for group in optimizer.param_groups}
+    """The current learning rates by origin of the parameters, of the top layers: "lr_new", "lr_clip" and,
+    with a class head, "lr_head"."""
+    rates: dict[str, float] = {}
+    for group in optimizer.param_groups:
+        name = f"lr_{group['name'].partition(',')[0]}"
+        rates[name] = max(group["lr"], rates.get(name, 0.0))
+    return rates
 
 
 def describe_groups(groups: list[dict[str, Any]]) -> str:
     """One line a group: learning rate, decay, how many tensors and parameters it holds."""
-    lines = []
+    lines, longest = [], max(15, *(len(group["name"]) for group in groups))
     for group in groups:
         tensors, count = len(group["params"]), sum(p.numel() for p in group["params"])
         lines.append(
-            f"  {group['name']:<15} lr {group['lr']:.1e}  decay {group['weight_decay']:<5} "
+            f"  {group['name']:<{longest}} lr {group['lr']:.1e}  decay {group['weight_decay']:<5} "
             f"{tensors:4d} tensors  {count:>13,} parameters"
         )
     return "\n".join(lines)

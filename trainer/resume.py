@@ -12,6 +12,7 @@ from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
 
 from trainer import checkpoint, optim
 from trainer.checkpoint import list_checkpoints
+from trainer.ema import WeightAverage
 from trainer.metrics import STARTS
 from utils.config import as_dict
 from utils.processes import DistContext
@@ -53,14 +54,20 @@ def state_of(trainer: "Trainer") -> dict[str, Any]:
     optimizer: Mapping[str, Any] = trainer.optimizer.state_dict()  # by number
     if trainer.engine.sharded:
         optimizer = get_optimizer_state_dict(trainer.model, trainer.optimizer)  # by name
-    context = trainer.context
+    context, average = trainer.context, trainer.average
+    weights, trained = trainer.model.state_dict(), None
+    if average is not None:  # whoever reads the weights of a checkpoint gets the averaged ones
+        averaged = average.averaged()
+        trained = {name: weights[name] for name in averaged}
+        weights = {**weights, **averaged}
     return {
         "arch": trainer.config.arch.type,
         "epoch": trainer.epoch,
         "loader": trainer.train_loader.state_dict(),
         "global_step": trainer.global_step,
         "steps_per_epoch": trainer.steps_per_epoch,
-        "state_dict": trainer.model.state_dict(),
+        "state_dict": weights,
+        "trained": trained,
         "optimizer": optimizer,
         "scheduler": trainer.train_step.scheduler.state_dict(),
         "scaler": trainer.scaler.state_dict(),
@@ -89,6 +96,11 @@ def resume(trainer: "Trainer", source: str) -> Path | None:
     state = checkpoint.read_checkpoint(path)
     with optim.keeping_settings(trainer.optimizer):
         checkpoint.restore(path, state, trainer.model, trainer.optimizer, context)
+    trained = state.get("trained")
+    if trainer.average is not None:
+        trainer.average.restore(trained)
+    elif trained is not None:
+        WeightAverage(trainer.model, decay=0).restore(trained)
     trainer.scaler.load_state_dict(state["scaler"])
     if state["world_size"] == context.world_size:
         checkpoint.set_random_state(state["random_states"][context.rank], context.device)

@@ -1,4 +1,4 @@
-"""One optimiser step: forward, both losses, backward, clipping, update; whole or in micro-batches."""
+"""One optimiser step: forward, the losses, backward, clipping, update; whole or in micro-batches."""
 
 import itertools
 import math
@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from timm.data.mixup import mixup_target
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
+from torch.nn.functional import cross_entropy
 
+from data_loader.transforms import normalize
 from model import ModelOutput
 from model.loss import contrastive_loss, sort_loss
 from model.text_encoder import cut_to_longest
@@ -31,6 +34,8 @@ class TrainStep:
     second forward. The sorting loss is a mean over samples, so that each micro-batch adds its share of it.
     The model has no dropout and masks come with the batch: both passes compute the same. The result differs
     from that of N = 1 by rounding only.
+
+    A model with a class head is trained by the cross-entropy of its classes alone, which needs one pass.
 
     Args:
         engine: holds the model.
@@ -63,6 +68,8 @@ class TrainStep:
         """
         self.optimizer.zero_grad(set_to_none=True)
         backward = self._backward if self.micro_batches == 1 else self._backward_by_micro_batches
+        if self.engine.model.head is not None:
+            backward = self._backward_of_classes
         losses = backward(batch)
         self.scaler.unscale_(self.optimizer)
         grad_norm = clip_gradients(self.engine.model, self.max_grad_norm)
@@ -106,6 +113,40 @@ class TrainStep:
                 torch.autograd.backward(roots, (*own_gradients, None))
         return losses
 
+    def _backward_of_classes(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """A mean over samples, to which each micro-batch adds its share."""
+        batch, B = self._with_targets(batch), len(batch["video"])
+        parts = split_batch(batch, self.micro_batches)
+        total = torch.zeros((), device=batch["video"].device)
+        for i, part in enumerate(parts):
+            with self.engine.synchronising(i == len(parts) - 1):
+                with self.precision.autocast():
+                    logits = self.engine(part).class_logits
+                assert logits is not None
+                loss = cross_entropy(logits.float(), part["target"]) * (len(part["target"]) / B)
+                self.scaler.scale(loss).backward()
+            total = total + loss.detach()
+        return {"classification": total}
+
+    def _with_targets(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """A batch with the probabilities of its classes as "target" [B, classes], smoothed and mixed.
+
+        Mixup (arXiv 1710.09412) adds to each clip the one at the mirrored place, after normalising. Frames of
+        padding are zeros by then, as the model has them, so that it need not know of them.
+        """
+        head, share = self.engine.model.head, 1.0
+        assert head is not None
+        mixed = {**batch}
+        if self.loss.mixup:
+            alpha = torch.tensor(self.loss.mixup)
+            share = float(torch.distributions.Beta(alpha, alpha).sample())
+            clips, valid = normalize(batch["video"]), mixed.pop("valid_frames")  # [B, T, 3, S, S]
+            is_frame = torch.arange(clips.shape[1], device=clips.device) < valid[:, None]
+            clips = clips * is_frame[..., None, None, None]
+            mixed["video"] = share * clips + (1 - share) * clips.flip(0)
+        mixed["target"] = mixup_target(batch["label"], head.out_features, share, self.loss.label_smoothing)
+        return mixed
+
     def _contrastive(self, video: Tensor, text: Tensor) -> Tensor:
         return contrastive_loss(video, text, self.loss.temperature, self.loss.gather)
 
@@ -129,6 +170,11 @@ def to_device(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
     return {k: v.to(device, non_blocking=True) if torch.is_tensor(v) else v for k, v in batch.items()}
 
 
+def without_texts(batch: Mapping[str, Any]) -> dict[str, Any]:
+    """A batch for a class head: labelled videos have texts of their classes, too, which are not embedded."""
+    return {key: value for key, value in batch.items() if key != "text"}
+
+
 def split_batch(batch: Mapping[str, Any], count: int) -> list[dict[str, Tensor]]:
     """The model's inputs in `count` micro-batches, whose sizes differ by a sample at most.
 
@@ -137,14 +183,16 @@ def split_batch(batch: Mapping[str, Any], count: int) -> list[dict[str, Tensor]]
     """
     B = len(batch["video"])
     count = min(count, B)
-    K = len(batch["text"]) // B
-    texts = batch["text"].unflatten(0, (K, B))
     ends = [B * i // count for i in range(count + 1)]
-    return [
-        {key: batch[key][a:b] for key in VIDEO_INPUTS if batch.get(key) is not None}
-        | {"text": texts[:, a:b].flatten(0, 1)}
+    parts = [
+        {key: batch[key][a:b] for key in (*VIDEO_INPUTS, "target") if batch.get(key) is not None}
         for a, b in itertools.pairwise(ends)
     ]
+    if "text" in batch:
+        texts = batch["text"].unflatten(0, (len(batch["text"]) // B, B))
+        for part, (a, b) in zip(parts, itertools.pairwise(ends), strict=True):
+            part["text"] = texts[:, a:b].flatten(0, 1)
+    return parts
 
 
 def clip_gradients(model: nn.Module, max_norm: float | None) -> Tensor:

@@ -1,11 +1,11 @@
-"""The pre-training loop, one for every variant: joint steps, validation, checkpoints, resuming."""
+"""The training loop, one for every variant and purpose: joint steps, validation, checkpoints, resuming."""
 
 import gc
 import logging
 import math
 import time
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from data_loader.loader import JointLoader
 from model import TVTSv2, is_new_parameter
 from trainer import optim
 from trainer.checkpoint import checkpoint_path
+from trainer.ema import WeightAverage
 from trainer.engine import build_engine, choose_precision
 from trainer.evaluation import Evaluations
 from trainer.metrics import Monitor, RunLog, StepMeter, write_settings
@@ -28,7 +29,7 @@ from trainer.rank_times import RankTimes
 from trainer.resume import state_of, torchruns
 from trainer.saving import CheckpointWriter
 from trainer.signals import AsyncAllReduce, Stopped, StopSignal
-from trainer.step import TrainStep, check_losses, to_device
+from trainer.step import TrainStep, check_losses, to_device, without_texts
 from trainer.validation import metric_names, validate
 from utils.config import as_dict
 from utils.processes import DistContext
@@ -38,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 
 class Trainer:
-    """Pre-trains a TVTSv2 with the contrastive and the sorting loss.
+    """Pre-trains or fine-tunes a TVTSv2: by the contrastive and the sorting loss, or by that of a class head.
 
     A joint step takes a batch of each training set in turn, or its `weight` of them, with an optimiser step
     after each batch, as the release does. `global_step` counts the optimiser steps; a checkpoint is always
@@ -97,13 +98,15 @@ class Trainer:
             self.engine, self.optimizer, scheduler, self.scaler, self.precision, context, config
         )
         self.unreadable = UnreadableCounter(config.data.max_unreadable)
-        known = metric_names(val_loaders)
+        known = metric_names(val_loaders, self.model.head is not None)
         monitor = config.trainer.monitor
         self.monitor = Monitor(monitor, run_dir, known) if monitor and known else None
         self.evaluations: Evaluations | None = None
         if config.trainer.evaluate:
             autocast = self.precision.autocast
             self.evaluations = Evaluations(config, self.model, context, autocast, run_dir)
+        decay = config.trainer.ema_decay
+        self.average = None if decay is None else WeightAverage(self.model, decay)
         self.stop, self.all_reduce = StopSignal(), AsyncAllReduce(context)
         settings = config.trainer
         self.writer = CheckpointWriter(context, self.engine.sharded, settings.keep_last, settings.timeout_s)
@@ -188,10 +191,14 @@ class Trainer:
             for i, batch in meter.timed(self.train_loader):
                 self.ranks.waited += meter.last_wait
                 self.unreadable.update(batch, self.train_loader.names[i])
+                if self.model.head is not None:
+                    batch = without_texts(batch)
                 batch = to_device(batch, self.context.device)
                 rates = optim.learning_rates(self.optimizer)
                 losses, grad_norm = self.train_step(batch)
                 self.global_step += 1
+                if self.average is not None:
+                    self.average.update(self.global_step)
                 meter.add(self.global_step, self.train_loader.names[i], batch, losses, grad_norm, rates)
                 bar.update()
                 if self.profiler is not None:
@@ -269,8 +276,15 @@ class Trainer:
         done = self.run_log is not None and self.run_log.has(kind, self.global_step)
         return due and not self.context.broadcast_object(done)
 
+    @contextmanager
+    def _measured(self) -> Iterator[None]:
+        """Within, a rank may call the model on its own, and its weights are the averaged ones if there are."""
+        averaged = nullcontext() if self.average is None else self.average.in_place()
+        with averaged, self.engine.whole():
+            yield
+
     def _validate(self) -> dict[str, float]:
-        with self.engine.whole():
+        with self._measured():
             autocast, show = self.precision.autocast, None
             if self.run_log is not None and self.run_log.boards:
                 show = partial(self.run_log.show, self.global_step)
@@ -286,7 +300,7 @@ class Trainer:
 
     def _evaluate(self, evaluations: Evaluations) -> None:
         """Embed on all ranks; the thread of the checkpoints measures and writes it down."""
-        with self.engine.whole():
+        with self._measured():
             embedded = evaluations.embed(self.global_step)
         if self.run_log is not None and embedded:
             place = {"step": self.global_step, "epoch": self.epoch}

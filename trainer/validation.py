@@ -1,4 +1,4 @@
-"""Validation between epochs: retrieval both ways on every set, and transcripts put in their right order."""
+"""Validation between epochs: retrieval both ways and the order of transcripts, or a class head's accuracy."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -7,13 +7,22 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import nn
 from tqdm import tqdm
 
-from model.metric import all_alike, check_finite, in_order, sim_matrix, t2v_metrics, v2t_metrics
+from model import TVTSv2
+from model.metric import (
+    accuracy,
+    all_alike,
+    check_finite,
+    in_order,
+    label_ranks,
+    sim_matrix,
+    t2v_metrics,
+    v2t_metrics,
+)
 from trainer.pictures import Picture, best_and_worst
 from trainer.signals import StopSignal
-from trainer.step import to_device
+from trainer.step import to_device, without_texts
 from utils.processes import DistContext
 
 logger = logging.getLogger(__name__)
@@ -26,20 +35,24 @@ class Sample(NamedTuple):
     """A validation sample after the forward pass.
 
     position: in the validation set. text, video: embeddings [D]. ordered: whether all its texts were put into
-    their places, None without a sort head.
+    their places, None without a sort head. rank: with a class head that of its class, from 1, and nothing else.
     """
 
     position: int
     id: str
-    text: np.ndarray
-    video: np.ndarray
-    ordered: bool | None
+    text: np.ndarray | None = None
+    video: np.ndarray | None = None
+    ordered: bool | None = None
+    rank: int | None = None
 
 
-def metric_names(loaders: Mapping[str, Any]) -> list[str]:
-    """The metrics that `validate` has for these loaders."""
+def metric_names(loaders: Mapping[str, Any], class_head: bool = False) -> list[str]:
+    """The metrics that `validate` has for these loaders, of a model with a class head or without."""
     names = []
     for name, loader in loaders.items():
+        if class_head:
+            names += [f"{name}_top{k}" for k in (1, 5)]
+            continue
         names += [f"{name}_{way}_{metric}" for way in ("t2v", "v2t") for metric in REPORTED]
         if loader.dataset.records.num_clips > 1:
             names.append(f"{name}_order_accuracy")
@@ -48,7 +61,7 @@ def metric_names(loaders: Mapping[str, Any]) -> list[str]:
 
 @torch.inference_mode()
 def validate(
-    model: nn.Module,
+    model: TVTSv2,
     loaders: Mapping[str, Any],
     context: DistContext,
     autocast: Callable[[], AbstractContextManager],
@@ -58,12 +71,13 @@ def validate(
     """Evaluate on each loader, every sample once, however many ranks share the work.
 
     Unreadable videos are left out and named in a warning. `show` gets the best and the worst samples of this
-    rank's first batch of each set.
+    rank's first batch of each set, unless a class head is evaluated.
 
     Returns:
         "<set>_t2v_R1" and the like in percent; where samples have several texts also "<set>_order_accuracy",
-        in percent: the share of transcripts whose texts are all put in their right places. The same
-        on every rank. None if a rank was told to stop meanwhile.
+        in percent: the share of transcripts whose texts are all put in their right places. Of a model with a
+        class head "<set>_top1" and "<set>_top5" alone. The same on every rank. None if a rank was told to
+        stop meanwhile.
 
     Raises:
         FloatingPointError: an embedding holds NaN or infinity; names its sample.
@@ -92,12 +106,16 @@ def validate(
         if not gathered:
             raise ValueError(f"validation, {name}: none of its videos can be read")
         gathered.sort(key=lambda sample: sample.position)
-        texts = torch.from_numpy(np.stack([sample.text for sample in gathered]))
-        videos = torch.from_numpy(np.stack([sample.video for sample in gathered]))
-        own = _metrics(texts, videos, [sample.ordered for sample in gathered], name)
-        if show is not None and first:
-            places = torch.tensor([sample.position for sample in gathered])
-            show(name, best_and_worst(first, torch.searchsorted(places, first["index"]), texts, videos))
+        ranks = [sample.rank for sample in gathered if sample.rank is not None]
+        if ranks:
+            own = accuracy(ranks)
+        else:
+            texts = torch.from_numpy(np.stack([sample.text for sample in gathered]))
+            videos = torch.from_numpy(np.stack([sample.video for sample in gathered]))
+            own = _metrics(texts, videos, [sample.ordered for sample in gathered], name)
+            if show is not None and first:
+                places = torch.tensor([sample.position for sample in gathered])
+                show(name, best_and_worst(first, torch.searchsorted(places, first["index"]), texts, videos))
         logger.info("validation, %s: %s", name, "  ".join(f"{k} {v:.2f}" for k, v in own.items()))
         metrics |= {f"{name}_{key}": value for key, value in own.items()}
     model.train(was_training)
@@ -105,11 +123,13 @@ def validate(
 
 
 def _embed(
-    model: nn.Module,
+    model: TVTSv2,
     batch: Mapping[str, Any],
     device: torch.device,
     autocast: Callable[[], AbstractContextManager],
 ) -> list[Sample]:
+    if model.head is not None:
+        return _classify(model, batch, device, autocast)
     with autocast():
         output = model(to_device(batch, device))
     check_finite(output.text_embeds, batch["id"], "text embedding")
@@ -121,6 +141,20 @@ def _embed(
         ordered = in_order(output.order_logits).tolist()
     columns = zip(batch["index"].tolist(), batch["id"], texts, videos, ordered, strict=True)
     return [Sample(*row) for row in columns]
+
+
+def _classify(
+    model: TVTSv2,
+    batch: Mapping[str, Any],
+    device: torch.device,
+    autocast: Callable[[], AbstractContextManager],
+) -> list[Sample]:
+    with autocast():
+        logits = model(to_device(without_texts(batch), device)).class_logits
+    check_finite(logits, batch["id"], "classification")
+    ranks = label_ranks(logits.float().cpu(), batch["label"].tolist())
+    columns = zip(batch["index"].tolist(), batch["id"], ranks, strict=True)
+    return [Sample(place, name, rank=rank) for place, name, rank in columns]
 
 
 def _metrics(

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
 
-from utils.config import Limit, annotations, as_dict, key, type_words
+from utils.config import ConfigError, Limit, annotations, as_dict, key, type_words
 
 Count = Annotated[int, Limit("a whole number from 1 on", lambda n: n >= 1)]
 Counts = Annotated[list[Count], Limit("a list of whole numbers from 1 on", bool)]
@@ -57,6 +57,10 @@ class ArchConfig:
     freeze_text_embeddings: bool = key(
         False,
         "false: trained at clip_lr, as in the release; true saves the gradients of frozen text blocks",
+    )
+    class_head: bool = key(
+        False,
+        "a classification head for the classes of data.train, trained by cross-entropy (docs/finetune.md)",
     )
     compile: bool | None = key(None, "torch.compile; null: on a GPU")
 
@@ -169,6 +173,11 @@ ValidationSets = Annotated[
 class DataConfig:
     train: TrainingSets = key(DEFAULT_SETS, "the training sets; the first gives an epoch its length")
     val: ValidationSets = key(DEFAULT_SETS, "the validation sets")
+    held_out: BelowOne = key(
+        0.0,
+        "share of the training videos that is kept from training; data.val, which then names sets of "
+        "data.train, is these",
+    )
     meta: Text = key("meta_data", "folder of the lists")
     batch_size: Count = key(12, "samples a process and step, also with trainer.accumulate")
     num_workers: Natural = key(8, "loading processes of each data set and GPU")
@@ -184,6 +193,10 @@ class DataConfig:
 class LossConfig:
     temperature: Positive = key(0.05, "what similarities are divided by")
     sort_weight: NotNegative = key(2.0, "weight of the sorting loss")
+    label_smoothing: BelowOne = key(0.0, "of a class head: share of a label that goes to all classes alike")
+    mixup: NotNegative = key(
+        0.0, "of a class head: two clips and their labels are mixed by Beta(mixup, mixup); 0: never"
+    )
     gather: Literal["official", "exact", "lean"] = key(
         "official",
         "the contrastive loss over processes; lean: as exact, without all similarities on each GPU",
@@ -194,6 +207,10 @@ class LossConfig:
 class OptimizerConfig:
     new_lr: NotNegative = key(1e-4, "learning rate of the parameters that CLIP does not have")
     clip_lr: NotNegative = key(1e-7, "learning rate of the parameters from CLIP")
+    head_lr: NotNegative = key(1e-3, "learning rate of a class head")
+    layer_decay: Annotated[float, Limit("a number above 0, up to 1", lambda x: 0 < x <= 1)] = key(
+        1.0, "what a tower's learning rates are multiplied by from each block to the one below it"
+    )
     weight_decay: NotNegative = key(0.05, "of AdamW; biases and norms have none")
     betas: tuple[BelowOne, BelowOne] = key((0.9, 0.999), "of AdamW")
     eps: Positive = key(1e-6, "of AdamW")
@@ -230,6 +247,11 @@ class TrainerConfig:
         "bf16", "bf16 (fp32 where the device has no fast bf16), fp16 with loss scaling, fp32"
     )
     accumulate: Count = key(1, "parts in which a batch goes through the model")
+    ema_decay: BelowOne | None = key(
+        None,
+        "of the moving average of the weights that validation, checkpoints' users and model_best.pth see, "
+        "such as 0.999; null: none",
+    )
     epochs: Count = key(10, "how long to train")
     max_steps: Count | None = key(None, "optimiser steps after which to stop, if that is earlier")
     validate_at_start: bool = key(True, "whether to validate, and evaluate, before the first step")
@@ -272,7 +294,7 @@ def _is_monitor(text: str) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainingConfig:
-    """What train.py takes."""
+    """What train.py takes: to pre-train and to fine-tune."""
 
     name: Text = key("TVTSv2", "of the run, and of its folder below trainer.save_dir")
     seed: Seed = key(0, "of all that is random")
@@ -282,6 +304,20 @@ class PretrainingConfig:
     optimizer: OptimizerConfig = key(OptimizerConfig(), "")
     lr_scheduler: SchedulerConfig = key(SchedulerConfig(), "")
     trainer: TrainerConfig = key(TrainerConfig(), "")
+
+    def check(self) -> None:
+        """Raises ConfigError where keys contradict each other."""
+        if not self.arch.class_head and (self.loss.mixup or self.loss.label_smoothing):
+            raise ConfigError("loss.mixup and loss.label_smoothing are of a class head: set arch.class_head")
+        if self.data.held_out:
+            for i, entry in enumerate(self.data.val):
+                if entry not in self.data.train:
+                    raise ConfigError(
+                        f"data.held_out validates on training videos: data.val.{i}, of type {entry.type}, "
+                        "must be a set of data.train, with the same keys"
+                    )
+        if self.trainer.ema_decay is not None and self.trainer.engine == "fsdp":
+            raise ConfigError("trainer.ema_decay needs trainer.engine ddp: with fsdp no rank has the weights")
 
 
 TOP_ONLY = dict.fromkeys(
@@ -381,7 +417,7 @@ comes last, as often as needed: `--set trainer.epochs=3 --set data.train.1.root=
 or a value of another type, is an error that names it. `python -m utils.schema > docs/config.md` writes this
 page.
 
-## Pre-training: `train.py`, configs/
+## Pre-training and fine-tuning: `train.py`, configs/
 
 {table(PretrainingConfig)}
 

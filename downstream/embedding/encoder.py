@@ -13,6 +13,7 @@ from CLIP import tokenize
 from data_loader.transforms import Transform, clip_transform, feature_transform
 from model import VARIANTS, create_model
 from model.checkpoint import WithoutValues, load_state, read_state_dict
+from model.class_head import ClassHead, head_of
 from model.download import SOURCES
 from utils.config import nearest_key, resolve_path
 from utils.files import sha256_of
@@ -59,6 +60,7 @@ class Encoder:
         all videos. It runs in worker processes and must be picklable.
     feature_transform: the same for feature extraction; TVTSv2's official one differs.
     num_frames: of a clip, unless a config says otherwise; `more_frames`: whether it may have more.
+    head: the classification head that it was fine-tuned with, for embeddings on the CPU.
     arch: its name, in tables and folders.
     path, sha256: of its weights. Embeddings are kept, and known again, by arch and sha256: an encoder that
         changes its vectors needs another.
@@ -73,6 +75,7 @@ class Encoder:
     path: Path
     sha256: str
     more_frames: bool = False
+    head: ClassHead | None = None
 
     @property
     def metadata(self) -> dict[str, str]:
@@ -128,6 +131,7 @@ def load_encoder(arch: str, checkpoint: str | None, context: DistContext) -> Enc
         arch,
         path,
         weights_hash(path, context),
+        head=head_of(state),
     )
 
 

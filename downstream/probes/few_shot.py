@@ -9,33 +9,40 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
+from torch.nn.functional import normalize, one_hot
 
-from data_loader.labels import LabelRecords
+from data_loader.labels import ClassRecords
 from downstream.embedding.embedder import exact_float32
-from downstream.linear_probe import fit, probe_counts
+from downstream.linear_probe import fit, probe_counts, targets_of
 from downstream.protocol import EmbeddedVideos, Protocol
 from downstream.recognition import classification
-from downstream.report import Measurement, draw_table
+from downstream.report import TITLES, Measurement, draw_table
 from downstream.report.trust import Statistic
 from utils.errors import RunError
 from utils.schema import EvaluationConfig
 from utils.text import counted
 
 
-def draw(labels: Sequence[int], shots: int, seed: int) -> list[int]:
-    """The places of `shots` samples of each class, drawn without replacement."""
+def draw(labels: Sequence[int] | Tensor, shots: int, seed: int) -> list[int]:
+    """The places of `shots` samples of each class, drawn without replacement.
+
+    labels: of N samples, or [N, classes], 1 for each class of a sample. Of these a sample is taken while one
+    of its classes has too few, so that common classes come to have more.
+    """
     generator = torch.Generator().manual_seed(seed)
-    of_class: dict[int, list[int]] = {}
+    if not torch.is_tensor(labels):
+        labels = one_hot(torch.tensor(labels))
+    taken, chosen = torch.zeros(labels.shape[1], dtype=torch.int64), []
     for place in torch.randperm(len(labels), generator=generator).tolist():
-        members = of_class.setdefault(labels[place], [])
-        if len(members) < shots:
-            members.append(place)
-    return sorted(place for members in of_class.values() for place in members)
+        own = labels[place] > 0
+        if (taken[own] < shots).any():
+            taken += own
+            chosen.append(place)
+    return sorted(chosen)
 
 
 def classify(train: Tensor, labels: Tensor, test: Tensor, num_classes: int) -> Tensor:
-    """Logits [M, classes], on the CPU, of test [M, D] from train [N, D] with int64 labels [N]."""
+    """Logits [M, classes], on the CPU, of test [M, D] from train [N, D] with labels as of `targets_of`."""
     with exact_float32():
         weights = fit(normalize(train, dim=-1), labels, num_classes, penalty=1 / len(train))
         return (normalize(test, dim=-1) @ weights[:-1] + weights[-1]).cpu()
@@ -44,12 +51,15 @@ def classify(train: Tensor, labels: Tensor, test: Tensor, num_classes: int) -> T
 def measure(
     train: EmbeddedVideos, test: EmbeddedVideos, texts: Mapping[str, Tensor], config: EvaluationConfig
 ) -> Measurement:
-    """Mean and deviation of the accuracy over the draws, for each of the config's numbers of shots.
+    """Mean and deviation over the draws of the accuracy, or with several labels a video of the mean average
+    precision, for each of the config's numbers of shots.
 
     What is told of single videos is the first draw's of the first number.
     """
-    names, labels = test.dataset.records_as(LabelRecords).class_names, train.labels
-    per_class = {name: labels.count(i) for i, name in enumerate(names) if i in set(test.labels)}
+    names, targets = test.dataset.records_as(ClassRecords).class_names, targets_of(train)
+    of_train, of_test = (as_rows(targets_of(each), len(names)) for each in (train, test))
+    wanted = of_test.any(dim=0).tolist()
+    per_class = {name: int(of_train[:, i].sum()) for i, name in enumerate(names) if wanted[i]}
     fewest = min(per_class, key=lambda name: per_class[name])
     possible = [k for k in config.probe.shots if k <= per_class[fewest]]
     if not possible:
@@ -57,27 +67,29 @@ def measure(
             f"the class {fewest!r} has {counted(per_class[fewest], 'training videos')}, fewer than any "
             f"of the numbers of shots, {config.probe.shots}: --set 'probe.shots=[…]'"
         )
-    x, y = train.embeds.to(test.device), torch.tensor(labels, device=test.device)
+    x, y = train.embeds.to(test.device), targets.to(test.device)
     firsts, metrics, details, rows = [], {}, {}, []
     statistics: dict[str, dict[str, tuple[Statistic, int]]] = {}
+    figure = "top1" if targets.dim() == 1 else "mAP"
     for shots in possible:
         found = []
         for seed in range(config.probe.draws):
-            chosen = draw(labels, shots, seed)
+            chosen = draw(of_train, shots, seed)
             logits = classify(x[chosen], y[chosen], test.embeds.to(test.device), len(names))
             measured = classification(test, logits)
             firsts.append(measured)
-            found.append(measured.metrics["accuracy"]["plain"])
+            found.append(next(iter(measured.metrics.values()))["plain"])
         mean = {name: sum(one[name] for one in found) / len(found) for name in found[0]}
-        top1 = torch.tensor([one["top1"] for one in found])
-        spread = float(top1.std(correction=1)) if len(found) > 1 else 0.0
-        metrics[f"{counted(shots, 'videos')} a class"] = {"plain": mean}
-        of_draws = [one.statistics["accuracy"]["plain"][0] for one in firsts[-len(found) :]]
-        statistics[f"{counted(shots, 'videos')} a class"] = {"plain": (mean_of(of_draws), len(test.indices))}
-        details[str(shots)] = {"top1": top1.tolist(), "deviation": spread}
-        rows.append((counted(shots, "videos"), [f"{mean['top1']:.1f}", f"{spread:.1f}"]))
+        of_draw = torch.tensor([one[figure] for one in found])
+        spread = float(of_draw.std(correction=1)) if len(found) > 1 else 0.0
+        way = f"{counted(shots, 'videos')} a class"
+        metrics[way] = {"plain": mean}
+        of_draws = [next(iter(one.statistics.values()))["plain"] for one in firsts[-len(found) :]]
+        statistics[way] = {"plain": (mean_of([of for of, _ in of_draws]), of_draws[0][1])}
+        details[str(shots)] = {figure: of_draw.tolist(), "deviation": spread}
+        rows.append((counted(shots, "videos"), [f"{mean[figure]:.1f}", f"{spread:.1f}"]))
     left_out = [k for k in config.probe.shots if k not in possible]
-    notes = draw_table(["top-1, mean", "deviation"], rows)
+    notes = draw_table([f"{TITLES[figure]}, mean", "deviation"], rows)
     notes += f"\nover {counted(config.probe.draws, 'draws')}"
     if left_out:
         notes += f"; without {left_out}: {fewest!r} has {counted(per_class[fewest], 'training videos')}"
@@ -86,6 +98,11 @@ def measure(
     first.metrics, first.counts, first.notes, first.statistics = metrics, counts, notes, statistics
     first.details |= {"draws": details}
     return first
+
+
+def as_rows(targets: Tensor, num_classes: int) -> Tensor:
+    """Targets as of `targets_of` as int64 [N, classes], 1 for each class of a sample."""
+    return one_hot(targets, num_classes) if targets.dim() == 1 else targets.long()
 
 
 def mean_of(statistics: Sequence[Statistic]) -> Statistic:
@@ -101,7 +118,7 @@ def mean_of(statistics: Sequence[Statistic]) -> Statistic:
 PROTOCOL = Protocol(
     "few_shot",
     "recognition",
-    LabelRecords,
+    ClassRecords,
     measure,
     splits=("train", "test"),
     windows=True,

@@ -61,6 +61,28 @@ def test_activitynet_paragraphs(prepare, tmp_path):
     )
 
 
+def test_activitynet_as_it_is_released(prepare, tmp_path):
+    """Timestamps that overlap, whole seconds among them, and ids that begin with a dash behind v_."""
+    content = {
+        "v_QOlSCBRmfWY": {
+            "duration": 82.73,
+            "timestamps": [[0.83, 19.86], [17.37, 60.81], [56.26, 79.42]],
+            "sentences": [
+                "A woman stands in a room.",
+                " The girl dances around.",
+                " She dances on and stops.",
+            ],
+        },
+        "v_-02DygXbn6w": {"duration": 118, "timestamps": [[0, 118]], "sentences": [' Caf\u00e9 "open".']},
+    }
+    train = put_json(tmp_path / "train.json", content)
+    prepare("activitynet", "--train", train, "--test", put_json(tmp_path / "val_1.json", content))
+    assert list(opened(tmp_path, "activitynet").captions) == [
+        "A woman stands in a room. The girl dances around. She stops.",
+        'Café "open".',
+    ]
+
+
 def test_vatex_with_a_list_of_test_videos(prepare, tmp_path):
     content = [
         {"videoID": f"-id{i}_000002_000012", "enCap": [f"text {i} {k}" for k in range(10)], "chCap": ["x"]}

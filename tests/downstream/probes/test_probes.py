@@ -284,9 +284,18 @@ def several_labels(tmp_path, *more: str) -> list[str]:
     return ["--dataset", "labels", *sets, "-d", "cpu", "--num-workers", "0", *more]
 
 
-@pytest.mark.parametrize("name", ["linear", "knn", "attentive"])
+@pytest.mark.parametrize("name", ["linear", "knn", "few-shot", "attentive"])
 def test_probes_of_videos_with_several_labels(name, checkpoint, tmp_path, capsys):
-    more = ["--set", "probe.epochs=6", "--set", "probe.neighbours=[4]", "--output", str(tmp_path / "out")]
+    more = [
+        "--set",
+        "probe.epochs=6",
+        "--set",
+        "probe.neighbours=[4]",
+        "--set",
+        "probe.shots=[4]",
+        "--output",
+        str(tmp_path / "out"),
+    ]
     words = several_labels(tmp_path, "--arch", "TVTSv2_Demo", "-r", str(checkpoint), *more)
     assert probe.main([*words, "--probe", name]) == 0
     found = json.loads(next((tmp_path / "out").rglob("results.json")).read_text())
@@ -297,9 +306,15 @@ def test_probes_of_videos_with_several_labels(name, checkpoint, tmp_path, capsys
     assert found["counts"] == {"training videos": 13, "test videos": 7, "classes": 3}
     if name != "knn":
         assert "mAP" in capsys.readouterr().out.split("\n")[0]
-    with pytest.raises(SystemExit):
-        probe.main([*words, "--probe", "few-shot"])
-    assert "LabelRecords are needed" in capsys.readouterr().err
+    if name == "few-shot":
+        assert found["details"]["draws"]["4"]["mAP"] == [100.0] * 5
+
+
+def test_draws_of_videos_with_several_labels_have_enough_of_each():
+    targets = torch.tensor([[1, 1, 0]] * 10 + [[0, 1, 1]] * 5 + [[0, 0, 0]] * 5)
+    chosen = draw(targets, 3, seed=0)
+    assert (targets[chosen].sum(dim=0) >= 3).all() and targets[chosen].any(dim=1).all()
+    assert len(chosen) == 6 and draw(targets, 3, 0) == chosen  # each video of the two kinds is needed
 
 
 def test_votes_of_several_labels_and_the_loss_of_each_class():
