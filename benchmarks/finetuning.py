@@ -24,12 +24,12 @@ from utils.config import REPOSITORY
 TASKS = {
     "text to video, R@1": (
         *("finetune-msrvtt", "msrvtt", ("text to video", "R1"), ("text to video", "R1")),
-        {"data.held_out": 0.1, "data.batch_size": 45, "trainer.epochs": 20, "optimizer.new_lr": 4e-4}
+        {"data.held_out": 0.1, "data.batch_size": 45, "trainer.epochs": 12, "optimizer.new_lr": 4e-4}
         | {"optimizer.clip_lr": 4e-4, "trainer.monitor": "max msrvtt_t2v_R5"},
     ),
     "motion, top-1": (
         *("finetune-labels", "hmdb51", ("accuracy", "top1"), ("accuracy, head", "top1")),
-        {"data.held_out": 0.2, "data.batch_size": 16, "trainer.epochs": 40, "optimizer.new_lr": 4e-4}
+        {"data.held_out": 0.2, "data.batch_size": 16, "trainer.epochs": 30, "optimizer.new_lr": 4e-4}
         | {"optimizer.clip_lr": 4e-4, "trainer.monitor": "max hmdb51_top1"},
     ),
 }
