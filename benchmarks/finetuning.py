@@ -65,8 +65,8 @@ def measure(task: str, data: Path, checkpoint: Path, output: Path, tuned: bool) 
     return json.loads((output / "results.json").read_text())["metrics"][way]["plain"][metric]
 
 
-def tune(task: str, data: Path, checkpoint: Path, output: Path, seed: int) -> Path:
-    """Fine-tune, or go on with it, or find it done; the best checkpoint."""
+def overrides(task: str, data: Path, checkpoint: Path, output: Path, seed: int) -> list[str]:
+    """What makes the task's config one for the demo."""
     config, name, _, _, settings = TASKS[task]
     entry = [{"type": name, "root": str(data / name)}]
     settings = {
@@ -80,8 +80,14 @@ def tune(task: str, data: Path, checkpoint: Path, output: Path, seed: int) -> Pa
         "data.val": entry,
         "trainer.save_dir": str(output),
     }
-    overrides = [f"{key}={json.dumps(value)}" for key, value in settings.items()] + gpu_settings()
-    options = (part for override in overrides for part in ("--set", override))
+    return [f"{key}={json.dumps(value)}" for key, value in settings.items()] + gpu_settings()
+
+
+def tune(task: str, data: Path, checkpoint: Path, output: Path, seed: int) -> Path:
+    """Fine-tune, or go on with it, or find it done; the best checkpoint."""
+    config = TASKS[task][0]
+    given = overrides(task, data, checkpoint, output, seed)
+    options = (part for override in given for part in ("--set", override))
     run("train.py", "--config", f"configs/{config}.json", "--resume", "auto", *options)
     return output / f"{config}-seed{seed}" / "model_best.pth"
 
