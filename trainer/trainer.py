@@ -278,7 +278,7 @@ class Trainer:
 
     @contextmanager
     def _measured(self) -> Iterator[None]:
-        """Within, a rank may call the model on its own, and its weights are the averaged ones if there are."""
+        """Within, a rank may call the model on its own, and the weights are the averaged ones, if any."""
         averaged = nullcontext() if self.average is None else self.average.in_place()
         with averaged, self.engine.whole():
             yield
