@@ -98,7 +98,7 @@ def test_a_run_killed_goes_on_to_the_bit_and_its_best_is_evaluated_and_embeds(
     said = capsys.readouterr()
     assert "other classes" not in said.err
     assert test_entry.main([*of_motion, *common, "--set", f"class_names={write_names(tmp_path)}"]) == 0
-    assert "for other classes than the data's, as 'flashes' shows" in capsys.readouterr().err
+    assert "for other classes than the data's, as 'blinks' shows" in capsys.readouterr().err
 
 
 def write_names(folder: Path) -> Path:
