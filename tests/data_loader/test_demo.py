@@ -35,7 +35,7 @@ def lists(tmp_path_factory):
 
 def is_training(root, video) -> bool:
     name = str(video.path.relative_to(root))
-    return any(part in name for part in ("WebVid/train", "subset_87/data/train", "/train0"))
+    return any(part in name for part in ("WebVid/train", "subset_87/data/train", "/train00"))
 
 
 def looks(video) -> set:

@@ -78,7 +78,7 @@ def test_activitynet_as_it_is_released(prepare, tmp_path):
     train = put_json(tmp_path / "train.json", content)
     prepare("activitynet", "--train", train, "--test", put_json(tmp_path / "val_1.json", content))
     assert list(opened(tmp_path, "activitynet").captions) == [
-        "A woman stands in a room. The girl dances around. She stops.",
+        "A woman stands in a room. The girl dances around. She dances on and stops.",
         'Café "open".',
     ]
 
