@@ -54,6 +54,7 @@ def classes_of(train: JointLoader, val: Mapping[str, DataLoader]) -> list[str]:
 
 
 def _class_names(key: str, name: str, loader: DataLoader) -> list[str]:
+    assert isinstance(loader.dataset, VideoDataset)
     records = loader.dataset.records
     records = records.whole if isinstance(records, PartOfRecords) else records
     if not isinstance(records, LabelRecords):

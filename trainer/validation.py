@@ -35,7 +35,7 @@ class Sample(NamedTuple):
     """A validation sample after the forward pass.
 
     position: in the validation set. text, video: embeddings [D]. ordered: whether all its texts were put into
-    their places, None without a sort head. rank: with a class head, that of its class from 1; there is no more.
+    their places, None without a sort head. rank: with a class head, that of its class, from 1; nothing else.
     """
 
     position: int
