@@ -1,0 +1,124 @@
+"""The pictures of the documentation, of a demo's results: python -m benchmarks.pictures
+
+found.png: the best video of some queries, as strips. retrieval.png, motion.png, map.png: the demo's pages,
+which need chromium. curves.png: its training. speed.svg: the figures in docs/speed.json.
+"""
+
+import argparse
+import json
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+import torch
+
+matplotlib.use("Agg")  # no screen needed
+from matplotlib import pyplot as plt
+
+from data_loader.video import read_clip
+from downstream.vector_search.queries import QueryMaker, load_query_model
+from downstream.vector_search.videos import Hit, VideoIndex
+from trainer.checkpoint import list_checkpoints
+from trainer.curves import draw_curves
+from utils.config import REPOSITORY
+from utils.errors import RunError, run_errors
+
+QUERIES = (
+    "a red square slides then a blue ring grows",
+    "a blue ring grows then a red square slides",
+    "a yellow cross flashes then a green square slides",
+)
+FRAMES = 8  # of a strip
+PAGES = {"retrieval": "retrieval_demo_msrvtt", "motion": "recognition_demo_hmdb51", "map": "features"}
+WINDOW = (1100, 720)  # pixels
+
+
+def best_videos(demo: Path, queries: Sequence[str]) -> list[Hit]:
+    """The first video that each text finds in the demo's features, with its cosine."""
+    index, metadata = VideoIndex.from_files([str(demo / "features.safetensors")])
+    checkpoint = str(list_checkpoints(demo)[0])
+    maker = QueryMaker(index, lambda: load_query_model(checkpoint, metadata, "cpu"))
+    return [index.search(maker.text(query).vector[None], 1)[0][0] for query in queries]
+
+
+def draw_found(demo: Path, queries: Sequence[str], output: Path) -> None:
+    """A query and the video found for it as a strip, under each other."""
+    figure, rows = plt.subplots(len(queries), 1, figsize=(9, 1.62 * len(queries)), layout="constrained")
+    for axes, query, hit in zip(rows, queries, best_videos(demo, queries), strict=True):
+        frames, _, _ = read_clip(hit.path, FRAMES)
+        strip = torch.cat(list(frames), dim=2).permute(1, 2, 0)  # [H, FRAMES * W, 3]
+        axes.imshow(strip)
+        width = frames.shape[3]
+        for i in range(1, len(frames)):
+            axes.axvline(i * width - 0.5, color="white", linewidth=1.5)
+        axes.set_title(f"“{query}”   {hit.similarity:.2f}", loc="left", fontsize=11)
+        axes.axis("off")
+    save(figure, output)
+
+
+def draw_speed(output: Path) -> None:
+    """Bars of clips a second: the official code as it is, in bf16, and ours."""
+    speed = json.loads((REPOSITORY / "docs" / "speed.json").read_text())
+    names = [row[0] for row in speed["rows"]]
+    figure, axes = plt.subplots(figsize=(9, 3.4), layout="constrained")
+    series = (("official, as is", "#b8bfc9"), ("official, bf16", "#7d8da3"), ("this repository", "#2f6fde"))
+    for i, (label, colour) in enumerate(series):
+        places = [n + (i - 1) * 0.27 for n in range(len(names))]
+        bars = axes.barh(places, [row[i + 1] for row in speed["rows"]], 0.25, label=label, color=colour)
+        axes.bar_label(bars, padding=3, fontsize=8)
+    axes.set_yticks(range(len(names)), names)
+    axes.invert_yaxis()
+    axes.set_xlabel(f"clips a second, {speed['card']}")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    save(figure, output)
+
+
+def save(figure: plt.Figure, output: Path) -> None:
+    """On white, so that it can be read on dark pages, too."""
+    figure.savefig(output, dpi=100, facecolor="white")
+    plt.close(figure)
+
+
+def photograph(page: Path, output: Path) -> None:
+    """A page as chromium shows it. Raises RunError: there is no chromium, or it shows nothing."""
+    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if browser is None:
+        raise RunError("pictures of pages need chromium: apt-get install chromium")
+    with tempfile.TemporaryDirectory() as profile:
+        options = ["--headless", "--no-sandbox", "--hide-scrollbars", "--force-color-profile=srgb"]
+        size = f"--window-size={WINDOW[0]},{WINDOW[1]}"
+        places = [f"--user-data-dir={profile}", f"--screenshot={output.resolve()}", page.resolve().as_uri()]
+        done = subprocess.run([browser, *options, size, *places], capture_output=True, text=True, timeout=120)
+    if done.returncode or not output.is_file():
+        raise RunError(f"chromium could not show {page}: {done.stderr.strip()[-300:]}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--demo", type=Path, default=Path("results/demo"), help="default: %(default)s")
+    parser.add_argument(
+        "--output", type=Path, default=REPOSITORY / "docs/pictures", help="default: %(default)s"
+    )
+    args = parser.parse_args(argv)
+    with run_errors():
+        if not (args.demo / "features.safetensors").is_file():
+            raise RunError(f"{args.demo} holds no results of the demo: bash scripts/demo.sh makes them")
+        args.output.mkdir(parents=True, exist_ok=True)
+        draw_found(args.demo, QUERIES, args.output / "found.png")
+        draw_curves(args.demo, args.output / "curves.png")
+        draw_speed(args.output / "speed.svg")
+        for name, page in PAGES.items():
+            photograph(args.demo / "pages" / f"{page}.html", args.output / f"{name}.png")
+    for picture in sorted(args.output.iterdir()):
+        print(f"{picture}: {picture.stat().st_size / 1000:.0f} kB")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
