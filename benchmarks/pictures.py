@@ -1,6 +1,6 @@
 """The pictures of the documentation, of a demo's results: python -m benchmarks.pictures
 
-found.png: the best video of some queries, as strips. retrieval.png, motion.png, map.png: the demo's pages,
+found.png: captions, and the video found for each. retrieval.png, motion.png, map.png: the demo's pages,
 which need chromium. curves.png: its training. speed.svg: the figures in docs/speed.json.
 """
 
@@ -19,42 +19,31 @@ matplotlib.use("Agg")  # no screen needed
 from matplotlib import pyplot as plt
 
 from data_loader.video import read_clip
-from downstream.vector_search.queries import QueryMaker, load_query_model
-from downstream.vector_search.videos import Hit, VideoIndex
-from trainer.checkpoint import list_checkpoints
+from downstream.feature_files import load_features
 from trainer.curves import draw_curves
 from utils.config import REPOSITORY
 from utils.errors import RunError, run_errors
 
-QUERIES = (
-    "a red square slides then a blue ring grows",
-    "a blue ring grows then a red square slides",
-    "a yellow cross flashes then a green square slides",
-)
+QUERIES = 3  # the first of the evaluation, not chosen
 FRAMES = 8  # of a strip
 PAGES = {"retrieval": "retrieval_demo_msrvtt", "motion": "recognition_demo_hmdb51", "map": "features"}
 WINDOW = (1100, 720)  # pixels
 
 
-def best_videos(demo: Path, queries: Sequence[str]) -> list[Hit]:
-    """The first video that each text finds in the demo's features, with its cosine."""
-    index, metadata = VideoIndex.from_files([str(demo / "features.safetensors")])
-    checkpoint = str(list_checkpoints(demo)[0])
-    maker = QueryMaker(index, lambda: load_query_model(checkpoint, metadata, "cpu"))
-    return [index.search(maker.text(query).vector[None], 1)[0][0] for query in queries]
-
-
-def draw_found(demo: Path, queries: Sequence[str], output: Path) -> None:
-    """A query and the video found for it as a strip, under each other."""
+def draw_found(demo: Path, output: Path) -> None:
+    """The first captions of the evaluation, each with the video found first for it, as strips."""
+    results = json.loads((demo / "evaluation" / "demo_msrvtt" / "results.json").read_text())
+    paths = {Path(path).stem: path for path in load_features(demo / "features.safetensors").columns["path"]}
+    queries = results["queries"][:QUERIES]
     figure, rows = plt.subplots(len(queries), 1, figsize=(9, 1.62 * len(queries)), layout="constrained")
-    for axes, query, hit in zip(rows, queries, best_videos(demo, queries), strict=True):
-        frames, _, _ = read_clip(hit.path, FRAMES)
-        strip = torch.cat(list(frames), dim=2).permute(1, 2, 0)  # [H, FRAMES * W, 3]
-        axes.imshow(strip)
-        width = frames.shape[3]
+    for axes, query in zip(rows, queries, strict=True):
+        video, similarity = query["top"][0]
+        frames, _, _ = read_clip(paths[video], FRAMES)
+        axes.imshow(torch.cat(list(frames), dim=2).permute(1, 2, 0))  # [H, FRAMES * W, 3]
         for i in range(1, len(frames)):
-            axes.axvline(i * width - 0.5, color="white", linewidth=1.5)
-        axes.set_title(f"“{query}”   {hit.similarity:.2f}", loc="left", fontsize=11)
+            axes.axvline(i * frames.shape[3] - 0.5, color="white", linewidth=1.5)
+        right = "" if video == query["video"] else f" (rank {query['rank']} for the right one)"
+        axes.set_title(f"“{query['caption']}”   {similarity:.2f}{right}", loc="left", fontsize=10)
         axes.axis("off")
     save(figure, output)
 
@@ -110,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not (args.demo / "features.safetensors").is_file():
             raise RunError(f"{args.demo} holds no results of the demo: bash scripts/demo.sh makes them")
         args.output.mkdir(parents=True, exist_ok=True)
-        draw_found(args.demo, QUERIES, args.output / "found.png")
+        draw_found(args.demo, args.output / "found.png")
         draw_curves(args.demo, args.output / "curves.png")
         draw_speed(args.output / "speed.svg")
         for name, page in PAGES.items():

@@ -156,9 +156,9 @@ class Evaluator:
         path, sha256 = self.encoder.path, self.encoder.sha256
         write_results(job.results, evaluation, {"path": str(path), "sha256": sha256}, job.command)
         if self.report:
-            about = f"{self.encoder.arch}, weights {path}, SHA-256 {sha256}"
+            weights = f"weights {path}, SHA-256 {sha256}"
             table = evaluation_table(evaluation, self.dsl)
-            page = write_report(self.report, evaluation, job.datasets[-1], about, table)
+            page = write_report(self.report, evaluation, job.datasets[-1], weights, table)
             print(f"page: {page}")
 
     def _embedder(self, config: EvaluationConfig) -> Embedder:

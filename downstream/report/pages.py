@@ -24,6 +24,7 @@ from data_loader.video import Video, VideoReadError, read_frames
 from downstream.report import Evaluation, per_class
 from utils.files import write_text
 from utils.schema import EvaluationConfig
+from utils.text import counted
 
 TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).parent / "templates"),
@@ -122,10 +123,12 @@ def write_page(path: Path, template: str, **values: Any) -> None:
     write_text(text, path)
 
 
-def write_report(folder: Path, evaluation: Evaluation, dataset: VideoDataset, about: str, table: str) -> Path:
+def write_report(
+    folder: Path, evaluation: Evaluation, dataset: VideoDataset, weights: str, table: str
+) -> Path:
     """Write the page of an evaluation, `folder`/<task>_<data set>.html. Returns its path.
 
-    about: which model it is of. table: the metrics, as the terminal shows them.
+    weights: of the model, for the page's foot. table: the metrics, as the terminal shows them.
     Retrieval and multiple choice: the queries with what was ranked first, the true one marked, worst cases
     first. Recognition and probes: confusion matrix and accuracy of each class; with several labels a
     video, each class's average precision.
@@ -134,7 +137,8 @@ def write_report(folder: Path, evaluation: Evaluation, dataset: VideoDataset, ab
     path = folder / f"{protocol}_{name}.html"
     common = {
         "title": f"{name}: {protocol.replace('_', ' ')}",
-        "about": about,
+        "about": f"{evaluation.arch} on {counted(len(dataset), 'videos')}",
+        "footer": weights,
         "table": table,
     }
     if protocol in ("retrieval", "multiple_choice"):
