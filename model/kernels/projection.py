@@ -6,13 +6,16 @@ backward kernels hold these numbers anyway and sum them up in passing.
 
 from importlib.util import find_spec
 from os import environ
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..precision import dtype_of_products
+
+if TYPE_CHECKING:
+    from .fp8 import Linear
 
 # It comes with PyTorch for NVIDIA's GPUs, not everywhere else. Without a GPU its import costs seconds for
 # nothing.
@@ -30,7 +33,7 @@ class Projected(NamedTuple):
     bias: Tensor | None
 
 
-def project(x: Any, layer: nn.Module, for_kernel: bool) -> Projected:
+def project(x: Any, layer: "Linear", for_kernel: bool) -> Projected:
     """layer(x) of x [..., in], as [..., out]; for_kernel: what reads it is a kernel.
 
     layer: an nn.Linear, or an Fp8Linear, which has no gradients and may take a Quantized.
