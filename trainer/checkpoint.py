@@ -211,9 +211,10 @@ def restore(
             that trained other parameters.
     """
     if path.is_dir():
-        names = None if model.head is None else model.head.class_names
+        head = getattr(model, "head", None)  # a module of any kind may be trained
+        names = None if head is None else head.class_names
         restore_sharded(path, state["optimizer"], model, optimizer, context)
-        if model.head is not None and model.head.class_names != names:
+        if head is not None and head.class_names != names:
             raise ValueError(f"{path}: its classification head is for other classes than the data's")
         return
     load_checkpoint(model, path)

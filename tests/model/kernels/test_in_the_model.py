@@ -25,7 +25,7 @@ SMALL = {"video_layers": 2, "text_layers": 2, "trained_text_blocks": 1}
 def outputs_and_gradients(model, batch):
     out = model(batch)
     model.zero_grad()
-    sum(x.float().square().sum() for x in out).backward()
+    sum(x.float().square().sum() for x in out if x is not None).backward()
     gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     return {"text": out.text_embeds, "video": out.video_embeds, "order": out.order_logits, **gradients}
 
