@@ -4,7 +4,11 @@ python benchmarks/feature_extraction.py --arch TVTSv2_B_16 --precision bf16 --wo
 
 Times the whole command on one video and on many; the difference is the rate without its start. (It starts
 once before, untimed, which leaves its files in the disk's cache.) The videos are a few different ones under
-many names. Weights are random: the arithmetic is the same.
+many names. Weights are random: the arithmetic is the same. Memory is the most that any one process holds, in
+the first half of the time and in the second: they are to be alike, however many videos there are, as in
+
+python benchmarks/feature_extraction.py --arch TVTSv2_B_32 --precision fp32 --device cpu --workers 1 \\
+    --sizes 340x256 --seconds 1 2 --no-prepared --raw-count 10000
 """
 
 import argparse
@@ -13,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # to run as a file from anywhere
@@ -31,16 +36,42 @@ RAW_COUNT = 512
 COMMAND = REPOSITORY / "downstream" / "feature_extraction.py"
 
 
-def seconds_for(folder: Path, number: int, options: Sequence[str]) -> float:
-    """How long the command takes for the first `number` videos of a folder."""
+def run(folder: Path, number: int, options: Sequence[str]) -> tuple[float, list[int]]:
+    """How many seconds the command takes for the first `number` videos of a folder, and the memory of its
+    largest process, in MiB, twice a second."""
     videos = sorted(str(path) for path in folder.iterdir())[:number]
     with tempfile.TemporaryDirectory() as where:
         listing, output = Path(where) / "videos.txt", Path(where) / "features.safetensors"
         listing.write_text("\n".join(videos) + "\n")
         command = [sys.executable, str(COMMAND), "--list", str(listing), "--output", str(output), *options]
-        start = time.perf_counter()
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        return time.perf_counter() - start
+        start, memory = time.perf_counter(), []
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+            while process.poll() is None:
+                memory.append(max(map(resident_mib, family(process.pid)), default=0))
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(0.5)
+        seconds = time.perf_counter() - start
+        if process.returncode:
+            raise subprocess.CalledProcessError(process.returncode, command)
+        return seconds, memory
+
+
+def family(process: int) -> list[int]:
+    """A process and all that it has started."""
+    children: list[int] = []
+    for listing in Path(f"/proc/{process}/task").glob("*/children"):
+        with suppress(OSError):  # it has just ended
+            children += map(int, listing.read_text().split())
+    return [process, *(one for child in children for one in family(child))]
+
+
+def resident_mib(process: int) -> int:
+    """Of a process, without what it has mapped of files; 0 when it has ended, and where there is no /proc."""
+    with suppress(OSError):
+        for line in Path(f"/proc/{process}/status").read_text().splitlines():
+            if line.startswith("RssAnon:"):
+                return int(line.split()[1]) // 1024
+    return 0
 
 
 def measure(name: str, videos: Sequence[Path], args: argparse.Namespace, weights: Path) -> dict:
@@ -53,13 +84,16 @@ def measure(name: str, videos: Sequence[Path], args: argparse.Namespace, weights
     with tempfile.TemporaryDirectory() as where:
         folder = Path(where)
         link_videos(videos, [folder / f"{i:06d}.mp4" for i in range(count)])
-        _, start, whole = (seconds_for(folder, number, options) for number in (1, 1, count))
+        _, (start, _), (whole, memory) = (run(folder, number, options) for number in (1, 1, count))
+    half = len(memory) // 2
     return {
         "name": name,
         "videos": count,
         "videos/s": rate(count, start, whole),
         "whole command, s": whole,
         "of one video, s": start,
+        "MiB a process": max(memory[:half], default=0),
+        "in the second half": max(memory[half:], default=0),
     }
 
 

@@ -77,6 +77,7 @@ def test_feature_extraction(run):
     whole, start = row["whole command, s"], row["of one video, s"]
     assert start > 0
     assert row["videos/s"] == feature_extraction.rate(3, start, whole)
+    assert row["MiB a process"] > 0 and row["in the second half"] > 0
 
 
 def test_rate_of_the_videos_behind_the_first():
