@@ -13,10 +13,9 @@ import numpy as np
 import pytest
 
 from downstream import feature_extraction
-from downstream.embedding.resumable_table import ResumableTable
 from downstream.feature_files import load_features
 from tests.downstream.layouts import write_video
-from tests.downstream.test_feature_extraction import command, run_until
+from tests.downstream.test_feature_extraction import command, embedded, run_until  # noqa: F401, a fixture
 from tests.extras import extra
 from utils.config import REPOSITORY
 
@@ -95,22 +94,14 @@ def test_all_tokens_are_merged(videos, checkpoint, tmp_path):
     np.testing.assert_allclose(merged.columns["tokens"], one.columns["tokens"], atol=1e-4)
 
 
-def test_the_array_of_the_docs_goes_on_where_it_was_killed(videos, checkpoint, tmp_path, monkeypatch, capsys):
+def test_the_array_of_the_docs_goes_on_where_it_was_killed(videos, checkpoint, tmp_path, capsys, embedded):  # noqa: F811
     """Processes of their own: a shard that is killed, one that Slurm numbers, a merge that is killed."""
     given = command(checkpoint, videos, "-o", tmp_path / "out.npz")
     killed = run_until(signal.SIGKILL, [*given, "--shard", "1/1"])  # it would have been another cut: refused
     assert killed.returncode == -signal.SIGKILL
     assert "not complete, with --shard 1/1" in refused(capsys, "--merge", "-o", tmp_path / "out.npz")
-    names: list[str] = []
-    add = ResumableTable.add
-
-    def added(self, rows):
-        names.extend(Path(path).name for path in rows.columns["path"])
-        return add(self, rows)
-
-    monkeypatch.setattr(ResumableTable, "add", added)
     assert run(*given, "--shard", "1/1") == 0
-    assert names == ["4.mp4", "5.mp4", "6.mp4"]
+    assert embedded == ["4.mp4", "5.mp4", "6.mp4"]
 
     text = (REPOSITORY / "docs/features.md").read_text()
     (script,) = re.findall(r"```bash\n(#!/bin/bash\n.*?)```", text, re.DOTALL)
@@ -132,9 +123,9 @@ def test_the_array_of_the_docs_goes_on_where_it_was_killed(videos, checkpoint, t
 
     killed = run_until(signal.SIGKILL, ["--merge", "-o", str(out)])  # two of three shards are written
     assert killed.returncode == -signal.SIGKILL and not out.exists()
-    names.clear()
+    embedded.clear()
     assert run("--merge", "-o", out) == 0
-    assert names == ["2.mp4", "5.mp4"]
+    assert embedded == ["2.mp4", "5.mp4"]
     assert load_features(out).columns["path"] == [str(videos / f"{i}.mp4") for i in range(7)]
     assert run("--merge", "-o", tmp_path / "out.npz") == 0
     np.testing.assert_allclose(
