@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Make the environment and run every test: bash scripts/test.sh [arguments of pytest]
-#   bash scripts/test.sh -m 'not heavy'     leaves out what takes minutes or gigabytes
+# Make the environment and run the tests: bash scripts/test.sh [arguments of pytest]
 #   bash scripts/test.sh tests/model        one folder
-#   bash scripts/test.sh -m thorough        more of what other tests do, left out otherwise
+#   bash scripts/test.sh -m heavy           those that take long or gigabytes; CI runs them too
+#   bash scripts/test.sh -m thorough        more of what other tests do
 set -euo pipefail
 
 case " $* " in *" --help "* | *" -h "*)

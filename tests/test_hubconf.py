@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 import CLIP
@@ -50,6 +51,7 @@ def run(folder: Path, code: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.heavy
 def test_features_are_those_of_this_process(tmp_path):
     small = {"video_layers": 1, "text_layers": 1, "trained_text_blocks": 1, "num_frames": 8}
     model = create_model("TVTSv2_B_32", sort_head=False, **small).eval()
@@ -83,6 +85,7 @@ def test_features_are_those_of_this_process(tmp_path):
     assert torch.equal(cropped, clip_transform("test", 32)(frames))
 
 
+@pytest.mark.heavy
 def test_mistakes_are_named(tmp_path):
     (tmp_path / "model.py").write_text("mine = True\n")
     done = run(

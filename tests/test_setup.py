@@ -95,6 +95,7 @@ def test_the_wheel_holds_all_of_the_folders_below_one_name(wheel, clone):
     assert any(name.endswith("licenses/License.txt") for name in names)
 
 
+@pytest.mark.heavy
 def test_every_module_imports_under_the_new_name_and_no_other(outside, site, wheel):
     modules = [
         name.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
@@ -120,6 +121,7 @@ def test_every_module_imports_under_the_new_name_and_no_other(outside, site, whe
     assert found == [str(site / "tvtsv2" / "__init__.py"), "tvtsv2.data_loader.registry"]
 
 
+@pytest.mark.heavy
 def test_features_and_search(outside, site, tmp_path):
     torch.manual_seed(0)
     torch.save(create_model("TVTSv2_Demo").state_dict(), tmp_path / "demo.pth")
@@ -172,6 +174,7 @@ def test_the_same_commands_in_the_clone():
     assert done.returncode == 0 and "python downstream/search.py" in done.stdout, done.stderr
 
 
+@pytest.mark.heavy
 def test_files_of_the_user_belong_into_the_current_folder(outside, site, tmp_path):
     """And the configs that come along are found, not the data that they name."""
     test = ["test", "--dataset", "msrvtt", "--arch", "TVTSv2_Demo", "--checkpoint", "none.pth", "-d", "cpu"]

@@ -27,6 +27,7 @@ def test_figures_are_means_over_the_seeds(tmp_path):
     assert row == {"name": "mask ratio 0", "sorting": "70.0 ± 10.0", "clips/s": "100"}
 
 
+@pytest.mark.heavy
 def test_a_failing_run_is_named_with_the_end_of_its_log(tmp_path, capsys):
     run = ["--only", "mask ratio 0", "--seeds", "7", "--scale", "0.002", "--output", str(tmp_path)]
     misspelt = ["--set", "arch.mask_ration=1"]

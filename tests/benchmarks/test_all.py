@@ -20,6 +20,7 @@ def test_each_line_is_understood(name, capsys):
         assert not argument.startswith("--") or f"{argument} " in known
 
 
+@pytest.mark.heavy
 def test_a_failing_benchmark_is_named_and_the_others_run(tmp_path, monkeypatch, capsys):
     bad = "train_step --arch TVTSv2_Demo --frames 99 --device cpu"
     good = "inference --arch TVTSv2_Demo --frames 2 --rounds 1 --steps 1 --device cpu --no-reference"

@@ -9,6 +9,7 @@ from benchmarks import scaling
 TINY = ["--arch", "TVTSv2_Demo", "--batch-size", "2", "--frames", "3", "--rounds", "1", "--steps", "1"]
 
 
+@pytest.mark.heavy
 def test_figures_of_one_and_two_processes_of_sharded_training(tmp_path, capsys):
     file = tmp_path / "figures.json"
     arguments = [*TINY, "--device", "cpu", "--engine", "fsdp", "--gather", "lean", "--gpus", "2,1"]

@@ -7,6 +7,7 @@ import pytest
 from benchmarks import search
 
 
+@pytest.mark.heavy
 def test_it_measures_and_prints(tmp_path, capsys):
     given = ["--vectors", "1000", "2000", "--arch", "TVTSv2_Demo", "--threads", "1", "--queries", "5"]
     assert search.main([*given, "--json", str(tmp_path / "figures.json")]) == 0

@@ -222,6 +222,7 @@ def has_ended(process):
     return not status.exists() or "zombie" in status.read_text()
 
 
+@pytest.mark.heavy
 def test_encoders_end_with_a_killed_parent_and_leave_nothing(running):
     process, out = running
     encoder = encoder_in(out)
@@ -380,6 +381,7 @@ def test_a_folder_that_cannot_be_written_is_said_at_once(plain_user, capsys):
     )
 
 
+@pytest.mark.heavy
 def test_a_disk_that_takes_no_more_stops_the_run(tree, slow_video, tmp_path):
     """A limit on the size of files, which fails as a full disk does, in writing."""
     for number in range(30):
@@ -438,6 +440,7 @@ def test_wrong_calls(tree, tmp_path, capsys):
         assert ended.value.code == 2 and message in capsys.readouterr().err
 
 
+@pytest.mark.heavy
 def test_the_script(tree, tmp_path):
     script = REPOSITORY / "scripts" / "prepare_videos.sh"
     run = subprocess.run(

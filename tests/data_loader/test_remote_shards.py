@@ -120,6 +120,7 @@ def test_what_cannot_be_opened_is_named(server, shards, tmp_path, prepare, messa
         open_url(server, tmp_path)
 
 
+@pytest.mark.heavy
 def test_urls_are_for_shards(tmp_path):
     with pytest.raises(ValueError, match="behind a URL there are shards alone"):
         build_dataset("webvid", "train", **{**options(tmp_path), "root": "https://localhost/x"})

@@ -39,6 +39,7 @@ def printed(notebook) -> str:
     return "".join(output.text for output in outputs if output.get("name") == "stdout")
 
 
+@pytest.mark.heavy
 def test_every_cell_shows_its_results(executed):
     lines = printed(executed).splitlines()
     assert "clips: [8, 12, 3, 64, 64] torch.uint8" in lines
@@ -51,6 +52,7 @@ def test_every_cell_shows_its_results(executed):
     assert len(hits) == 3 and found["query"] in hits[0]
 
 
+@pytest.mark.heavy
 def test_pictures_are_shown(executed):
     outputs = [output for cell in executed.cells if cell.cell_type == "code" for output in cell.outputs]
     pictures = [output for output in outputs if "image/png" in output.get("data", {})]

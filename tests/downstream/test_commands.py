@@ -82,6 +82,7 @@ sys.exit(retrieval.main(sys.argv[1:]))
 """
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT])
 def test_an_evaluation_that_is_stopped_half_way_goes_on(stop, world, checkpoint, count_videos):
     """It stops when two of the five videos are embedded."""
@@ -414,6 +415,7 @@ def test_help(module, capsys):
         assert option in shown
 
 
+@pytest.mark.heavy
 def test_as_a_module(world, checkpoint):
     done = launch(["-m", "downstream.retrieval", "--help"], cwd=REPOSITORY)
     assert done.returncode == 0 and "--dsl" in done.stdout

@@ -174,6 +174,7 @@ def embedded(monkeypatch) -> list[str]:
     return names
 
 
+@pytest.mark.heavy
 def test_a_killed_run_goes_on_and_does_no_video_twice(videos, checkpoint, tmp_path, embedded, capsys):
     out = tmp_path / "out.safetensors"
     given = command(checkpoint, videos, "-o", out)
@@ -199,6 +200,7 @@ def test_a_killed_run_goes_on_and_does_no_video_twice(videos, checkpoint, tmp_pa
     assert load_features(out).columns["num_frames"].tolist() == [5, 20, 11, 20, 20, 20, 20, 20]
 
 
+@pytest.mark.heavy
 def test_ctrl_c_keeps_what_is_embedded_and_says_so(videos, checkpoint, tmp_path, embedded):
     out = tmp_path / "out.npz"
     given = command(checkpoint, videos, "-o", out)
@@ -265,6 +267,7 @@ def test_a_moved_folder_is_not_embedded_again(videos, checkpoint, tmp_path, embe
     assert len(embedded) == 8
 
 
+@pytest.mark.heavy
 def test_two_runs_into_one_output_do_not_meet(videos, checkpoint, tmp_path, capsys):
     """The second is refused while the first lives, and goes on after it was killed."""
     out = tmp_path / "out.npz"

@@ -97,6 +97,7 @@ def printed(capsys) -> dict[str, float]:
     return {name.strip(): float(value) for name, value in lines}
 
 
+@pytest.mark.heavy
 def test_retrieval_both_ways(checkpoint, offer, tmp_path, capsys):
     """One of the four videos has two captions."""
     layouts.didemo(tmp_path / "data", tmp_path / "meta")

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 import test as test_entry
 from downstream import feature_extraction, linear_probe
@@ -23,6 +24,7 @@ def same_results(one: Path, two: Path) -> None:
         assert query | rounded == other | rounded
 
 
+@pytest.mark.heavy
 def test_two_processes_from_another_folder_give_what_one_gives(tmp_path, checkpoint, monkeypatch):
     """All data sets of the demo's model, in the places where their configs look for them."""
     data = tmp_path / "data/demo"
@@ -44,6 +46,7 @@ def test_two_processes_from_another_folder_give_what_one_gives(tmp_path, checkpo
         same_results(folder, tmp_path / "two" / folder.relative_to(tmp_path / "one"))
 
 
+@pytest.mark.heavy
 def test_a_probe_of_two_processes_finds_what_one_finds(tmp_path, checkpoint):
     layouts.probe_lists(tmp_path / "data", tmp_path / "meta", clips=5)
     given = arguments(tmp_path, checkpoint, "--batch-size", "2", "-s", "1", dataset="hmdb51")
@@ -55,6 +58,7 @@ def test_a_probe_of_two_processes_finds_what_one_finds(tmp_path, checkpoint):
     same_results(tmp_path / "out", tmp_path / "two")
 
 
+@pytest.mark.heavy
 def test_features_of_two_processes_are_those_of_one(checkpoint, tmp_path):
     for i in range(7):
         layouts.write_video(tmp_path / "videos" / f"{i}.mp4", seed=i)

@@ -126,6 +126,7 @@ def test_help_is_the_comment_at_the_top(name, expected, tmp_path):
     assert expected in done.stdout and "SBATCH" not in done.stdout
 
 
+@pytest.mark.heavy
 def test_missing_weights(tmp_path):
     gone = ("--checkpoint", str(tmp_path / "TVTSv2_ViT_B_32.pth"))
     done = run("zero_ret_msrvtt_TVTSv2_ViT_B_32.sh", *gone, cwd=tmp_path)
@@ -133,6 +134,7 @@ def test_missing_weights(tmp_path):
     assert "TVTSv2_ViT_B_32.pth" in done.stderr and "python -m model.download TVTSv2_B_32" in done.stderr
 
 
+@pytest.mark.heavy
 def test_a_whole_run_from_another_folder(checkpoint, tmp_path):
     layouts.lsmdc(tmp_path / "data", tmp_path / "meta")
     done = run(

@@ -49,6 +49,7 @@ def plain_share(settings, checkpoint) -> tuple[float, int]:
     return 100 * right.double().mean().item(), len(right)
 
 
+@pytest.mark.heavy
 def test_one_process_and_two_find_what_the_model_says(settings, checkpoint, sharded, tmp_path, capsys):
     given = arguments(settings, checkpoint, "--output", tmp_path / "two.json")
     with torchrun("downstream/sorting.py", given, cwd=REPOSITORY) as ended:

@@ -20,7 +20,6 @@ OPEN_CLIP = {
     "TVTSv2_B_16": "ViT-B-16-quickgelu",
     "TVTSv2_H_14": "ViT-H-14",
 }
-heavy = pytest.mark.heavy
 
 
 def save_without_checksums(state, path):
@@ -31,7 +30,8 @@ def save_without_checksums(state, path):
     torch.serialization.set_crc32_options(before)
 
 
-@pytest.mark.parametrize("name", ["TVTSv2_B_32", "TVTSv2_B_16", pytest.param("TVTSv2_H_14", marks=heavy)])
+@pytest.mark.heavy
+@pytest.mark.parametrize("name", ["TVTSv2_B_32", "TVTSv2_B_16", "TVTSv2_H_14"])
 def test_one_frame_without_time_is_clip(tmp_path, name):
     torch.manual_seed(0)
     clip = open_clip.create_model(OPEN_CLIP[name]).eval()

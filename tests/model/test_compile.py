@@ -40,6 +40,7 @@ def assert_same_gradients(got, want):
         torch.testing.assert_close(got[name], want[name], atol=1e-4 * scale, rtol=0, msg=name)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("checkpointing", [0, 1, "mlp"])
 def test_video_tower_is_one_graph(model, checkpointing):
     model = create_model("TVTSv2_Demo", activation_checkpointing=checkpointing)
@@ -61,6 +62,7 @@ def test_text_tower_is_one_graph(model):
     assert_same_gradients(gradients(model, got), gradients(model, want))
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("region", [1, 2, 4])
 def test_towers_compiled_in_place_keep_their_names_and_take_texts_of_any_length(model, region):
     names = list(model.state_dict())
@@ -77,6 +79,7 @@ def test_towers_compiled_in_place_keep_their_names_and_take_texts_of_any_length(
     assert_same_gradients(gradients(model, out.video_embeds + out.text_embeds), want_gradients)
 
 
+@pytest.mark.heavy
 def test_the_regions_of_a_tower_share_what_is_compiled():
     torch.compiler.reset()
     model = create_model("TVTSv2_Demo", video_layers=6, sort_head=False)
@@ -86,6 +89,7 @@ def test_the_regions_of_a_tower_share_what_is_compiled():
     assert counters["stats"]["unique_graphs"] - before == 3  # before the blocks, the blocks, after them
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("region", [1, 2])
 def test_what_the_first_step_compiles_does_for_all_texts_after_it(model, region):
     model.compile_towers(region, fullgraph=True, backend=BACKEND)
@@ -97,6 +101,7 @@ def test_what_the_first_step_compiles_does_for_all_texts_after_it(model, region)
     assert counters["stats"]["unique_graphs"] == before
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("checkpointing", [1, "mlp"])
 def test_regions_that_are_recomputed_in_backward(checkpointing):
     torch.manual_seed(0)

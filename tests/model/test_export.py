@@ -49,6 +49,7 @@ def inputs(model, tower: str) -> tuple[torch.Tensor, torch.Tensor]:
         return clips, model.encode_video(clips)[0]
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("tower", ["video", "text"])
 def test_torch(model, checkpoint, tower, tmp_path, capsys):
     assert main([str(checkpoint), str(tmp_path / "new/x.pt2"), "--tower", tower, "--format", "torch"]) == 0
@@ -63,6 +64,7 @@ def test_torch(model, checkpoint, tower, tmp_path, capsys):
     torch.testing.assert_close(found.detach(), expected, rtol=0, atol=1e-4)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("tower", ["video", "text"])
 def test_onnx(model, checkpoint, tower, tmp_path, capsys):
     for name in ("onnx", "onnxruntime", "onnxscript"):

@@ -43,6 +43,7 @@ def test_mistakes_are_refused(wrong, message):
         plan(**{"name": "TVTSv2_B_16", "gpus": 8, "samples": 1e6, "epochs": 1} | wrong)
 
 
+@pytest.mark.heavy
 def test_command():
     command = [sys.executable, "-m", "model.summary", "TVTSv2_B_16", "--plan"]
     done = subprocess.run(command, capture_output=True, text=True)

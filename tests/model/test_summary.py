@@ -46,6 +46,7 @@ def test_parameters_by_part():
     assert counts["frozen"] == 9 * 3_152_384
 
 
+@pytest.mark.heavy
 def test_the_text_names_all_figures_and_checkpointing_saves_memory():
     text = summarise("TVTSv2_B_16")
     for part in (

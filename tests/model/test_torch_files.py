@@ -59,6 +59,7 @@ def test_what_is_written_to_a_tensor_does_not_reach_the_file(tmp_path):
     assert (tmp_path / "m.pth").read_bytes() == before
 
 
+@pytest.mark.heavy
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
 def test_a_scripted_clip_is_read_as_torchscript_reads_it(tmp_path):
     torch.manual_seed(0)

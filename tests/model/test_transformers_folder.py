@@ -58,6 +58,7 @@ def converted(model, tmp_path_factory) -> Path:
     return place / "tvtsv2-demo.1"
 
 
+@pytest.mark.heavy
 def test_outputs_are_ours(model, converted):
     place, T = converted.parent, model.variant.num_frames
     frames = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (40, 3, 60, 90), np.uint8))
@@ -127,6 +128,7 @@ def test_what_the_folder_holds(converted, model):
         compile(text, path, "exec")
 
 
+@pytest.mark.heavy
 def test_mistakes_are_named(converted):
     place = converted.parent
     done = run(
@@ -156,6 +158,7 @@ def test_mistakes_are_named(converted):
     assert "the config has no settings" in config and "1 to 77" in ids
 
 
+@pytest.mark.heavy
 def test_weights_that_are_not_the_configs_are_refused(converted):
     """Where transformers would only warn, and go on with random numbers."""
     whole = load_file(converted / "model.safetensors")

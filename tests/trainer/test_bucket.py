@@ -12,6 +12,7 @@ from trainer.checkpoint import list_checkpoints
 SHORT = {"data__val": [], "trainer__monitor": None, "trainer__keep_last": 1, "trainer__save_every_steps": 2}
 
 
+@pytest.mark.heavy
 def test_a_run_goes_on_from_the_bucket_where_its_folder_is_lost(undisturbed, arguments, tmp_path):
     expected, run, bucket = losses(undisturbed), tmp_path / "run", tmp_path / "bucket"
     settings = {**SHORT, "name": "run", "trainer__bucket": f"file://{bucket}"}

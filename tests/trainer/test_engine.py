@@ -14,6 +14,8 @@ from model.checkpoint import CheckpointError, read_state_dict
 from tests.trainer import steps
 from tests.trainer.runs import DEVICES
 
+pytestmark = pytest.mark.heavy  # nearly all of them look at the same twenty small runs, which take a minute
+
 LEAST_MEMORY = {"blocks_per_unit": 1, "reshard_after_forward": True}
 ONE = {
     "one": {},

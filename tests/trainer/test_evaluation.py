@@ -50,6 +50,7 @@ def test_evaluations_are_those_of_test_py_and_leave_the_training_as_it_is(
             assert row[f"{name}_{figure}"] == pytest.approx(plain[metric])
 
 
+@pytest.mark.heavy
 def test_two_ranks_share_the_work(start, arguments, tmp_path, configs):
     """With FSDP, so that a model in slices is evaluated, before its first step, too."""
     settings = {"trainer__engine": "fsdp", "trainer__max_steps": 2, "data__val": []}

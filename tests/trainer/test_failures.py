@@ -37,6 +37,7 @@ def small_files(limit: int):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("file", ["checkpoint-epoch3.pth", "metrics.jsonl"])
 def test_a_full_disk_stops_the_run_and_leaves_the_checkpoints(undisturbed, arguments, capsys, file):
     whole = (undisturbed / "checkpoint-epoch2.pth").read_bytes()
@@ -145,6 +146,7 @@ def test_too_many_unreadable_videos_stop_the_run(world, arguments, tmp_path, cap
     assert [path.name for path in list_checkpoints(tmp_path / "spoilt")] == ["checkpoint-epoch1.pth"]
 
 
+@pytest.mark.heavy
 def test_an_error_in_validation_does_not_cost_the_epoch(arguments, tmp_path, monkeypatch):
     def fail(*_):
         raise RuntimeError("out of memory")

@@ -85,6 +85,7 @@ def test_a_line_tells_sets_apart(meter):
     assert "data wait 50 % (yttemporal 8 %, webvid 42 %)" in line
 
 
+@pytest.mark.heavy
 def test_tensorboard_shows_each_step_once_after_an_interruption(arguments, tmp_path):
     settings = {"name": "board", "trainer__tensorboard": True, "trainer__save_every_steps": 2}
     assert train.main(arguments(**settings, trainer__epochs=1)) == 0

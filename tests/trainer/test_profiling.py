@@ -14,6 +14,7 @@ from trainer.profiling import SKIPPED, leave_traces
 SETTINGS = {"trainer__epochs": 2, "data__val": []}
 
 
+@pytest.mark.heavy
 def test_a_profile_has_the_steps_asked_for_and_changes_no_loss(arguments, tmp_path, undisturbed):
     assert train.main(arguments("--profile", "3", name="profiled", **SETTINGS)) == 0
     run_dir = tmp_path / "profiled"

@@ -29,6 +29,7 @@ def starts(run_dir: Path) -> list[dict]:
     return [json.loads(line) for line in (run_dir / "starts.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.heavy
 def test_restarted_by_the_same_torchrun_a_run_goes_on_by_itself(arguments, tmp_path, monkeypatch, capsys):
     again = {**SETTINGS, "name": "again"}
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")  # this process's parent stands for torchrun

@@ -166,6 +166,7 @@ def test_going_back_is_refused_while_further_checkpoints_are_there(undisturbed, 
     assert list_checkpoints(undisturbed) == further
 
 
+@pytest.mark.heavy
 def test_with_max_steps_a_cosine_goes_on_falling_after_a_change_of_the_batch_size(arguments, tmp_path):
     """Epochs of 6 steps, then, with half the batch size, of 12."""
     often = {**OFTEN, "trainer__epochs": 50, "lr_scheduler__type": "cosine", "name": "cosine"}

@@ -58,6 +58,7 @@ def run(tmp_path):
     return run
 
 
+@pytest.mark.heavy
 def test_processes_of_a_job_train_together(run, arguments, tmp_path):
     done = run(*arguments(name="job", data__val=[], trainer__max_steps=2), submitted=REPOSITORY / "scripts")
     assert done.returncode == 0, done.stderr[-3000:]

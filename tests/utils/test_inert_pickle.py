@@ -87,6 +87,7 @@ HOSTILE = {
 }
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("content", HOSTILE.values(), ids=HOSTILE)
 def test_hostile_pickles_are_refused_in_bounded_memory(content):
     tracemalloc.start()

@@ -206,6 +206,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
+@pytest.mark.heavy
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc alone has these settings")
 def test_freed_memory_is_not_mapped_anew():
     def pages(how):

@@ -94,6 +94,7 @@ def test_all_tokens_are_merged(videos, checkpoint, tmp_path):
     np.testing.assert_allclose(merged.columns["tokens"], one.columns["tokens"], atol=1e-4)
 
 
+@pytest.mark.heavy
 def test_the_array_of_the_docs_goes_on_where_it_was_killed(videos, checkpoint, tmp_path, capsys, embedded):  # noqa: F811
     """Processes of their own: a shard that is killed, one that Slurm numbers, a merge that is killed."""
     given = command(checkpoint, videos, "-o", tmp_path / "out.npz")

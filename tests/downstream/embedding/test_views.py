@@ -138,6 +138,7 @@ def test_one_view_is_the_official_protocol_to_the_bit(checkpoint, tmp_path):
     assert views.columns["clips"].shape == (6, 6, views.features.shape[1])
 
 
+@pytest.mark.heavy
 def test_views_of_two_processes_and_workers_are_those_of_one(checkpoint, tmp_path):
     layouts.recognition("ucf101", tmp_path / "data", tmp_path / "meta")
     next((tmp_path / "data").rglob("clip3.avi")).write_bytes(b"")

@@ -85,6 +85,7 @@ def test_links_are_followed_and_loops_end(tree):
     assert names(tree, tree / "deep/**/*.mp4") == ["deep/link/e.mp4"]
 
 
+@pytest.mark.heavy
 def test_closed_folders_are_named(tree):
     """As another user, since nothing is closed to root."""
     (tree / "deep").chmod(0)

@@ -206,6 +206,7 @@ sys.exit(probe.main(sys.argv[1:]))
 """
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT])
 def test_tokens_made_before_a_stop_are_kept(stop, checkpoint, tmp_path, count_videos):  # noqa: F811
     layouts.probe_lists(tmp_path / "data", tmp_path / "meta")
@@ -223,6 +224,7 @@ def test_tokens_made_before_a_stop_are_kept(stop, checkpoint, tmp_path, count_vi
     assert results(tmp_path, "whole")["queries"] == after
 
 
+@pytest.mark.heavy
 def test_two_processes_write_the_tokens_of_one(checkpoint, tmp_path):
     layouts.probe_lists(tmp_path / "data", tmp_path / "meta", clips=5)
     with torchrun(

@@ -131,6 +131,7 @@ def test_classes_and_options_that_are_the_same(checkpoint, tmp_path, capsys):
     assert "tied videos 1" in capsys.readouterr().err
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("protocol", ["retrieval", "recognition", "multiple_choice", "linear_probe"])
 def test_batches_and_workers_move_no_figure(protocol, checkpoint, tmp_path):
     """Nor do processes: see test_processes.py."""

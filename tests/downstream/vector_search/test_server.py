@@ -239,6 +239,7 @@ def test_type_see_click_play_and_more_like_this(address, world, tmp_path):
         assert page.failures == []
 
 
+@pytest.mark.heavy
 def test_a_port_in_use(address, world, checkpoint):
     command = [sys.executable, str(REPOSITORY / "downstream/search.py"), "-f", str(world / "windows.npz")]
     fixed = ["--checkpoint", str(checkpoint), "--device", "cpu", "--serve", "--port", str(address[1])]

@@ -56,6 +56,7 @@ def interpreted_cases():
         assert sharp_error(over, "cpu", torch.float32) < 1e-5, over
 
 
+@pytest.mark.heavy
 @pytest.mark.skipif(ON_GPU, reason="here the compiled kernels are tested")
 def test_kernels_equal_plain_attention_in_the_interpreter():
     printed = run_interpreted(__name__, "interpreted_cases")
