@@ -76,11 +76,6 @@ class Evaluator:
             raise ConfigError(
                 "sliding_window_stride and segments × crops are two ways to see a video: take one of them"
             )
-        if protocol.tokens and config.segments * config.crops > 1:
-            raise ConfigError(
-                "the attentive probe sees each video once, as the tokens of all views would have to lie on "
-                "the disk: leave out segments and crops"
-            )
         if config.crops > 1 and not isinstance(self.encoder.clip_transform, CroppingTransform):
             raise ConfigError(
                 f"crops={config.crops}: {self.encoder.arch} takes whole frames, of which nothing is cropped; "
@@ -200,7 +195,7 @@ class Evaluator:
         clips = self.context.broadcast_object(clips)
         folder = job.folder / (split or "")
         if job.protocol.tokens:
-            table: ResumableTable | TokenCache = self._token_cache(folder, dataset, config, metadata)
+            table: ResumableTable | TokenCache = self._token_cache(folder, dataset, views, config, metadata)
         else:
             table = self._table(folder / "video_embeddings.safetensors", config, **metadata)
         with table:
@@ -224,14 +219,19 @@ class Evaluator:
         )
 
     def _token_cache(
-        self, folder: Path, dataset: VideoDataset, config: EvaluationConfig, metadata: dict[str, Any]
+        self,
+        folder: Path,
+        dataset: VideoDataset,
+        views: int,
+        config: EvaluationConfig,
+        metadata: dict[str, Any],
     ) -> TokenCache:
         """Where all tokens of a split go; how many there are, the first video that can be read tells."""
-        shape = (1, 1)
+        shape: tuple[int, ...] = (1, 1)
         for item in (dataset[i] for i in range(len(dataset))):
             if "missing" not in item:
                 _, tokens = next(self._embedder(config).encode_clips(item["video"][None], None))
-                shape = tokens.shape[1], tokens.shape[2]
+                shape = (*([views] if views > 1 else []), *tokens.shape[1:])
                 break
         metadata = {**self.encoder.metadata, "precision": config.precision, **metadata}
         return TokenCache(folder / "tokens", shape, metadata, self.context)

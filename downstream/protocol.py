@@ -36,7 +36,8 @@ class EmbeddedVideos:
     head: ClassHead | None = None
 
     def read_tokens(self, rows: Sequence[int]) -> torch.Tensor:
-        """All tokens of the videos at these places, float32 [R, L, D] where the model is."""
+        """All tokens of the videos at these places, float32 [R, L, D] where the model is; [R, W, L, D] of
+        videos seen in W views."""
         assert self.tokens is not None
         return self.tokens.read([self.indices[row] for row in rows]).to(self.device)
 

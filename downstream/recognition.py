@@ -46,9 +46,7 @@ def measure(videos: EmbeddedVideos, texts: Mapping[str, Tensor], config: Evaluat
     """The class whose prompts are nearest to the video wins; logits are 100 · cosine. A classification head
     for these classes is measured, too.
 
-    A class is the mean of its prompts' normalised embeddings. Of a video seen in several views the
-    probabilities are averaged, the softmax of each view's logits; or, where it may have several labels, which
-    do not compete, the logits themselves.
+    A class is the mean of its prompts' normalised embeddings. Views are averaged as by `average_views`.
     """
     names = videos.dataset.records_as(ClassRecords).class_names
     prompts = torch.stack([texts[text] for text in class_texts(videos.dataset, config)])
@@ -58,9 +56,7 @@ def measure(videos: EmbeddedVideos, texts: Mapping[str, Tensor], config: Evaluat
         logits = 100 * sim_matrix(videos.embeds.double(), classes.double())
     else:
         of_views = 100 * sim_matrix(videos.views.flatten(0, 1).double(), classes.double())
-        if not isinstance(videos.dataset.records, MultiLabelRecords):
-            of_views = of_views.softmax(dim=1)
-        logits = of_views.view(*videos.views.shape[:2], -1).mean(dim=1)
+        logits = average_views(of_views.view(*videos.views.shape[:2], -1), videos)
     measured = classification(videos, logits)
     measured.ties |= {"classes of the same embedding": alike(classes)}
     if videos.head is not None and (of_head := head_logits(videos, videos.head, names)) is not None:
@@ -69,12 +65,20 @@ def measure(videos: EmbeddedVideos, texts: Mapping[str, Tensor], config: Evaluat
     return measured
 
 
+def average_views(logits: Tensor, videos: EmbeddedVideos) -> Tensor:
+    """Logits [..., W, classes] of W views -> [..., classes]: the mean of their probabilities (softmax), or,
+    where a video may have several labels, which do not compete, of the logits themselves."""
+    if not isinstance(videos.dataset.records, MultiLabelRecords):
+        logits = logits.softmax(dim=-1)
+    return logits.mean(dim=-2)
+
+
 @torch.no_grad()
 def head_logits(videos: EmbeddedVideos, head: ClassHead, names: Sequence[str]) -> Tensor | None:
     """What the model's classification head says [N, classes] of the data's classes; None, with a warning,
     where its own are others.
 
-    Of a video seen in several views it is the mean of the probabilities.
+    Views are averaged as by `average_views`.
     """
     own = {name: number for number, name in enumerate(head.class_names)}
     if other := sorted({*own} ^ {*names}):
@@ -87,7 +91,7 @@ def head_logits(videos: EmbeddedVideos, head: ClassHead, names: Sequence[str]) -
     columns = [own[name] for name in names]
     if videos.views is None:
         return head(videos.embeds)[:, columns]
-    return head(videos.views).softmax(dim=-1).mean(dim=1)[:, columns]
+    return average_views(head(videos.views), videos)[:, columns]
 
 
 def with_head(zero_shot: Measurement, of_head: Measurement) -> Measurement:

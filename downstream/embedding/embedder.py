@@ -179,7 +179,8 @@ class Embedder:
         Args:
             dataset: gives items as `collate_clips` takes them; "index" is a place in `clips`.
             items: those of the dataset that are to be embedded, with the number of clips of each.
-            tokens: keep all tokens, too, as the column "tokens" [R, L, D].
+            tokens: keep all tokens, too, as the column "tokens" [R, L, D]; [R, W, L, D] where every item has
+                W clips, more than one.
             each: keep the embeddings behind the means, too, as the column "clips" [R, W, D]; every item then
                 has W clips.
 
@@ -239,14 +240,17 @@ class Embedder:
         if not batch["index"]:
             return
         ends = np.cumsum(batch["clips"])
-        embeds, first = torch.empty(0), 0
-        for part, all_tokens in self.encode_clips(batch["video"], batch.get("valid_frames")):
+        embeds, kept, first = torch.empty(0), torch.empty(0), 0
+        for part, part_tokens in self.encode_clips(batch["video"], batch.get("valid_frames")):
             embeds = torch.cat([embeds, part])  # of the items from `first` on
+            if tokens:
+                kept = torch.cat([kept, part_tokens.float().cpu()])
             last = int(np.searchsorted(ends, (ends[first - 1] if first else 0) + len(embeds), side="right"))
             if last == first:
                 continue
             whole = batch["clips"][first:last]
-            *of_items, rest = embeds.split([*whole, len(embeds) - sum(whole)])
+            sizes = [*whole, len(embeds) - sum(whole)]
+            *of_items, rest = embeds.split(sizes)
             means = torch.stack([item.mean(0) for item in of_items])
             rows = [clips[i] for i in batch["index"][first:last]]
             check_finite(means, [clip.path for clip in rows])  # now, not hours later
@@ -254,7 +258,8 @@ class Embedder:
             metadata = batch["metadata"][first:last]
             columns |= {name: np.array([values[name] for values in metadata]) for name in metadata[0]}
             if tokens:
-                columns["tokens"] = all_tokens.float().cpu().numpy()
+                *of_each, kept = kept.split(sizes)
+                columns["tokens"] = torch.stack(of_each).squeeze(1).numpy()
             if each:
                 columns["clips"] = torch.stack(of_items).numpy()
             yield FeatureTable(means.numpy(), columns, {})

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Collection, Mapping, Sequence
+from math import prod
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -25,20 +26,23 @@ GB = 1e9
 
 class TokenCache:
     """float16 [N, L, D], the tokens of N videos, in `folder`/tokens.bin; every process writes its rows to it.
+    Of videos seen in W views it is [N, W, L, D].
 
     It is filled as a `ResumableTable` is: start, add, finish. A row counts once it is on the disk, so that a
     run that ends at any moment goes on where it was. What was made with other metadata is replaced.
 
     Args:
-        shape: (L, D). metadata: what tokens depend on besides the videos (model, precision …).
+        shape: of a row, (L, D) or (W, L, D).
+        metadata: what tokens depend on besides the videos (model, precision …).
     """
 
     def __init__(
-        self, folder: Path, shape: tuple[int, int], metadata: Mapping[str, Any], context: DistContext
+        self, folder: Path, shape: tuple[int, ...], metadata: Mapping[str, Any], context: DistContext
     ):
         self.folder, self.shape, self.context = folder, shape, context
         self.metadata = json.loads(json.dumps(metadata))
-        self.row_bytes = 2 * shape[0] * shape[1]
+        self.row_bytes = 2 * prod(shape)
+        self.clips = prod(shape[:-2])  # a row
         self._row: dict[Key, int] = {}
         self._places: list[int] = []  # of the wanted rows
         self._lock: IO[str] | None = None
@@ -107,7 +111,7 @@ class TokenCache:
             )
 
     def add(self, rows: FeatureTable) -> None:
-        """Write finished rows, with their column "tokens" [R, L, D]. Raises WriteError, FloatingPointError
+        """Write finished rows, with their column "tokens" [R, *shape]. Raises WriteError, FloatingPointError
         where float16 cannot hold them."""
         tokens = rows.columns["tokens"].astype(np.float16)
         if not np.isfinite(tokens).all():
@@ -136,7 +140,7 @@ class TokenCache:
             )
 
     def read(self, rows: Sequence[int]) -> Tensor:
-        """The tokens of rows, by their places among those wanted, float32 [R, L, D]."""
+        """The tokens of rows, by their places among those wanted, float32 [R, *shape]."""
         tokens = np.memmap(
             self.folder / "tokens.bin", np.float16, "r", shape=(len(self._places), *self.shape)
         )

@@ -1,8 +1,10 @@
 """Attentive probe of the frozen video tower, as V-JEPA 2 evaluates (arXiv 2506.09985): a learned query
 attends to all tokens of a clip, a linear classifier reads what it gathers.
 
-The tokens are made once and kept on the disk. Heads of several learning rates are trained at once, on the
-same batches; the one that does best on a tenth of the training videos, which none is trained on, is measured.
+The tokens are made once and kept on the disk. Test videos may be seen in several views, whose probabilities
+are averaged, as V-JEPA 2 does it; training videos are seen once. Heads of several learning rates are trained
+at once, on the same batches; the one that does best on a tenth of the training videos, which none is trained
+on, is measured.
 """
 
 from collections.abc import Mapping
@@ -25,7 +27,7 @@ from downstream.linear_probe import (
     warn_of_unknown_classes,
 )
 from downstream.protocol import EmbeddedVideos, Protocol
-from downstream.recognition import classification
+from downstream.recognition import average_views, classification
 from downstream.report import TITLES, Measurement, draw_table
 from utils.schema import EvaluationConfig
 
@@ -77,12 +79,14 @@ def train_heads(
 
 @torch.no_grad()
 def logits_of(heads: list[nn.Sequential], videos: EmbeddedVideos, rows: list[int], batch_size: int) -> Tensor:
-    """[heads, R, classes] on the CPU, of the videos at the places `rows`."""
-    found = []
+    """[heads, R, classes] on the CPU, of the videos at the places `rows`, averaged over their views."""
+    assert videos.tokens is not None
+    views, found = videos.tokens.clips, []
     with exact_float32():
-        for batch in torch.tensor(rows).split(batch_size):
-            tokens = videos.read_tokens(batch.tolist())
-            found.append(torch.stack([head(tokens).float() for head in heads]).cpu())
+        for batch in torch.tensor(rows).split(max(1, batch_size // views)):
+            tokens = videos.read_tokens(batch.tolist()).flatten(0, -3)  # [b · views, L, D]
+            logits = torch.stack([head(tokens).float() for head in heads]).cpu()
+            found.append(logits if views == 1 else average_views(logits.unflatten(1, (-1, views)), videos))
     return torch.cat(found, dim=1)
 
 

@@ -1,5 +1,6 @@
 """Segments × crops: each task against a plain version that sees one view at a time."""
 
+import json
 from itertools import pairwise
 from pathlib import Path
 
@@ -7,15 +8,18 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 import test as test_entry
 from data_loader.transforms import normalize
 from data_loader.video import read_frames
-from downstream import linear_probe, multiple_choice, recognition, retrieval
+from downstream import linear_probe, multiple_choice, probe, recognition, retrieval
 from downstream.feature_files import load_features
+from downstream.probes.attentive import attentive_head
 
 from .. import layouts, test_own_videos
 from ..launch import torchrun
+from ..probes import test_probes
 from ..test_commands import arguments, failing, results
 from ..test_processes import same_results
 from ..test_protocols import check_retrieval, cosine, embed_text, place, run
@@ -25,10 +29,16 @@ VIEWS = ("--segments", "2", "--crops", "3")
 
 @torch.no_grad()
 def view_embeds(model, path: Path, segments: int, crops: int) -> np.ndarray:
-    """[segments · crops, D]: each part's frames, each resized by PIL and cropped, alone through the model."""
+    """[segments · crops, D]: each view alone through the model."""
+    views = view_clips(model, path, segments, crops)
+    return np.stack([model.encode_video(video)[0][0].numpy() for video in views])
+
+
+def view_clips(model, path: Path, segments: int, crops: int) -> list[torch.Tensor]:
+    """Clips [1, 12, 3, S, S]: each part's frames, each resized by PIL and cropped, normalised."""
     _, _, vlen = read_frames(path, lambda video: [0])
     size, short = model.image_size, int(1.2 * model.image_size)
-    embeds = []
+    clips = []
     for k in range(segments):
         start = k * vlen // segments
         stop = max((k + 1) * vlen // segments, start + 1)
@@ -46,8 +56,8 @@ def view_embeds(model, path: Path, segments: int, crops: int) -> np.ndarray:
             clip = np.stack([np.asarray(i.crop((left, top, left + size, top + size))) for i in small])
             video = torch.zeros(1, 12, 3, size, size)
             video[0, :count] = normalize(torch.from_numpy(clip).permute(0, 3, 1, 2))
-            embeds.append(model.encode_video(video)[0][0].numpy())
-    return np.stack(embeds)
+            clips.append(video)
+    return clips
 
 
 def test_retrieval_averages_the_embeddings(model, checkpoint, tmp_path):
@@ -122,6 +132,39 @@ def test_a_probe_sees_test_videos_in_views_and_training_videos_once(model, check
         for path, embed in zip(table.columns["path"], table.features, strict=True):
             expected = view_embeds(model, Path(path), *views).mean(axis=0)
             np.testing.assert_allclose(embed, expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_the_attentive_probe_averages_the_probabilities_of_test_videos(several, model, checkpoint, tmp_path):
+    settings = ["--set", "probe.epochs=2", "--set", "probe.learning_rates=[0.001]"]
+    options = ["--probe", "attentive", *settings, *VIEWS]
+    if several:
+        named = test_probes.several_labels(tmp_path, "-r", str(checkpoint), "--arch", "TVTSv2_Demo")
+        given = [*named, "--output", str(tmp_path / "out"), *options]
+    else:
+        layouts.probe_lists(tmp_path / "data", tmp_path / "meta")
+        given = arguments(tmp_path, checkpoint, *options, dataset="hmdb51")
+    assert probe.main(given) == 0
+    found = results(tmp_path)
+    head = attentive_head(model.variant.embed_dim, 3 if several else 2).eval()
+    head.load_state_dict(load_file(tmp_path / "out/probe.safetensors"))
+    about = json.loads((tmp_path / "out/test/tokens/tokens.json").read_text())
+    logits = []
+    for path, *_ in about["rows"]:
+        tokens = torch.cat([model.encode_video(clip)[1] for clip in view_clips(model, Path(path), 2, 3)])
+        assert list(tokens.shape) == about["shape"]
+        of_views = head(tokens).detach()
+        logits.append(of_views.mean(0) if several else of_views.softmax(dim=1).mean(0))
+    if several:
+        scores = [[float(row[k]) for row in logits] for k in range(3)]
+        for k, row in enumerate(found["details"]["per_class"]):
+            wanted = [row["name"] in query["classes"] for query in found["queries"]]
+            labelled = [bool(query["classes"]) for query in found["queries"]]
+            kept = [(score, w) for score, w, there in zip(scores[k], wanted, labelled, strict=True) if there]
+            assert row["AP"] == pytest.approx(test_own_videos.average_precision(*zip(*kept, strict=True)))
+        return
+    for query, shares in zip(found["queries"], logits, strict=True):
+        assert query["predicted"] == layouts.CLASSES[int(shares.argmax())]
 
 
 def test_one_view_is_the_official_protocol_to_the_bit(checkpoint, tmp_path):

@@ -12,6 +12,7 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 from torch.nn.functional import layer_norm
+from torch.nn.functional import normalize as unit
 
 from data_loader.transforms import clip_transform, normalize
 from data_loader.video import read_clip
@@ -80,10 +81,25 @@ def test_neighbours_use_the_embeddings_of_the_linear_probe(checkpoint, tmp_path,
 
 def test_draws_have_as_many_of_each_class_and_differ():
     labels = [i % 3 for i in range(30)]
-    draws = [draw(labels, 4, seed) for seed in range(3)]
+    classes = [[label] for label in labels]
+    draws = [draw(classes, 4, seed) for seed in range(3)]
     for chosen in draws:
         assert len(set(chosen)) == 12 and sorted(labels[i] for i in chosen) == [0] * 4 + [1] * 4 + [2] * 4
-    assert draws[0] != draws[1] != draws[2] and draw(labels, 4, 0) == draws[0]
+    assert draws[0] != draws[1] != draws[2] and draw(classes, 4, 0) == draws[0]
+
+
+def test_draws_of_several_labels_take_no_video_that_no_class_needs():
+    needed = draw([[0, 1]] * 10 + [[1, 2]] * 5 + [[]] * 5, 3, seed=0)
+    assert len(needed) == 6 and sum(place < 10 for place in needed) == 3 and max(needed) < 15
+    rng = np.random.default_rng(0)
+    of_class = rng.random((60, 5)) < (0.6, 0.4, 0.2, 0.2, 0)
+    for seed in range(3):
+        chosen = draw([np.flatnonzero(row).tolist() for row in of_class], 4, seed)
+        assert (of_class[chosen].sum(axis=0)[:4] >= 4).all() and of_class[chosen].any(axis=1).all()
+        order = torch.randperm(60, generator=torch.Generator().manual_seed(seed)).tolist()
+        last = max(chosen, key=order.index)
+        before = [place for place in chosen if place != last]
+        assert (of_class[before].sum(axis=0)[:4] < 4).any()
 
 
 def test_few_shot_is_the_logistic_regression_of_scikit_learn():
@@ -110,7 +126,7 @@ def test_few_shot_says_mean_and_deviation(checkpoint, tmp_path, capsys):
     for shots, told in found["details"]["draws"].items():
         top1 = []
         for seed in range(3):
-            chosen = draw(labels, int(shots), seed)
+            chosen = draw([[label] for label in labels], int(shots), seed)
             x, y = torch.from_numpy(train[chosen]).float(), torch.tensor([labels[i] for i in chosen])
             guesses = classify(x, y, torch.from_numpy(test).float(), 2).argmax(dim=1).tolist()
             top1.append(100 * np.mean([guess == label for guess, label in zip(guesses, true, strict=True)]))
@@ -288,16 +304,8 @@ def several_labels(tmp_path, *more: str) -> list[str]:
 
 @pytest.mark.parametrize("name", ["linear", "knn", "few-shot", "attentive"])
 def test_probes_of_videos_with_several_labels(name, checkpoint, tmp_path, capsys):
-    more = [
-        "--set",
-        "probe.epochs=6",
-        "--set",
-        "probe.neighbours=[4]",
-        "--set",
-        "probe.shots=[4]",
-        "--output",
-        str(tmp_path / "out"),
-    ]
+    settings = ("probe.epochs=6", "probe.neighbours=[4]", "probe.shots=[4]")
+    more = [*(word for each in settings for word in ("--set", each)), "--output", str(tmp_path / "out")]
     words = several_labels(tmp_path, "--arch", "TVTSv2_Demo", "-r", str(checkpoint), *more)
     assert probe.main([*words, "--probe", name]) == 0
     found = json.loads(next((tmp_path / "out").rglob("results.json")).read_text())
@@ -308,15 +316,36 @@ def test_probes_of_videos_with_several_labels(name, checkpoint, tmp_path, capsys
     assert found["counts"] == {"training videos": 13, "test videos": 7, "classes": 3}
     if name != "knn":
         assert "mAP" in capsys.readouterr().out.split("\n")[0]
-    if name == "few-shot":
-        assert found["details"]["draws"]["4"]["mAP"] == [100.0] * 5
 
 
-def test_draws_of_videos_with_several_labels_have_enough_of_each():
-    targets = torch.tensor([[1, 1, 0]] * 10 + [[0, 1, 1]] * 5 + [[0, 0, 0]] * 5)
-    chosen = draw(targets, 3, seed=0)
-    assert (targets[chosen].sum(dim=0) >= 3).all() and targets[chosen].any(dim=1).all()
-    assert len(chosen) == 6 and draw(targets, 3, 0) == chosen  # each video of the two kinds is needed
+def test_few_shot_of_videos_with_several_labels(checkpoint, tmp_path, capsys):
+    more = ["--set", "probe.shots=[4,7,1]", "--set", "probe.draws=2", "--output", str(tmp_path / "out")]
+    words = several_labels(tmp_path, "--arch", "TVTSv2_Demo", "-r", str(checkpoint), *more)
+    assert probe.main([*words, "--probe", "few-shot"]) == 0
+    found = results(tmp_path, "out/few_shot")
+    assert list(found["metrics"]) == ["4 videos a class", "1 video a class"]
+    said = capsys.readouterr().out
+    assert "mAP, mean" in said and "without [7]: 'moves' has 6 training videos" in said
+    (x, train), (test, true) = (embeddings_of_several(tmp_path, split) for split in ("train", "test"))
+    assert true[:6].any(dim=1).all() and not true[6].any()  # which does not count
+    for shots, told in found["details"]["draws"].items():
+        for seed, value in enumerate(told["mAP"]):
+            chosen = draw([row.nonzero().flatten().tolist() for row in train], int(shots), seed)
+            scores = []
+            for k in range(3):  # moves, runs, sits: a classifier of yes or no each
+                classifier = LogisticRegression(C=1.0, tol=1e-9, max_iter=1000)
+                classifier.fit(unit(x[chosen]), train[chosen, k])
+                order = np.argsort(-classifier.decision_function(unit(test[:6])), kind="stable")
+                hit = true[:6][order, k]
+                scores.append(float((hit * hit.cumsum(0) / torch.arange(1, 7)).sum() / hit.sum()))
+            assert value == pytest.approx(100 * np.mean(scores))
+
+
+def embeddings_of_several(tmp_path, split: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Embeddings [N, D] of the videos of `several_labels` and, bool [N, 3], whether one moves, runs, sits."""
+    table = load_features(tmp_path / f"out/{split}/video_embeddings.safetensors")
+    labels = [["_runs_" in path, "_runs_" in path, "_sits_" in path] for path in table.columns["path"]]
+    return torch.from_numpy(table.features), torch.tensor(labels)
 
 
 def test_votes_of_several_labels_and_the_loss_of_each_class():
