@@ -30,12 +30,14 @@ OWN = "|".join((*FOLDERS, *ENTRIES))
 IMPORT = [(rf"^from ({OWN})\b", rf"from {NAME}.\1")]
 SAID = [  # in strings: objects that are found by name, and what people are told to type
     (rf"(?<=[\"'])({OWN})((?:\.\w+)+:\w+)(?=[\"'])", rf"{NAME}.\1\2"),
-    (r"python -m model\.download\b", f"{NAME} download"),
     (r"python downstream/feature_extraction\.py", f"{NAME} features"),
-    (r"python downstream/search\.py", f"{NAME} search"),
-    (r"python (test|train)\.py", rf"{NAME} \1"),
+    (r"python downstream/mteb_tasks\.py", f"{NAME} mteb"),
+    (r"bash scripts/prepare_videos\.sh", f"{NAME} reencode"),
+    (r"bash scripts/demo\.sh", f"{NAME} demo"),
+    (r"python -m data_loader\.demo\b", f"{NAME} demo_data"),
+    (r"python -m (?:data_loader|downstream|model|trainer)\.(\w+)\b(?!\.)", rf"{NAME} \1"),
+    (r"python (?:downstream/)?(\w+)\.py", rf"{NAME} \1"),
     (r"(torchrun [-\w ]*)\b(test|train)\.py", rf"\1-m {NAME}.\2"),
-    (r"python downstream/(\w+)\.py", rf"python -m {NAME}.downstream.\1"),
     (rf"python -m ({OWN})\b", rf"python -m {NAME}.\1"),
     (rf"\bfrom ({OWN})\b([.\w]*) import\b", rf"from {NAME}.\1\2 import"),
 ]

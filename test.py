@@ -1,7 +1,14 @@
-"""Evaluate a trained model, on the data set and task that a config names, or on all there are.
+"""Zero-shot retrieval, recognition or multiple choice, whichever a config asks for, or all there are.
 
-python test.py --config downstream/configs/msrvtt.json --arch TVTSv2_B_16 --checkpoint TVTSv2_ViT_B_16.pth
-python test.py --all --arch TVTSv2_B_16
+    python test.py --dataset msrvtt --arch TVTSv2_B_16 --checkpoint TVTSv2_ViT_B_16.pth
+    python test.py --config downstream/configs/msrvtt.json --set data.root=/disk/msrvtt
+    python test.py --folder my_videos --arch TVTSv2_B_16
+    python test.py --all --arch TVTSv2_H_14
+    python test.py --dataset msrvtt --model TVTSv2_B_16 --model open_clip:ViT-B-16:CLIP/models/ViT-B-16.pt
+    torchrun --nproc_per_node 8 test.py --dataset k400 --arch TVTSv2_H_14 --precision bf16
+
+Stopped half-way, the same command goes on where it was. Exit status: 0 done, 1 some videos or data sets could
+not be used (named), 2 a mistake in the command or a file it names, 130 stopped by Ctrl-C.
 """
 
 import sys
@@ -18,16 +25,7 @@ ALL_OF_DEMO = ("demo_msrvtt", "demo_hmdb51", "demo_ssv2")  # for the demo's own 
 
 
 def parse(argv: Sequence[str] | None) -> Namespace:
-    parser = evaluation_parser(
-        "Zero-shot retrieval, recognition or multiple choice, whichever the config asks for.",
-        "examples:\n"
-        "  python test.py --config downstream/configs/msrvtt.json --arch TVTSv2_B_16\n"
-        "  python test.py --folder my_videos --arch TVTSv2_B_16\n"
-        "  python test.py --all --arch TVTSv2_H_14\n"
-        "  python test.py --dataset msrvtt --model TVTSv2_B_16 "
-        "--model open_clip:ViT-B-16:CLIP/models/ViT-B-16.pt\n"
-        "  torchrun --nproc_per_node 8 test.py --dataset k400 --arch TVTSv2_H_14 --precision bf16",
-    )
+    parser = evaluation_parser("python test.py", __doc__)
     parser.add_argument(
         "--all",
         action="store_true",

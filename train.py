@@ -1,8 +1,14 @@
-"""Pre-train a TVTSv2: `torchrun --nproc_per_node 8 train.py --config configs/dist-yt-web-pt-vit-b-16.json`.
+"""Pre-train a TVTSv2, or fine-tune one (docs/finetune.md), as a config says.
 
-Other configs fine-tune it (docs/finetune.md). Without torchrun it is one process. Any config key can be set
-from the command line, for example `--set trainer.epochs=3 --set data.batch_size=8`; `docs/config.md` lists
+Without torchrun it is one process. Any config key can be set from the command line; `docs/config.md` lists
 them all.
+
+    torchrun --nproc_per_node 8 train.py --config configs/dist-yt-web-pt-vit-b-16.json
+    python train.py --config configs/demo.json --set trainer.epochs=3 --set data.batch_size=8
+    python train.py --config configs/demo.json --resume auto
+
+Exit status: 0 done, 1 something stopped the run (a full disk, a loss that is NaN), 2 a mistake to correct
+before training, 3 stopped by a signal after saving.
 """
 
 import argparse
@@ -30,6 +36,7 @@ from trainer.resume import resume as go_on
 from trainer.resume import was_restarted
 from trainer.signals import Stopped
 from trainer.trainer import Trainer
+from utils.commands import CommandParser
 from utils.config import load_config, output_path
 from utils.errors import run_errors, user_errors
 from utils.processes import DistContext, explain_lost_peers, leaving_group, setup
@@ -37,10 +44,8 @@ from utils.schema import PretrainingConfig
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("-c", "--config", required=True, help="a JSON file of configs/")
+    parser = CommandParser("python train.py", __doc__)
+    parser.add_argument("-c", "--config", required=True, metavar="FILE", help="a JSON file of configs/")
     parser.add_argument(
         "-r",
         "--resume",
@@ -53,7 +58,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="cpu, cuda, cuda:1, or the numbers of the GPUs to use on this machine, one a process: 0,1 "
         "(default: process k takes GPU k, or the CPU where there is no GPU)",
     )
-    parser.add_argument(
+    short = parser.add_argument_group("keys of the config by their official names")
+    short.add_argument(
         "-sc",
         "--schedule",
         type=int,
@@ -61,8 +67,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         metavar="EPOCH",
         help="epochs after which the learning rate falls tenfold (official: 6 8)",
     )
-    parser.add_argument("-lr", "--learning_rate", type=float, help="learning rate of the new parameters")
-    parser.add_argument("-bs", "--batch_size", type=int, help="samples a process and step")
+    short.add_argument("-lr", "--learning_rate", type=float, help="learning rate of the new parameters")
+    short.add_argument("-bs", "--batch_size", type=int, help="samples a process and step")
     parser.add_argument(
         "--profile",
         type=int,

@@ -1,6 +1,6 @@
 """Does it learn what the paper says? The demo with one thing changed at a time, over several seeds.
 
-python benchmarks/ablations.py --seeds 0 1 2 --parallel 6
+    python benchmarks/ablations.py --seeds 0 1 2 --parallel 6
 
 Every run is a whole demo (data once, pre-training, evaluation) in a folder of its own below --output; a
 finished one is not run again, so another --scale or --set needs another --output. Figures are means over
@@ -24,6 +24,7 @@ from joblib import cpu_count
 from tqdm import tqdm
 
 from benchmarks import common
+from utils.commands import CommandParser
 from utils.config import REPOSITORY
 from utils.errors import user_errors
 
@@ -126,17 +127,20 @@ def rates(folder: Path) -> list[float]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
-    parser.add_argument("--only", nargs="+", choices=ABLATIONS, default=list(ABLATIONS), metavar="NAME")
-    parser.add_argument("--parallel", type=int, default=1, help="demos side by side (default: 1)")
-    parser.add_argument("--scale", type=float, default=1.0, help="factor on the demo's length (default: 1)")
+    parser = CommandParser("python benchmarks/ablations.py", __doc__)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the trainings")
+    parser.add_argument("--only", nargs="+", choices=ABLATIONS, default=list(ABLATIONS), metavar="NAME",
+                        help=f"some of {', '.join(ABLATIONS)} (default: all)")  # fmt: skip
+    parser.add_argument("--parallel", type=int, default=1, help="demos side by side")
+    parser.add_argument("--scale", type=float, default=1.0, help="factor on the demo's length")
     parser.add_argument(
-        "--output", type=Path, default=REPOSITORY / "results/ablations", help="default: results/ablations"
+        "--output",
+        type=Path,
+        default=REPOSITORY / "results/ablations",
+        help="where runs are kept (default: results/ablations)",
     )
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
+                        help="override a config key, in all runs")  # fmt: skip
     parser.add_argument("--json", metavar="FILE", help="write the figures to a file, too")
     args = parser.parse_args(argv)
     args.output = args.output.resolve()

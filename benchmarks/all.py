@@ -1,12 +1,12 @@
-"""Every figure of speed in docs/performance.md, one benchmark after the other: python benchmarks/all.py
-
-    python benchmarks/all.py --only eight       # what a host of eight GPUs is for
+"""Every figure of speed in docs/performance.md, one benchmark after the other.
 
 Each runs in a process of its own, so that one that fails costs no other. What it prints and its figures go to
 NAME.log and NAME.json below --output. The whole takes most of an hour on one GPU, more where reading is slow.
+
+    python benchmarks/all.py
+    python benchmarks/all.py --only eight       # what a host of eight GPUs is for
 """
 
-import argparse
 import subprocess
 import sys
 import time
@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+
+from utils.commands import CommandParser
 
 HERE = Path(__file__).resolve().parent
 RECOMPUTED = "--activation-checkpointing mlp"
@@ -78,16 +80,19 @@ def run(name: str, output: Path) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandParser("python benchmarks/all.py", __doc__)
     parser.add_argument(
         "--only",
         nargs="+",
         metavar="NAME",
         help=f"how the names begin of those to run: {' '.join(BENCHMARKS)}",
     )
-    parser.add_argument("--output", type=Path, default=HERE.parent / "results/benchmarks", help="%(default)s")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=HERE.parent / "results/benchmarks",
+        help="for logs and figures (default: results/benchmarks)",
+    )
     args = parser.parse_args(argv)
     begins = tuple(args.only or [""])
     for word in begins:

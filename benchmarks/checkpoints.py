@@ -1,7 +1,7 @@
 """How long a training stands still for a checkpoint: written in its way, and beside it, by a thread.
 
-python benchmarks/checkpoints.py --arch TVTSv2_H_14 --folder /scratch
-torchrun --nproc_per_node 8 benchmarks/checkpoints.py --arch TVTSv2_H_14 --engine fsdp --folder /scratch
+    python benchmarks/checkpoints.py --arch TVTSv2_H_14 --folder /scratch
+    torchrun --nproc_per_node 8 benchmarks/checkpoints.py --arch TVTSv2_H_14 --engine fsdp --folder /scratch
 
 The state is that after a step with gradients of 0. Each way writes `--saves` checkpoints, of which the first
 is listed by itself: the memory for the copy is taken then.
@@ -29,6 +29,7 @@ from trainer.engine import Engine, build_engine, choose_precision
 from trainer.optim import build_optimizer, parameter_groups
 from trainer.saving import CheckpointWriter
 from trainer.sharded import save_sharded
+from utils.commands import CommandParser
 from utils.processes import DistContext, leaving_group, setup
 from utils.schema import OptimizerConfig
 
@@ -96,14 +97,12 @@ def finished(context: DistContext) -> float:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandParser("python benchmarks/checkpoints.py", __doc__)
     add = parser.add_argument
-    add("--arch", choices=VARIANTS, default="TVTSv2_B_16", help="default: %(default)s")
-    add("--engine", choices=("ddp", "fsdp"), default="ddp", help="default: %(default)s")
+    add("--arch", choices=VARIANTS, default="TVTSv2_B_16", help="the model")
+    add("--engine", choices=("ddp", "fsdp"), default="ddp", help="how processes share the weights")
     add("--folder", type=Path, help="where to write, for the time being (default: a temporary folder)")
-    add("--saves", type=int, default=4, help="of each way (default: %(default)s)")
+    add("--saves", type=int, default=4, help="of each way")
     add("--device", help="cuda or cpu (default: a GPU where there is one)")
     add("--json", metavar="FILE", help="write the figures to a file, too")
     args = parser.parse_args(argv)

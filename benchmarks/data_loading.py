@@ -1,7 +1,8 @@
 """How fast clips of 12 frames come out of video files: each reader's stages, and the whole loader.
 
-python benchmarks/data_loading.py                                   # generated videos, raw and prepared
-python benchmarks/data_loading.py --data my_videos/ --readers pyav --workers 4 8 --gpu-rate B/16=450 H/14=85
+    python benchmarks/data_loading.py                                   # generated videos, raw and prepared
+    python benchmarks/data_loading.py --data my_videos/ --readers pyav \\
+        --workers 4 8 --gpu-rate B/16=450 H/14=85
 
 Clips are read as in training: random frames of the whole video, one random crop, a caption. "clips/core s"
 counts the processor time of all processes and threads, so it is the rate of one core that does nothing else.
@@ -34,6 +35,7 @@ from data_loader.collate import Collate
 from data_loader.dataset import VideoDataset
 from data_loader.video import READERS, read_frames
 from data_loader.video.process import keep_freed_memory
+from utils.commands import CommandParser
 from utils.errors import user_errors
 
 NUM_FRAMES = 12
@@ -157,18 +159,16 @@ def installed(readers: Sequence[str], video: Path) -> list[str]:
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandParser("python benchmarks/data_loading.py", __doc__)
     add_arguments(parser)
     parser.add_argument("--readers", nargs="+", choices=READERS, default=list(READERS), metavar="READER",
                         help="default: all that are installed")  # fmt: skip
-    parser.add_argument("--clips", type=int, default=24, help="clips a reader and stage (%(default)s)")
+    parser.add_argument("--clips", type=int, default=24, help="clips a reader and stage")
     parser.add_argument("--workers", type=int, nargs="*", default=[cpu_count()], metavar="W",
-                        help="time the whole loader with so many workers (%(default)s)")  # fmt: skip
-    parser.add_argument("--batch-size", type=int, default=16, help="of the whole loader (%(default)s)")
+                        help="time the whole loader with so many workers")  # fmt: skip
+    parser.add_argument("--batch-size", type=int, default=16, help="of the whole loader")
     parser.add_argument("--duration", type=float, default=10, metavar="SECONDS",
-                        help="to time the whole loader, a batch a worker at least (%(default)s)")  # fmt: skip
+                        help="to time the whole loader, a batch a worker at least")  # fmt: skip
     parser.add_argument("--gpu-rate", nargs="+", default=[], metavar="NAME=RATE",
                         help="clips/s that a GPU takes: say how many cores keep it busy")  # fmt: skip
     parser.add_argument("--json", metavar="FILE", help="write the figures to a file, too")

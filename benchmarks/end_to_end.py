@@ -1,6 +1,6 @@
 """Training end to end: train.py's trainer reading generated videos, against its steps with no reading at all.
 
-python benchmarks/end_to_end.py --arch TVTSv2_B_16 --batch-size 64 --workers 8
+    python benchmarks/end_to_end.py --arch TVTSv2_B_16 --batch-size 64 --workers 8
 
 For each size of video, raw and after scripts/prepare_videos.sh, it trains on both pre-training sets in their
 layouts (symbolic links give a few different videos many names, so the disk's cache holds them). The rate of
@@ -35,7 +35,8 @@ from data_loader.loader import JointLoader
 from data_loader.video import READERS, open_video
 from model import VARIANTS
 from train import build_trainer
-from utils.config import REPOSITORY, load_config
+from utils.commands import CommandParser
+from utils.config import load_config
 from utils.errors import user_errors
 from utils.processes import setup
 from utils.schema import PretrainingConfig
@@ -201,27 +202,26 @@ def rate(metrics: Path, batch_size: int, warm_up: int) -> dict[str, float]:
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--arch", choices=VARIANTS, default="TVTSv2_B_16", help="default: %(default)s")
-    config = str(REPOSITORY / "configs" / "dist-yt-web-pt-vit-b-16.json")
-    parser.add_argument("-c", "--config", default=config, help="of pre-training (%(default)s)")
-    parser.add_argument("--batch-size", type=int, default=64, help="default: %(default)s")
+    parser = CommandParser("python benchmarks/end_to_end.py", __doc__)
+    parser.add_argument("--arch", choices=VARIANTS, default="TVTSv2_B_16", help="the model")
+    config = "configs/dist-yt-web-pt-vit-b-16.json"
+    parser.add_argument("-c", "--config", default=config, help="of pre-training")
+    parser.add_argument("--batch-size", type=int, default=64, help="samples a process and step")
     workers = max(1, cpu_count() // 2)
-    parser.add_argument("--workers", type=int, default=workers, help="for each of the two sets (%(default)s)")
-    parser.add_argument("--reader", choices=READERS, default="pyav", help="default: %(default)s")
-    parser.add_argument("--steps", type=int, default=200, help="optimiser steps timed (%(default)s)")
-    parser.add_argument(
+    parser.add_argument("--workers", type=int, default=workers, help="for each of the two sets")
+    parser.add_argument("--reader", choices=READERS, default="pyav", help="how videos are decoded")
+    timed = parser.add_argument_group("how it is timed")
+    timed.add_argument("--steps", type=int, default=200, help="optimiser steps timed")
+    timed.add_argument(
         "--raw-steps", type=int, help="the same for videos as they are, which are slow to read (--steps)"
     )
-    parser.add_argument("--warm-up", type=int, default=60, help="steps before (%(default)s)")
-    parser.add_argument("--log-every", type=float, default=1, help="seconds between log lines (%(default)s)")
-    parser.add_argument("--device", help="default: a GPU where there is one")
+    timed.add_argument("--warm-up", type=int, default=60, help="steps before")
+    timed.add_argument("--log-every", type=float, default=1, help="seconds between log lines")
+    parser.add_argument("--device", help="cuda or cpu (default: a GPU where there is one)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
                         help="override a config key, in the pure run, too")  # fmt: skip
     add_arguments(parser)
-    parser.add_argument("--json", metavar="FILE", help="write the figures to a file, too")
+    timed.add_argument("--json", metavar="FILE", help="write the figures to a file, too")
     return parser.parse_args(argv)
 
 

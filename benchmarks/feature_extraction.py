@@ -1,14 +1,13 @@
 """Feature extraction from files to vectors: `downstream/feature_extraction.py` on generated videos.
 
-python benchmarks/feature_extraction.py --arch TVTSv2_B_16 --precision bf16 --workers 16
-
 Times the whole command on one video and on many; the difference is the rate without its start. (It starts
 once before, untimed, which leaves its files in the disk's cache.) The videos are a few different ones under
 many names. Weights are random: the arithmetic is the same. Memory is the most that any one process holds, in
-the first half of the time and in the second: they are to be alike, however many videos there are, as in
+the first half of the time and in the second: they are to be alike, however many videos there are.
 
-python benchmarks/feature_extraction.py --arch TVTSv2_B_32 --precision fp32 --device cpu --workers 1 \\
-    --sizes 340x256 --seconds 1 2 --no-prepared --raw-count 10000
+    python benchmarks/feature_extraction.py --arch TVTSv2_B_16 --precision bf16 --workers 16
+    python benchmarks/feature_extraction.py --arch TVTSv2_B_32 --precision fp32 --device cpu --workers 1 \\
+        --sizes 340x256 --seconds 1 2 --no-prepared --raw-count 10000
 """
 
 import argparse
@@ -29,6 +28,7 @@ from benchmarks.common import report
 from benchmarks.videos import add_arguments, choose_videos, is_prepared, link_videos
 from downstream.embedding.embedder import PRECISIONS
 from model import VARIANTS, create_model
+from utils.commands import CommandParser
 from utils.config import REPOSITORY
 from utils.errors import user_errors
 
@@ -103,22 +103,21 @@ def rate(count: int, start: float, whole: float) -> float | None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--arch", choices=VARIANTS, default="TVTSv2_B_16", help="default: %(default)s")
+    parser = CommandParser("python benchmarks/feature_extraction.py", __doc__)
+    parser.add_argument("--arch", choices=VARIANTS, default="TVTSv2_B_16", help="the model")
     add_arguments(parser)
-    parser.add_argument("--count", type=int, default=8192, help="videos to embed (%(default)s)")
+    parser.add_argument("--count", type=int, default=8192, help="videos to embed")
     parser.add_argument(
         "--raw-count",
         type=int,
         help=f"the same for videos as they are, which are slow to read (--count, but {RAW_COUNT} at most)",
     )
-    parser.add_argument("--batch-size", type=int, default=48, help="default: %(default)s")
-    parser.add_argument("--precision", choices=PRECISIONS, default="bf16", help="default: %(default)s")
-    parser.add_argument("--reader", default="pyav", help="default: %(default)s")
-    parser.add_argument("--workers", type=int, default=cpu_count(), help="(%(default)s)")
-    parser.add_argument("--device", help="default: a GPU where there is one")
+    speed = parser.add_argument_group("speed")
+    speed.add_argument("--batch-size", type=int, default=48, help="clips at once")
+    speed.add_argument("--precision", choices=PRECISIONS, default="bf16", help="of the arithmetic")
+    speed.add_argument("--reader", default="pyav", help="how videos are decoded")
+    speed.add_argument("--workers", type=int, default=cpu_count(), help="processes that read")
+    speed.add_argument("--device", help="cuda or cpu (default: a GPU where there is one)")
     parser.add_argument("--json", metavar="FILE", help="write the figures to a file, too")
     args = parser.parse_args(argv)
     with user_errors(), tempfile.TemporaryDirectory() as where:

@@ -6,7 +6,6 @@ Each run is train.py with configs/finetune-msrvtt.json or configs/finetune-label
 demo, and the test of its best epoch, which videos held out of training choose; a finished one stays.
 """
 
-import argparse
 import json
 import subprocess
 import sys
@@ -18,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # to run as a file
 from benchmarks import common
 from benchmarks.ablations import mean_and_deviation
 from downstream.demo import ARCH, gpu_settings
+from utils.commands import CommandParser
 from utils.config import REPOSITORY
 
 # Task -> config, data set, the figure before and after, and what is set for so small a world.
@@ -93,16 +93,22 @@ def tune(task: str, data: Path, checkpoint: Path, output: Path, seed: int) -> Pa
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandParser("python benchmarks/finetuning.py", __doc__)
     parser.add_argument("--checkpoint", type=Path, required=True, help="the demo's: scripts/demo.sh makes it")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the trainings")
     parser.add_argument(
-        "--data", type=Path, default=REPOSITORY / "data/demo", help="of the demo, made if not there"
+        "--data",
+        type=Path,
+        default=REPOSITORY / "data/demo",
+        help="of the demo, made if not there (default: data/demo)",
     )
-    parser.add_argument("--scale", type=float, default=1.0, help="factor on the demo's data (default: 1)")
-    parser.add_argument("--output", type=Path, default=REPOSITORY / "results/finetuning", help="%(default)s")
+    parser.add_argument("--scale", type=float, default=1.0, help="factor on the demo's data")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=REPOSITORY / "results/finetuning",
+        help="where runs are kept (default: results/finetuning)",
+    )
     parser.add_argument("--json", metavar="FILE", help="write the figures to a file, too")
     args = parser.parse_args(argv)
     data, checkpoint, output = (path.resolve() for path in (args.data, args.checkpoint, args.output))

@@ -1,6 +1,6 @@
 """Whole inference passes on random clips: ours against plain eager PyTorch, in alternating rounds.
 
-python benchmarks/inference.py --arch TVTSv2_B_16 --batch-size 48
+    python benchmarks/inference.py --arch TVTSv2_B_16 --batch-size 48
 
 A pass embeds a batch of uint8 clips with all their patches. The reference is the same model by
 PyTorch's own attention, without torch.compile. On a CPU, where that attention is ours, too, it writes
@@ -24,6 +24,7 @@ from model.flops import inference_flops_per_clip
 from model.fp8 import fp8_copy
 from model.kernels import ACTIVATIONS
 from model.layers import Mlp
+from utils.commands import CommandParser
 from utils.environment import bf16_instructions
 
 ON_CPU = {"arch": "TVTSv2_B_32", "batch_size": 2, "precision": "fp32", "steps": 1}
@@ -61,10 +62,8 @@ def write_activation_out(model: torch.nn.Module) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--arch", choices=VARIANTS, default="TVTSv2_B_16", help="default: %(default)s")
+    parser = CommandParser("python benchmarks/inference.py", __doc__)
+    parser.add_argument("--arch", choices=VARIANTS, default="TVTSv2_B_16", help="the model")
     add_common_arguments(parser, batch_size=48, precisions=(*DTYPES, "fp8"))
     if torch.device(parser.parse_known_args(argv)[0].device).type == "cpu":
         parser.set_defaults(**ON_CPU)

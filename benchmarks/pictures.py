@@ -1,10 +1,11 @@
-"""The pictures of the documentation, of a demo's results: python -m benchmarks.pictures
+"""The pictures of the documentation, of a demo's results.
 
 found.png: captions, and the video found for each. retrieval.png, motion.png, map.png: the demo's pages,
 which need chromium. curves.png: its training. speed.svg: the figures in docs/speed.json.
+
+    python -m benchmarks.pictures --demo results/demo
 """
 
-import argparse
 import json
 import shutil
 import subprocess
@@ -21,6 +22,7 @@ from matplotlib import pyplot as plt
 from data_loader.video import read_clip
 from downstream.feature_files import load_features
 from trainer.curves import draw_curves
+from utils.commands import CommandParser
 from utils.config import REPOSITORY
 from utils.errors import RunError, run_errors
 
@@ -88,12 +90,13 @@ def photograph(page: Path, output: Path) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--demo", type=Path, default=Path("results/demo"), help="default: %(default)s")
+    parser = CommandParser("python -m benchmarks.pictures", __doc__)
+    parser.add_argument("--demo", type=Path, default=Path("results/demo"), help="its results")
     parser.add_argument(
-        "--output", type=Path, default=REPOSITORY / "docs/pictures", help="default: %(default)s"
+        "--output",
+        type=Path,
+        default=REPOSITORY / "docs/pictures",
+        help="where the pictures go (default: docs/pictures)",
     )
     args = parser.parse_args(argv)
     with run_errors():

@@ -1,7 +1,7 @@
 """Training throughput over several GPUs on random data, through the engine and the step of the Trainer.
 
-python benchmarks/scaling.py --arch TVTSv2_B_16 --batch-size 64 --gpus 1,2,4  # each number, and the ratios
-torchrun --nproc_per_node 4 benchmarks/scaling.py --engine fsdp               # one number of processes
+    python benchmarks/scaling.py --arch TVTSv2_B_16 --batch-size 64 --gpus 1,2,4    # and the ratios
+    torchrun --nproc_per_node 4 benchmarks/scaling.py --engine fsdp
 
 The batch size is of a GPU (weak scaling). A step is a YT-Temporal batch: forward with the tube mask and four
 texts a clip, the contrastive loss over all GPUs and the sorting loss, backward, AdamW. No data is loaded.
@@ -32,6 +32,7 @@ from model.loss import Gather
 from trainer.engine import DTYPES, build_engine, choose_precision
 from trainer.optim import build_optimizer, build_scheduler, parameter_groups
 from trainer.step import TrainStep
+from utils.commands import CommandParser
 from utils.config import as_dict, load_config
 from utils.processes import DistContext, leaving_group, setup
 from utils.schema import PretrainingConfig
@@ -137,24 +138,29 @@ def report(args: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandParser("python benchmarks/scaling.py", __doc__)
     add = parser.add_argument
-    add("--arch", choices=VARIANTS, default="TVTSv2_B_16", help="default: %(default)s")
-    add("--engine", choices=("ddp", "fsdp"), default="ddp", help="default: %(default)s")
-    add("--gather", choices=get_args(Gather), default="official", help="default: %(default)s")
-    add("--batch-size", type=int, default=64, help="clips a GPU and step (default: %(default)s)")
-    add("--accumulate", type=int, default=1, help="micro-batches of a step (default: %(default)s)")
-    add("--gpus", type=numbers, default=[], metavar="N,N", help="numbers of processes to compare")
-    add("--frames", type=int, help="frames a clip (default: the variant's)")
-    add("--texts", type=int, default=4, help="texts a clip (default: %(default)s)")
-    add("--text-tokens", type=int, default=77, help="tokens of the longest text (default: %(default)s)")
-    add("--precision", choices=DTYPES, default="bf16", help="default: %(default)s")
+    add("--arch", choices=VARIANTS, default="TVTSv2_B_16", help="the model")
+    add("--engine", choices=("ddp", "fsdp"), default="ddp", help="how processes share the weights")
+    add(
+        "--gather",
+        choices=get_args(Gather),
+        default="official",
+        help="of embeddings: a config's loss.gather",
+    )
+    add("--precision", choices=DTYPES, default="bf16", help="of the arithmetic")
     add_recomputation(parser)
     add("--no-compile", action="store_true", help="without torch.compile (always so on a CPU)")
-    add("--rounds", type=int, default=3, help="default: %(default)s")
-    add("--steps", type=int, default=10, help="steps a round (default: %(default)s)")
+    add = parser.add_argument_group("the batch").add_argument
+    add("--batch-size", type=int, default=64, help="clips a GPU and step")
+    add("--accumulate", type=int, default=1, help="micro-batches of a step")
+    add("--frames", type=int, help="frames a clip (default: the variant's)")
+    add("--texts", type=int, default=4, help="texts a clip")
+    add("--text-tokens", type=int, default=77, help="tokens of the longest text")
+    add = parser.add_argument_group("how it is timed").add_argument
+    add("--gpus", type=numbers, default=[], metavar="N,N", help="numbers of processes to compare")
+    add("--rounds", type=int, default=3, help="of which the median is shown")
+    add("--steps", type=int, default=10, help="steps a round")
     add("--device", help="cuda or cpu (default: a GPU where there is one)")
     add("--json", metavar="FILE", help="write the figures to a file, too")
     return parser.parse_args(argv)

@@ -1,11 +1,12 @@
-"""How fast, how large and how exact a search is: python benchmarks/search.py
+"""How fast, how large and how exact a search is.
 
 For each number of vectors: a file of features is written; a process of its own builds the index beside it,
 another one opens that and asks. Queries, of texts and of videos, go one at a time, as a person asks them.
 Recall is the share of the ten nearest by float32 that are found.
+
+    python benchmarks/search.py --vectors 100000
 """
 
-import argparse
 import statistics
 import sys
 import tempfile
@@ -30,6 +31,7 @@ from downstream.vector_search.index import index_of, unit
 from downstream.vector_search.videos import VideoIndex
 from model import create_model
 from model.variants import get_variant
+from utils.commands import CommandParser
 from utils.processes import setup
 
 WINDOWS = 360  # of a film, so that a million are 2,778 hours in windows of ten seconds
@@ -171,15 +173,13 @@ def measure(vectors: int, arch: str, threads: int, number: int, folder: Path) ->
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandParser("python benchmarks/search.py", __doc__)
     parser.add_argument(
-        "--vectors", type=int, nargs="+", default=[100_000, 1_000_000], help="default: 100000 1000000"
+        "--vectors", type=int, nargs="+", default=[100_000, 1_000_000], help="how many the file holds"
     )
-    parser.add_argument("--queries", type=int, default=200, help="for the recall (default: %(default)s)")
-    parser.add_argument("--arch", default="TVTSv2_B_32", help="default: %(default)s")
-    parser.add_argument("--threads", type=int, default=2, help="default: %(default)s")
+    parser.add_argument("--queries", type=int, default=200, help="for the recall")
+    parser.add_argument("--arch", default="TVTSv2_B_32", help="whose vectors, and texts, they are")
+    parser.add_argument("--threads", type=int, default=2, help="of the search")
     parser.add_argument("--json", metavar="FILE", help="write the figures to a file, too")
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)

@@ -162,20 +162,19 @@ def full_float32() -> Iterator[None]:
 def add_common_arguments(
     parser: argparse.ArgumentParser, batch_size: int, precisions: Sequence[str] = tuple(DTYPES)
 ) -> None:
-    parser.add_argument(
-        "--batch-size", type=int, default=batch_size, help="clips a step (default: %(default)s)"
-    )
-    parser.add_argument("--frames", type=int, default=None, help="frames a clip (default: the variant's)")
-    parser.add_argument("--precision", choices=precisions, default="bf16", help="default: %(default)s")
-    parser.add_argument("--rounds", type=int, default=5, help="alternating rounds (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=10, help="steps a round (default: %(default)s)")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--no-reference", action="store_true", help="time ours alone")
-    parser.add_argument(
+    group = parser.add_argument_group("how it is timed")
+    group.add_argument("--batch-size", type=int, default=batch_size, help="clips a step")
+    group.add_argument("--frames", type=int, default=None, help="frames a clip (default: the variant's)")
+    group.add_argument("--precision", choices=precisions, default="bf16", help="of the arithmetic")
+    group.add_argument("--rounds", type=int, default=5, help="alternating rounds")
+    group.add_argument("--steps", type=int, default=10, help="steps a round")
+    group.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cuda or cpu")
+    group.add_argument("--no-reference", action="store_true", help="time ours alone")
+    group.add_argument(
         "--no-compile", action="store_true", help="ours without torch.compile (always so on a CPU)"
     )
-    parser.add_argument("--profile", action="store_true", help="also say where the GPU's time goes (ours)")
-    parser.add_argument("--json", metavar="FILE", help="write the figures to a file, too")
+    group.add_argument("--profile", action="store_true", help="also say where the GPU's time goes (ours)")
+    group.add_argument("--json", metavar="FILE", help="write the figures to a file, too")
 
 
 def add_recomputation(parser: argparse.ArgumentParser) -> None:
@@ -187,7 +186,7 @@ def add_recomputation(parser: argparse.ArgumentParser) -> None:
         type=number_or_mlp,
         default=0,
         metavar="K|mlp",
-        help="recompute every k-th block, or the activations in all MLPs (mlp); default: 0, nothing",
+        help="recompute every k-th block, or the activations in all MLPs (mlp), 0 for none",
     )
 
 

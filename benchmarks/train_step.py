@@ -1,6 +1,6 @@
 """Whole training steps on random data: ours against plain eager PyTorch, in alternating rounds.
 
-python benchmarks/train_step.py --arch TVTSv2_B_16 --batch-size 64
+    python benchmarks/train_step.py --arch TVTSv2_B_16 --batch-size 64
 
 A step is a YT-Temporal batch: forward with the tube mask and four texts a clip, both losses, backward,
 AdamW. The reference is the same model by PyTorch's own attention, without torch.compile.
@@ -23,6 +23,7 @@ from model.loss import NormSoftmaxLoss, sort_loss
 from model.metric import sim_matrix
 from model.variants import get_variant
 from trainer.optim import build_optimizer, parameter_groups
+from utils.commands import CommandParser
 from utils.errors import user_errors
 from utils.schema import OptimizerConfig
 
@@ -83,20 +84,18 @@ def training_step(model, optimizer, batch, device, precision: str) -> Callable[[
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--arch", choices=VARIANTS, default="TVTSv2_B_16", help="default: %(default)s")
+    parser = CommandParser("python benchmarks/train_step.py", __doc__)
+    parser.add_argument("--arch", choices=VARIANTS, default="TVTSv2_B_16", help="the model")
     add_common_arguments(parser, batch_size=64)
     parser.add_argument(
         "--mask-ratio", type=float, metavar="SHARE", help="patches left out (default: as the variant has it)"
     )
-    parser.add_argument("--texts", type=int, default=4, help="texts a clip (default: 4; 1 as in WebVid)")
+    parser.add_argument("--texts", type=int, default=4, help="texts a clip; 1 as in WebVid")
     parser.add_argument(
         "--text-tokens",
         type=int,
         default=77,
-        help="tokens of the batch's longest text (default: 77, the most)",
+        help="tokens of the batch's longest text, 77 at most",
     )
     add_recomputation(parser)
     args = parser.parse_args(argv)

@@ -142,21 +142,22 @@ def link_videos(videos: Sequence[Path], names: Sequence[Path]) -> None:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options that `choose_videos` reads."""
-    parser.add_argument(
+    group = parser.add_argument_group("the videos")
+    group.add_argument(
         "--data", nargs="+", metavar="PATH", help="videos: files, folders or patterns (default: generated)"
     )
-    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES), help="default: all")
-    parser.add_argument("--videos", type=int, default=4, help="different ones of each size (%(default)s)")
-    parser.add_argument(
-        "--seconds", type=float, nargs=2, default=[10, 30], metavar=("MIN", "MAX"), help="lengths (10 30)"
+    group.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES), help="of pictures")
+    group.add_argument("--videos", type=int, default=4, help="different ones of each size")
+    group.add_argument(
+        "--seconds", type=float, nargs=2, default=[10, 30], metavar=("MIN", "MAX"), help="lengths"
     )
-    parser.add_argument(
+    group.add_argument(
         "--cache",
         default=str(REPOSITORY / "results" / "benchmark_videos"),
         metavar="DIR",
-        help="where generated ones are kept (%(default)s)",
+        help="where generated ones are kept (default: results/benchmark_videos)",
     )
-    which = parser.add_mutually_exclusive_group()
+    which = group.add_mutually_exclusive_group()
     which.add_argument(
         "--no-prepared", action="store_true", help="without the same videos after scripts/prepare_videos.sh"
     )

@@ -1,7 +1,11 @@
-"""`python -m data_loader.check CONFIG`: read every video of a config once and list those that cannot be
-read."""
+"""Read every video of a config once, and list those that cannot be read.
 
-import argparse
+    python -m data_loader.check configs/demo.json
+    python -m data_loader.check downstream/configs/msrvtt.json --workers 8 --timeout 30
+
+Exit status: 0 all can be read, 1 some cannot, 2 the config or its data cannot be used.
+"""
+
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +20,7 @@ from data_loader.dataset import VideoDataset
 from data_loader.failures import Failure
 from data_loader.loader import worker_options
 from data_loader.shard_files import locate
+from utils.commands import CommandParser
 from utils.config import load_config, read_json, resolve_path
 from utils.errors import MISTAKES
 from utils.files import WriteError, check_folder, write_text
@@ -28,16 +33,16 @@ TIMEOUT_S = 60.0  # for a video, where the config gives none
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns 0 when all can be read, 1 when some cannot, 2 when the config or its data cannot be used."""
     cores = cpu_count()
-    parser = argparse.ArgumentParser(prog="python -m data_loader.check", description=__doc__)
+    parser = CommandParser("python -m data_loader.check", __doc__)
     parser.add_argument("config", type=Path, help="a config of pre-training or of an evaluation")
     parser.add_argument(
         "--output",
         type=Path,
         default=Path("unreadable.tsv"),
-        help="list to write if there are any (%(default)s); a path with a line break, a tab or bytes that "
+        help="list to write if there are any; a path with a line break, a tab or bytes that "
         "are not UTF-8 stands in it as a JSON string",
     )
-    parser.add_argument("--workers", type=int, default=cores, help="processes that read (%(default)s)")
+    parser.add_argument("--workers", type=int, default=cores, help="processes that read")
     parser.add_argument("--reader", help="see data_loader/video/ (the config's)")
     parser.add_argument(
         "--timeout", type=float, help=f"seconds a video may take (the config's, or {TIMEOUT_S:g})"

@@ -1,17 +1,19 @@
-"""Generate the demo's data sets, in the layouts of the real ones: `python -m data_loader.demo`.
+"""Generate the demo's data sets, in the layouts of the real ones.
 
 YT-Temporal: four narrated events a video, whose order the sort head has to find; the same with transcripts as
 .vtt, .srt, json3 and Whisper's JSON, and as captioned spans (meta_data/narrated_*.tsv, spans_*.tsv). WebVid:
 three events or a single one with a caption. MSR-VTT: text-to-video search among 100. HMDB-51: four classes
 that differ in motion alone. Both have training videos, for probes and fine-tuning. SSV2-MC: options that
 differ only in the order of the same three events.
+
+    python -m data_loader.demo --root data/demo --scale 0.05
 """
 
-import argparse
 import itertools
 import json
 import pickle
 import shutil
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -36,6 +38,7 @@ from data_loader.demo_world import (
     draw_single_event,
     write_video,
 )
+from utils.commands import CommandParser
 
 WORLD = 5  # counted up whenever videos or captions change, so that older data is made anew
 SIZES = {
@@ -264,20 +267,17 @@ def _ssv2(root: Path, rng: np.random.Generator, count: int, seed: tuple) -> list
     return videos
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument(
-        "--root", type=Path, default=Path("data/demo"), help="folder to write (default: %(default)s)"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="seed of everything drawn (default: %(default)s)")
-    parser.add_argument(
-        "--scale", type=float, default=1.0, help="factor on the number of videos (default: 1)"
-    )
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = CommandParser("python -m data_loader.demo", __doc__)
+    parser.add_argument("--root", type=Path, default=Path("data/demo"), help="folder to write")
+    parser.add_argument("--seed", type=int, default=0, help="seed of everything drawn")
+    parser.add_argument("--scale", type=float, default=1.0, help="factor on the number of videos")
     parser.add_argument("--workers", type=int, help="processes that draw and encode (default: one a core)")
     args = parser.parse_args(argv)
     made = generate(args.root, args.seed, args.scale, args.workers)
     print(f"demo data in {args.root}: {'generated' if made else 'already there'}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,9 +1,13 @@
 """The demo: generate its data, pre-train on it, evaluate every task, extract features, print a table.
 
 Each part is one of the repository's own commands, printed before it runs: a list of examples, too.
+
+    bash scripts/demo.sh
+    bash scripts/demo.sh --scale 0.05 --output results/quick    # a quick look, which learns little
+
+Run again, it reuses what is there; after an interruption it goes on where it was.
 """
 
-import argparse
 import json
 import os
 import shlex
@@ -23,6 +27,7 @@ from data_loader import demo as demo_data
 from downstream.report import draw_table, write_json
 from trainer.checkpoint import list_checkpoints, read_newest
 from trainer.curves import draw_curves
+from utils.commands import CommandParser
 from utils.config import REPOSITORY, USER_ROOT
 from utils.errors import user_errors
 
@@ -200,22 +205,27 @@ def start(command: Command, **options) -> subprocess.Popen:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the training (default: 0)")
+    parser = CommandParser("bash scripts/demo.sh", __doc__)
+    parser.add_argument("--seed", type=int, default=0, help="seed of the training")
     parser.add_argument(
         "--scale",
         type=float,
         default=1.0,
-        help="factor on the amount of data, and so on the training (default: 1)",
+        help="factor on the amount of data, and so on the training",
     )
     parser.add_argument(
         "--output",
         type=Path,
         help="results (default: results/demo, with the scale unless it is 1 and the seed unless it is 0)",
     )
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="overrides",
+        help="override a key of configs/demo.json",
+    )
     args = parser.parse_args(argv)
     data = "demo" if args.scale == 1 else f"demo-x{args.scale:g}"
     name = data if args.seed == 0 else f"{data}-seed{args.seed}"

@@ -1,8 +1,14 @@
-"""Features of your own videos, or texts: files, folders, patterns or lists in, one vector each out.
+"""Features of your own videos, or texts: one vector a video, one a window of time, or all tokens.
 
-    python downstream/feature_extraction.py my_videos/ --arch TVTSv2_B_16 --output features.safetensors
+    python downstream/feature_extraction.py clips/ --arch TVTSv2_B_16 --output clips.safetensors
+    python downstream/feature_extraction.py clips/ --arch TVTSv2_B_32 -o clips.npz  # on a laptop
+    python downstream/feature_extraction.py 'films/**/*.mkv' --window 10 --output films.parquet
+    python downstream/feature_extraction.py --text captions.txt --output captions.npz
 
-As a function: `from downstream.features import extract_features`.
+Stopped half-way, the same command goes on where it was. Other videos are added to an output that is there.
+As a function: `from downstream.features import extract_features`. Exit status: 0 all done, 1 some videos
+could not be read (named in OUTPUT.report.json), 2 a mistake in the command or a file it names, 130 stopped by
+Ctrl-C.
 """
 
 import argparse
@@ -30,6 +36,7 @@ from downstream.options import (
 )
 from downstream.report import failed_files, write_json
 from downstream.report.feature_map import write_map
+from utils.commands import CommandParser
 from utils.config import resolve_path
 from utils.environment import versions
 from utils.errors import one_line_interrupts, run_errors, user_errors
@@ -39,54 +46,49 @@ from utils.text import counted, one_line
 
 
 def build_parser(arch: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description="Embed videos: one vector a video, one a window of time, or all tokens. Or embed texts.",
-        epilog="examples:\n"
-        "  python downstream/feature_extraction.py clips/ --arch TVTSv2_B_16 --output clips.safetensors\n"
-        "  python downstream/feature_extraction.py clips/ --arch TVTSv2_B_32 -o clips.npz  # on a laptop\n"
-        "  python downstream/feature_extraction.py 'films/**/*.mkv' --window 10 --output films.parquet\n"
-        "  python downstream/feature_extraction.py --text captions.txt --output captions.npz\n"
-        "Stopped half-way? The same command goes on where it was. Other videos are added to an output that\n"
-        "is there. Exit status: 0 all done, 1 some videos could not be read (named in OUTPUT.report.json),\n"
-        "2 a mistake in the command or a file it names, 130 stopped by Ctrl-C.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
+    parser = CommandParser("python downstream/feature_extraction.py", __doc__)
+    given = parser.add_argument_group("what to embed")
+    given.add_argument(
         "videos",
         nargs="*",
         metavar="VIDEO",
         help="a file, a folder (of videos, or of numbered frames), "
         "a tar file, a URL (s3://, https:// …), or a quoted pattern with *, ? or **",
     )
-    parser.add_argument("--video_path", metavar="FILE", help="a video, as the official commands name it")
-    parser.add_argument(
+    given.add_argument("--video_path", metavar="FILE", help="a video, as the official commands name it")
+    given.add_argument(
         "--list",
         metavar="FILE",
         help="a file that holds one of these a line; or a csv, tsv, jsonl or parquet file with a column path "
         "and maybe start and end (seconds or 00:01:02.5), whose other columns travel to the output",
     )
-    parser.add_argument(
+    given.add_argument(
         "--sidecars",
         action="store_true",
         help="keep the a.json and a.txt that stand beside a.mp4 in a tar file, as columns of the output",
     )
-    parser.add_argument("--text", nargs="+", metavar="TEXT", help="embed these texts, or the lines of a file")
-    parser.add_argument(
+    given.add_argument("--text", nargs="+", metavar="TEXT", help="embed these texts, or the lines of a file")
+    written = parser.add_argument_group("what comes out")
+    written.add_argument(
         "-o",
         "--output",
         metavar="FILE",
         help="FILE.safetensors, .npz, .parquet or .h5 "
         "(default for a single video: results/features/ARCH/VIDEO.safetensors)",
     )
-    parser.add_argument(
+    written.add_argument(
         "--one-file-each",
         action="store_true",
         help="make --output a folder, of VIDEO.npy [pieces, D] and VIDEO.json for each video",
     )
-    parser.add_argument(
+    written.add_argument(
         "--overwrite",
         action="store_true",
         help="replace the vectors that the output has, instead of adding to them",
+    )
+    written.add_argument("--tokens", action="store_true", help="keep all tokens too (large)")
+    written.add_argument(
+        "--report", metavar="DIR", help="also write DIR/features.html, a map of the vectors to look at"
     )
     parts = parser.add_argument_group("many machines")
     parts.add_argument(
@@ -99,19 +101,14 @@ def build_parser(arch: str) -> argparse.ArgumentParser:
         "--merge", action="store_true", help="join the shards of --output; of the other options it takes none"
     )
     add_piece_options(parser)
-    parser.add_argument("--tokens", action="store_true", help="keep all tokens too (large)")
-    parser.add_argument(
+    add_model_options(parser, arch)
+    add_speed_options(parser).add_argument(
         "--read-timeout",
         type=positive_seconds,
         metavar="S",
         default=READ_TIMEOUT,
-        help="give a video up after S seconds, or never with inf (%(default)g)",
+        help="give a video up after S seconds, or never with inf",
     )
-    parser.add_argument(
-        "--report", metavar="DIR", help="also write DIR/features.html, a map of the vectors to look at"
-    )
-    add_model_options(parser, arch)
-    add_speed_options(parser)
     return parser
 
 
@@ -141,7 +138,7 @@ def add_piece_options(parser: argparse.ArgumentParser) -> None:
         type=positive_number,
         metavar="F",
         default=FRAME_RATE,
-        help="frames a second of folders of numbered frames (%(default)g)",
+        help="frames a second of folders of numbered frames",
     )
 
 

@@ -1,10 +1,15 @@
 """Linear probe of the frozen video tower (table 4): HMDB-51, UCF-101, Kinetics-400.
 
-    python downstream/linear_probe.py --dataset hmdb51 --arch TVTSv2_B_16 --checkpoint TVTSv2_ViT_B_16.pth
-
 Every video is embedded once, from uniform frames and the centre crop. On the embeddings, standardised by the
 mean and deviation of the training set, a logistic regression is solved to its optimum for each strength of
 weight decay; the strength is chosen on a tenth of the training videos, the classifier then trained on all.
+
+    python downstream/linear_probe.py --dataset hmdb51 --arch TVTSv2_B_16
+    python downstream/linear_probe.py --folder my_videos
+
+With --sliding_window_stride S each test video is seen in several views, and their logits averaged (by
+averaging the embeddings: the classifier is linear). The classifier is saved as probe.safetensors: logits =
+embedding @ weight.T + bias.
 """
 
 import sys
@@ -207,14 +212,7 @@ def refuse_without_labels(parser: ArgumentParser, args: Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = evaluation_parser(
-        "Linear probe (HMDB-51, UCF-101, Kinetics-400): a linear classifier on the frozen video tower.",
-        "With --sliding_window_stride S each test video is seen in several views, and their logits averaged\n"
-        "(by averaging the embeddings: the classifier is linear).\n"
-        "The classifier is saved as probe.safetensors: logits = embedding @ weight.T + bias.\n"
-        "example:\n  python downstream/linear_probe.py --dataset hmdb51 --arch TVTSv2_B_16",
-        DATASETS,
-    )
+    parser = evaluation_parser("python downstream/linear_probe.py", __doc__, DATASETS)
     args = parser.parse_args(argv)
     refuse_without_labels(parser, args)
     return run_command(args, [PROTOCOL])

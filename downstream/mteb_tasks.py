@@ -1,9 +1,12 @@
 """Tasks of mteb, the shared benchmark of embeddings: its data, its metrics, with our encoders.
 
-    python downstream/mteb_tasks.py --arch TVTSv2_B_16 --tasks HMDB51ZeroShot MSRVTTT2V MSRVTTV2T
+mteb (pip install mteb) fetches the data of a task from the Hugging Face hub. Results are in its own form:
+a JSON file for each task; what is there already is not measured again.
 
-mteb fetches the data of a task from the Hugging Face hub. Results are kept in its own form, a JSON file for
-each task, and what is there already is not measured again.
+    python downstream/mteb_tasks.py --arch TVTSv2_B_16 --tasks HMDB51ZeroShot MSRVTTT2V MSRVTTV2T
+    python downstream/mteb_tasks.py --tasks HMDB51ZeroShot --model TVTSv2_B_16 \\
+        --model open_clip:ViT-B-16:CLIP/models/ViT-B-16.pt
+    python downstream/mteb_tasks.py --list
 """
 
 import argparse
@@ -29,6 +32,7 @@ from downstream.options import (
     join_processes,
 )
 from downstream.report import draw_table
+from utils.commands import CommandParser
 from utils.errors import RunError, one_line_interrupts, run_errors, user_errors
 from utils.files import check_folder
 from utils.processes import leaving_group
@@ -105,23 +109,17 @@ def measure(
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description="Measure encoders on tasks of mteb (pip install mteb), whose data come from the hub.",
-        epilog="examples:\n"
-        "  python downstream/mteb_tasks.py --arch TVTSv2_B_16 --tasks HMDB51ZeroShot MSRVTTT2V MSRVTTV2T\n"
-        "  python downstream/mteb_tasks.py --tasks HMDB51ZeroShot --model TVTSv2_B_16 "
-        "--model open_clip:ViT-B-16:CLIP/models/ViT-B-16.pt",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--tasks", nargs="+", metavar="NAME", help="by their names in mteb")
-    parser.add_argument("--list", action="store_true", help="list mteb's tasks of videos and texts, and end")
-    parser.add_argument(
+    parser = CommandParser("python downstream/mteb_tasks.py", __doc__)
+    group = parser.add_argument_group("what to measure")
+    group.add_argument("--tasks", nargs="+", metavar="NAME", help="by their names in mteb")
+    group.add_argument("--list", action="store_true", help="list mteb's tasks of videos and texts, and end")
+    group.add_argument(
         "--output",
         metavar="DIR",
         default="results/mteb",
-        help="mteb's result files, by model and task (default: %(default)s)",
+        help="mteb's result files, by model and task",
     )
-    parser.add_argument("--overwrite", action="store_true", help="measure again what is there already")
+    group.add_argument("--overwrite", action="store_true", help="measure again what is there already")
     add_model_options(parser, more="; given several times, the models are measured one after the other")
     add_speed_options(parser)
     return parser

@@ -1,6 +1,6 @@
-"""Zero-shot multiple choice: SSV2-MC.
+"""Zero-shot multiple choice: each video against its own options, as in SSV2-MC.
 
-python downstream/multiple_choice.py --dataset ssv2_mc --arch TVTSv2_B_16 --checkpoint TVTSv2_ViT_B_16.pth
+python downstream/multiple_choice.py --dataset ssv2_mc --arch TVTSv2_B_16
 """
 
 import sys
@@ -63,10 +63,7 @@ PROTOCOL = Protocol("multiple_choice", "multiple_choice", QuestionRecords, measu
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = evaluation_parser(
-        "Zero-shot multiple choice (SSV2-MC): each video against its own options.",
-        "example:\n  python downstream/multiple_choice.py --dataset ssv2_mc --arch TVTSv2_B_16",
-    )
+    parser = evaluation_parser("python downstream/multiple_choice.py", __doc__)
     return run_command(parser.parse_args(argv), [PROTOCOL])
 
 

@@ -18,6 +18,7 @@ from downstream.embedding.embedder import PRECISIONS
 from downstream.embedding.encoder import OPEN_CLIP, ModelName
 from downstream.prompts import prompt_templates
 from model import VARIANTS
+from utils.commands import CommandParser
 from utils.config import ConfigError, load_config
 from utils.processes import DistContext, setup
 from utils.schema import EvaluationConfig
@@ -25,7 +26,7 @@ from utils.schema import EvaluationConfig
 CONFIGS = Path(__file__).resolve().parent / "configs"
 
 
-class EvaluationParser(argparse.ArgumentParser):
+class EvaluationParser(CommandParser):
     """Keeps what it was given, as `given`: results say which command made them."""
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
@@ -34,17 +35,14 @@ class EvaluationParser(argparse.ArgumentParser):
         return found, unknown
 
 
-def evaluation_parser(
-    description: str, examples: str, datasets: Sequence[str] | None = None
-) -> argparse.ArgumentParser:
+def evaluation_parser(prog: str, text: str | None, datasets: Sequence[str] | None = None) -> CommandParser:
     """The options of every evaluation command, those of the official tests among them.
 
+    prog, text: as of CommandParser.
     datasets: what to offer for --dataset; None is every config of downstream/configs/.
     """
     offered = known_datasets() if datasets is None else ", ".join(datasets)
-    parser = EvaluationParser(
-        description=description, epilog=examples, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = EvaluationParser(prog, text)
     data = parser.add_argument_group("what to evaluate")
     data.add_argument("-c", "--config", metavar="FILE", help="a config, of downstream/configs/ for one")
     data.add_argument(
@@ -156,8 +154,8 @@ def add_checkpoint_option(group: argparse._ActionsContainer) -> None:
     )
 
 
-def add_speed_options(parser: argparse.ArgumentParser) -> None:
-    """Options that change how long it takes and, precision and reader aside, nothing else."""
+def add_speed_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """Options that change how long it takes and, precision and reader aside, nothing else; their group."""
     group = parser.add_argument_group("speed")
     add_device_option(group)
     group.add_argument(
@@ -169,7 +167,8 @@ def add_speed_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--num-workers", type=int, metavar="N", help="processes that read videos, for each GPU"
     )
-    group.add_argument("--reader", help="how videos are decoded (default: pyav)")
+    group.add_argument("--reader", metavar="NAME", help="how videos are decoded (default: pyav)")
+    return group
 
 
 def add_device_option(group: argparse._ActionsContainer) -> None:

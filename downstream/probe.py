@@ -1,6 +1,7 @@
-"""Probes of the frozen video tower on labelled videos: linear, k nearest neighbours, few-shot, attentive.
+"""Probes of the frozen video tower on labelled videos: what its features say of classes new to it.
 
-python downstream/probe.py --probe knn --dataset hmdb51 --arch TVTSv2_B_16 --checkpoint TVTSv2_ViT_B_16.pth
+python downstream/probe.py --probe knn --dataset hmdb51 --arch TVTSv2_B_16
+python downstream/probe.py --probe attentive --folder my_videos --set probe.epochs=10
 """
 
 import sys
@@ -24,13 +25,7 @@ PROBES = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = evaluation_parser(
-        "Probes of the frozen video tower: what its features say of classes that it has not been trained on.",
-        "examples:\n"
-        "  python downstream/probe.py --probe knn --dataset hmdb51 --arch TVTSv2_B_16\n"
-        "  python downstream/probe.py --probe attentive --folder my_videos --set probe.epochs=10",
-        linear_probe.DATASETS,
-    )
+    parser = evaluation_parser("python downstream/probe.py", __doc__, linear_probe.DATASETS)
     parser.add_argument(
         "--probe",
         choices=PROBES,

@@ -1,6 +1,11 @@
 """Zero-shot recognition: HMDB-51, UCF-101, Kinetics-400, and anyone's labelled videos.
 
-python downstream/recognition.py --dataset hmdb51 --arch TVTSv2_B_16 --checkpoint TVTSv2_ViT_B_16.pth
+Top-1 and top-5 accuracy, or the mean average precision where videos have several labels.
+
+    python downstream/recognition.py --folder my_videos
+    python downstream/recognition.py --dataset hmdb51 --arch TVTSv2_B_16
+    python downstream/recognition.py --dataset k400 --set 'prompts=["a person {}", "{}"]'    # averaged
+    python downstream/recognition.py --dataset k400 --set prompts=clip-kinetics
 """
 
 import sys
@@ -209,16 +214,7 @@ PROTOCOL = Protocol("recognition", "recognition", ClassRecords, measure, class_t
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = evaluation_parser(
-        "Zero-shot recognition (HMDB-51, UCF-101, Kinetics-400, your own labelled videos): top-1 and top-5 "
-        "accuracy, or the mean average precision where videos have several labels.",
-        "examples:\n"
-        "  python downstream/recognition.py --folder my_videos\n"
-        "  python downstream/recognition.py --dataset hmdb51 --arch TVTSv2_B_16\n"
-        "several prompts, their embeddings averaged:\n"
-        """  python downstream/recognition.py --dataset k400 --set 'prompts=["a person {}", "{}"]'\n"""
-        "  python downstream/recognition.py --dataset k400 --set prompts=clip-kinetics",
-    )
+    parser = evaluation_parser("python downstream/recognition.py", __doc__)
     return run_command(parser.parse_args(argv), [PROTOCOL])
 
 

@@ -1,6 +1,7 @@
-"""Zero-shot text-to-video and video-to-text retrieval: MSR-VTT, DiDeMo, LSMDC.
+"""Zero-shot text-to-video and video-to-text retrieval: recall at 1, 5, 10 and 50, and the ranks.
 
-python downstream/retrieval.py --dataset msrvtt --arch TVTSv2_B_16 --checkpoint TVTSv2_ViT_B_16.pth
+python downstream/retrieval.py --dataset msrvtt --arch TVTSv2_B_16 --dsl
+python downstream/retrieval.py --dataset captions --set data.root=videos --set data.files=captions.csv
 """
 
 import sys
@@ -121,10 +122,7 @@ PROTOCOL = Protocol("retrieval", "retrieval", CaptionRecords, measure, captions,
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = evaluation_parser(
-        "Zero-shot retrieval (MSR-VTT, DiDeMo, LSMDC): recall at 1, 5, 10 and 50 and the ranks, both ways.",
-        "example:\n  python downstream/retrieval.py --dataset msrvtt --arch TVTSv2_B_16 --dsl",
-    )
+    parser = evaluation_parser("python downstream/retrieval.py", __doc__)
     return run_command(parser.parse_args(argv), [PROTOCOL])
 
 

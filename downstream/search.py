@@ -1,9 +1,18 @@
 """Search your videos by text, image or video: the features of feature_extraction.py, nearest first.
 
-    python downstream/feature_extraction.py films/ --arch TVTSv2_B_32 --window 10 --output films.safetensors
-    python downstream/search.py "a dog runs along a beach" --features films.safetensors
+The number before each video is the cosine of its vector to that of the query. Features of windows (--window
+10 of feature_extraction.py) tell when something happens, too.
 
-As objects: `from downstream.search import VideoIndex`.
+    python downstream/search.py "a dog runs" "the sea at night" --features films.safetensors
+    python downstream/search.py --features films.safetensors clips.npz    # asks for queries
+    python downstream/search.py queries.txt --features films.safetensors --output found.csv
+    python downstream/search.py --near clip.mp4 --features films.safetensors --page found.html
+    python downstream/search.py "at night" --image dog.jpg --together 1 0.5 -f clips.npz
+    python downstream/search.py goal -f films.safetensors --where 'duration>600' label=sport
+    python downstream/search.py --features films.safetensors --serve    # a page that searches
+
+FILE.index beside the features keeps what was prepared for searching; it may be deleted. As objects: `from
+downstream.search import VideoIndex`. docs/search.md has more.
 """
 
 import argparse
@@ -23,6 +32,7 @@ from downstream.report.pages import thumbnails, write_page
 from downstream.vector_search.columns import Condition
 from downstream.vector_search.queries import Query, QueryMaker, QueryModel, load_query_model, together
 from downstream.vector_search.videos import Hit, VideoIndex, clock
+from utils.commands import CommandParser
 from utils.errors import one_line_interrupts, run_errors, user_errors
 from utils.files import check_folder, whole_file
 from utils.processes import leaving_group
@@ -102,21 +112,7 @@ def write_hits(path: Path, found: Sequence[tuple[str, list[Hit]]]) -> None:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description="Search videos by text, image or video, in features that feature_extraction.py wrote.",
-        epilog="examples:\n"
-        '  python downstream/search.py "a dog runs" "the sea at night" --features films.safetensors\n'
-        "  python downstream/search.py --features films.safetensors clips.npz    asks for queries\n"
-        "  python downstream/search.py queries.txt --features films.safetensors --output found.csv\n"
-        "  python downstream/search.py --near clip.mp4 --features films.safetensors --page found.html\n"
-        '  python downstream/search.py "at night" --image dog.jpg --together 1 0.5 -f clips.npz\n'
-        "  python downstream/search.py goal -f films.safetensors --where 'duration>600' label=sport\n"
-        "  python downstream/search.py --features films.safetensors --serve    a page that searches\n"
-        "Features of windows (feature_extraction.py --window 10) tell when something happens, too.\n"
-        "The number before each video is the cosine of its vector to that of the query. FILE.index beside\n"
-        "the features keeps what was prepared for searching; it may be deleted. See docs/search.md.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = CommandParser("python downstream/search.py", __doc__)
     what = parser.add_argument_group("what to look for")
     what.add_argument("queries", nargs="*", metavar="QUERY", help="texts, or one file of a text a line")
     what.add_argument("--image", nargs="+", default=[], metavar="FILE", help="what looks like these pictures")
@@ -155,16 +151,15 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="CONDITION",
         help="only rows for which all hold: COLUMN=VALUE, or with != < <= > >=",
     )
-    parser.add_argument(
-        "-k", "--top", type=positive, default=10, metavar="K", help="how many to show (default: 10)"
-    )
-    parser.add_argument(
+    found = parser.add_argument_group("what comes out")
+    found.add_argument("-k", "--top", type=positive, default=10, metavar="K", help="how many to show")
+    found.add_argument(
         "--one-per-video", action="store_true", help="show each video once, with its best window"
     )
-    parser.add_argument(
+    found.add_argument(
         "--page", metavar="FILE", help="also write what was found as an HTML page with pictures"
     )
-    parser.add_argument(
+    found.add_argument(
         "--output",
         metavar="FILE",
         help=f"also write what was found as a table, with all columns: {', '.join(TABLES)}",
@@ -179,8 +174,9 @@ def build_parser() -> argparse.ArgumentParser:
     page.add_argument(
         "--host", default="127.0.0.1", help="where to listen (default: 127.0.0.1, for this machine alone)"
     )
-    add_checkpoint_option(parser)
-    add_device_option(parser)
+    model = parser.add_argument_group("the model")
+    add_checkpoint_option(model)
+    add_device_option(model)
     return parser
 
 

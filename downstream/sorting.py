@@ -1,14 +1,12 @@
 """Sorting transcripts: how often the sort head puts the texts of a video into their right order.
 
-python downstream/sorting.py --config configs/demo.json --checkpoint results/demo/model_best.pth
+The protocol is that of validation during training, on the YT-Temporal validation set of a pre-training
+config. The control gives the head the same texts with the tokens of another video: what it still gets right
+then, it does not get from watching. The paper has no such table, and released checkpoints hold no sort head.
 
-The protocol is that of validation during training, on the YT-Temporal validation set of a
-pre-training config. The control gives the head the same texts with the tokens of another video:
-what it still gets right then, it does not get from watching. The paper has no such table, and
-released checkpoints hold no sort head.
+    python downstream/sorting.py --config configs/demo.json --checkpoint results/demo/model_best.pth
 """
 
-import argparse
 import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -30,6 +28,7 @@ from downstream.report import draw_table, failed_files, write_json
 from model import TVTSv2, load_checkpoint
 from model.build import build_model
 from model.metric import all_alike, check_finite, in_order
+from utils.commands import CommandParser
 from utils.config import ConfigError, load_config, resolve_path
 from utils.errors import one_line_interrupts, run_errors, user_errors
 from utils.files import check_folder
@@ -89,16 +88,19 @@ def chance(num_clips: int) -> float:
 
 @one_line_interrupts()
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandParser("python downstream/sorting.py", __doc__)
     parser.add_argument("-c", "--config", required=True, help="a pre-training config of configs/")
     parser.add_argument("-r", "--checkpoint", required=True, help="a training checkpoint, with its sort head")
     parser.add_argument("-d", "--device", help="cuda or cpu (default: a GPU where there is one)")
+    parser.add_argument("--output", type=Path, default=Path("sorting.json"), help="results")
     parser.add_argument(
-        "--output", type=Path, default=Path("sorting.json"), help="results (default: %(default)s)"
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="overrides",
+        help="override a config key",
     )
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
     args = parser.parse_args(argv)
     with run_errors(), user_errors(), leaving_group():
         config = load_config(PretrainingConfig, args.config, args.overrides)

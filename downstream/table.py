@@ -1,13 +1,13 @@
 """Many runs in one table: every results.json below some folders, models by data sets, a table a protocol.
 
-python -m downstream.table results/ --output table.html
-
 Plain figures and those with the dual softmax (DSL) are in tables of their own, the published ones in rows of
 their own. A row is a model with its settings, where they are not those of the data set's config. Each cell
 leads to the command behind it; two runs of one cell both stand in it. What is no result is named.
+
+    python -m downstream.table results/
+    python -m downstream.table results/ --output table.html
 """
 
-import argparse
 import csv
 import io
 import json
@@ -21,6 +21,7 @@ from typing import Any
 from downstream.report import TITLES, format_interval, format_value
 from downstream.report.pages import Thumbnails, write_page
 from downstream.report.runs import Run, find_results, read_runs
+from utils.commands import CommandParser
 from utils.errors import run_errors, user_errors
 from utils.files import write_text
 from utils.text import counted
@@ -193,9 +194,7 @@ def show(runs: Sequence[Run], failed: Mapping[Path, str], output: Path | None, p
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandParser("python -m downstream.table", __doc__)
     parser.add_argument("places", nargs="+", metavar="FOLDER", help="where results are, such as results/")
     parser.add_argument(
         "--output",

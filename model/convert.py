@@ -1,12 +1,16 @@
-"""A released or training checkpoint as from_pretrained reads it: python -m model.convert IN OUT_DIR
+"""A released or training checkpoint as a folder that from_pretrained reads.
 
-With --transformers as `transformers.AutoModel.from_pretrained(…, trust_remote_code=True)` reads it.
+    python -m model.convert TVTSv2_ViT_B_16.pth tvtsv2-b-16/
+    python -m model.convert results/demo/model_best.pth demo/ --transformers
+
+Without --transformers it is for `from model import TVTSv2; TVTSv2.from_pretrained("tvtsv2-b-16/")`.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from utils.commands import CommandParser
 
 from .checkpoint import CheckpointError, LoadReport, fill, guess_variant, read_state_dict
 from .class_head import head_of
@@ -73,10 +77,7 @@ def read_model(source: str | Path, arch: str | None = None) -> tuple[TVTSv2, Loa
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns 0, or 2 when the checkpoint cannot be used or the folder not written."""
-    parser = argparse.ArgumentParser(
-        prog="python -m model.convert",
-        description="Convert a TVTSv2 checkpoint for TVTSv2.from_pretrained, or for transformers.",
-    )
+    parser = CommandParser("python -m model.convert", __doc__)
     parser.add_argument("source", help="a released or training checkpoint (.pth, .safetensors, .dcp)")
     parser.add_argument("folder", help="where to write model.safetensors and config.json")
     parser.add_argument("--overwrite", action="store_true", help="replace a model that is there")

@@ -1,6 +1,12 @@
-"""Weights and lists by name, each into its place: python -m model.download TVTSv2_B_16"""
+"""Released checkpoints, data set lists and CLIP's weights by name, each into its place.
 
-import argparse
+    python -m model.download TVTSv2_B_16
+    python -m model.download ViT-B-16 meta_data
+
+Stopped, the same command goes on where it was. Exit status: 0 done, 1 something could not be downloaded, 2 an
+unknown name, 130 stopped by Ctrl-C.
+"""
+
 import contextlib
 import re
 import shutil
@@ -14,6 +20,7 @@ from typing import cast
 
 from CLIP import weights as clip_weights
 from OpenCLIP import weights as openclip_weights
+from utils.commands import CommandParser
 from utils.config import USER_ROOT, nearest_key
 from utils.errors import RunError
 from utils.files import WriteError, sha256_of, write_text
@@ -266,11 +273,11 @@ def unpack_lists(archive: Path, root: Path, overwrite: bool = False) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns 0, 1 when something could not be downloaded, 2 for an unknown name, 130 when stopped."""
-    parser = argparse.ArgumentParser(
-        prog=COMMAND,
-        description="Download released checkpoints, data set lists and CLIP's weights, each into its place.",
-        epilog="\n".join(["names:", *(f"  {name:12} {source.place}" for name, source in SOURCES.items())]),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = CommandParser(
+        COMMAND,
+        "\n".join(
+            [__doc__, "", "names:", *(f"  {name:12} {source.place}" for name, source in SOURCES.items())]
+        ),
     )
     parser.add_argument("names", nargs="+", metavar="NAME", help="one of the names below, or all")
     parser.add_argument("--folder", metavar="DIR", help="where to put it, in place of the places below")

@@ -1,16 +1,22 @@
-"""A tower as a graph that runs without this code: python -m model.export CHECKPOINT OUT --tower T --format F
+"""A tower with its weights as a graph that runs without this code.
 
 The number of clips or texts at once is free; clips have as many frames as the weights want, uint8
 pixels, which the graph normalises; texts are token ids [M, 77]. It gives embeddings [B, D], not normalised.
+
+    python -m model.export TVTSv2_ViT_B_16.pth video.pt2 --tower video --format torch
+    python -m model.export TVTSv2_ViT_B_16.pth text.onnx --tower text --format onnx
+
+Exit status: 0 done, 1 the graph computes something else, 2 it cannot be made or written.
 """
 
-import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+
+from utils.commands import CommandParser
 
 from .convert import read_model
 from .tvtsv2 import TVTSv2
@@ -118,15 +124,13 @@ def _need_packages() -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns 0, 1 where the graph does not compute the same, 2 when it cannot be made or written."""
-    parser = argparse.ArgumentParser(
-        prog="python -m model.export",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = CommandParser("python -m model.export", __doc__)
     parser.add_argument("source", help="a released or training checkpoint (.pth, .safetensors, .dcp)")
     parser.add_argument("file", help="what to write, such as video.pt2 or video.onnx")
-    parser.add_argument("--tower", choices=INPUTS, required=True)
-    parser.add_argument("--format", choices=("torch", "onnx"), required=True)
+    parser.add_argument("--tower", choices=INPUTS, required=True, help="which half of the model")
+    parser.add_argument(
+        "--format", choices=("torch", "onnx"), required=True, help="for torch.export.load, or ONNX"
+    )
     parser.add_argument("--arch", metavar="NAME", help="which model it is (default: read off the weights)")
     parser.add_argument("--overwrite", action="store_true", help="replace a file that is there")
     args = parser.parse_args(argv)

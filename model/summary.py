@@ -1,12 +1,16 @@
-"""What a model costs, without building it: python -m model.summary TVTSv2_B_16
+"""What a model costs, without building it: parameters, FLOPs, memory of activations; or what training takes.
 
-And what its pre-training takes: python -m model.summary TVTSv2_B_16 --plan --gpus 32 --samples 10e6
+python -m model.summary TVTSv2_B_16
+python -m model.summary TVTSv2_B_16 --plan --gpus 32 --samples 10e6
 """
 
-import argparse
+import sys
+from collections.abc import Sequence
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
+
+from utils.commands import CommandParser
 
 from .flops import forward_flops, inference_flops_per_clip, train_flops_per_clip
 from .plan import RATES, plan
@@ -94,9 +98,9 @@ def summarise(
     return "\n".join(lines)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Parameters, FLOPs and activation memory of a model.")
-    parser.add_argument("name", choices=VARIANTS)
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = CommandParser("python -m model.summary", __doc__)
+    parser.add_argument("name", choices=VARIANTS, help="which model")
     parser.add_argument("--frames", type=int, help="frames a clip (default: the variant's)")
     parser.add_argument("--texts", type=int, default=4, help="texts a clip in training (1 for WebVid)")
     parser.add_argument("--text-len", type=int, default=32, help="tokens of the longest text of a batch")
@@ -105,11 +109,11 @@ def main() -> None:
     plans.add_argument("--plan", action="store_true", help="hours, memory, cores and bandwidth instead")
     plans.add_argument("--gpus", type=int, default=1, help="in all")
     plans.add_argument("--samples", type=float, help="clips of an epoch, such as 10e6")
-    plans.add_argument("--epochs", type=float, default=1)
+    plans.add_argument("--epochs", type=float, default=1, help="how often each is seen")
     plans.add_argument("--card", choices=RATES, default="H200", help="whose measured rate to take")
     plans.add_argument("--rate", type=float, help="clips a second that you measured on one GPU")
     plans.add_argument("--efficiency", type=float, help="of all GPUs, as a share of so many times one")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     if args.plan and args.samples is None:
         parser.error("--plan needs --samples, the clips of an epoch")
     try:
@@ -120,7 +124,8 @@ def main() -> None:
             print(summarise(args.name, args.frames, args.texts, args.text_len, args.checkpointing))
     except ValueError as error:
         parser.error(str(error))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,7 +1,10 @@
-"""Draw a run's metrics.jsonl as a picture: `python -m trainer.curves results/demo`."""
+"""Draw a run's metrics.jsonl as a picture: losses, retrieval and ordering accuracy.
 
-import argparse
+python -m trainer.curves results/demo
+"""
+
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,7 @@ import matplotlib
 matplotlib.use("Agg")  # no screen needed
 from matplotlib import pyplot as plt
 
+from utils.commands import CommandParser
 from utils.errors import user_errors
 
 Rows = Sequence[Mapping[str, Any]]
@@ -71,14 +75,15 @@ def _label(axes: Any, title: str, unit: str) -> None:
         axes.legend(fontsize="small")
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = CommandParser("python -m trainer.curves", __doc__)
     parser.add_argument("run_dir", type=Path, help="folder of a training run, with its metrics.jsonl")
     parser.add_argument("--output", type=Path, help="picture to write (default: RUN_DIR/curves.png)")
     args = parser.parse_args(argv)
     with user_errors():
         print(draw_curves(args.run_dir, args.output))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

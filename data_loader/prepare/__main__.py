@@ -1,17 +1,22 @@
-"""`python -m data_loader.prepare <dataset> …`: make the files of `meta_data`, or shards of videos."""
+"""Make the lists of a data set in meta_data/, of what its own site distributes, or shards of videos.
+
+python -m data_loader.prepare msrvtt --help
+python -m data_loader.prepare msrvtt --json train_val_videodatainfo.json --test-csv MSRVTT_JSFUSION_test.csv
+"""
 
 import argparse
 import sys
 from collections.abc import Sequence
 
 from data_loader.prepare import captions, labels, msrvtt, sets, shards, spans, ssv2, yttemporal
+from utils.commands import CommandParser
 from utils.errors import MISTAKES
 from utils.files import WriteError
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m data_loader.prepare", description=__doc__)
-    commands = parser.add_subparsers(metavar="dataset", required=True)
+    parser = CommandParser("python -m data_loader.prepare", __doc__)
+    commands = parser.add_subparsers(metavar="dataset", required=True, help="what to make; each has a --help")
     for module in (yttemporal, captions, msrvtt, labels, ssv2, sets, spans, shards):
         module.add_commands(commands)
     return parser.parse_args(argv)

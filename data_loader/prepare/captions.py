@@ -38,15 +38,24 @@ with a header. Videos: ROOT/<film>/<clip>.avi."""
 
 
 def add_commands(commands: Any) -> None:
-    parser = add_command(commands, "webvid", build_webvid, WEBVID, "data/WebVid")
+    parser = add_command(
+        commands,
+        "webvid",
+        build_webvid,
+        WEBVID,
+        "data/WebVid",
+        "--train results_2M_train.csv --val results_2M_val.csv",
+    )
     parser.add_argument("--train", type=Path, help="results_2M_train.csv")
     parser.add_argument("--val", type=Path, help="results_2M_val.csv")
     add_drop_missing(parser)
-    parser = add_command(commands, "didemo", build_didemo, DIDEMO, "data/didemo")
+    parser = add_command(commands, "didemo", build_didemo, DIDEMO, "data/didemo", "--test test_data.json")
     parser.add_argument("--train", type=Path, help="train_data.json")
     parser.add_argument("--test", type=Path, help="test_data.json")
     add_drop_missing(parser)
-    parser = add_command(commands, "lsmdc", build_lsmdc, LSMDC_TEXT, "data/lsmdc")
+    parser = add_command(
+        commands, "lsmdc", build_lsmdc, LSMDC_TEXT, "data/lsmdc", "LSMDC16_challenge_1000_publictect.csv"
+    )
     parser.add_argument("list", type=Path, help="LSMDC16_challenge_1000_publictect.csv")
     add_drop_missing(parser)
 

@@ -15,17 +15,16 @@ from utils.text import counted
 
 
 def add_command(
-    commands: Any, name: str, build: Callable[[argparse.Namespace], None], description: str, root: str
+    commands: Any, name: str, build: Callable[[argparse.Namespace], None], text: str, root: str, example: str
 ) -> argparse.ArgumentParser:
-    """A subcommand with the options that all data sets have."""
-    parser = commands.add_parser(
-        name,
-        help=description.split("\n")[0],
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--meta", type=Path, default=Path("meta_data"), help="folder to write (%(default)s)")
-    parser.add_argument("--root", type=Path, default=Path(root), help="folder of the videos (%(default)s)")
+    """A subcommand with the options that all data sets have.
+
+    text: what --help says, its first line the list of subcommands. example: of the arguments.
+    """
+    text, about = f"{text}\n\n    python -m data_loader.prepare {name} {example}", text.split("\n")[0]
+    parser = commands.add_parser(name, help=about, text=text)
+    parser.add_argument("--meta", type=Path, default=Path("meta_data"), help="folder to write")
+    parser.add_argument("--root", type=Path, default=Path(root), help="folder of the videos")
     parser.set_defaults(build=build)
     return parser
 

@@ -39,11 +39,13 @@ seconds in six digits, as from CVDF."""
 
 
 def add_commands(commands: Any) -> None:
-    parser = add_command(commands, "hmdb51", build_hmdb51, HMDB51, "data/hmdb51")
+    parser = add_command(
+        commands, "hmdb51", build_hmdb51, HMDB51, "data/hmdb51", "testTrainMulti_7030_splits/"
+    )
     parser.add_argument("splits", type=Path, help="the folder of split lists")
-    parser = add_command(commands, "ucf101", build_ucf101, UCF101, "data/ucf101")
+    parser = add_command(commands, "ucf101", build_ucf101, UCF101, "data/ucf101", "ucfTrainTestlist/")
     parser.add_argument("splits", type=Path, help="the folder ucfTrainTestlist")
-    parser = add_command(commands, "k400", build_k400, K400, "data/k400")
+    parser = add_command(commands, "k400", build_k400, K400, "data/k400", "--val val.csv --train train.csv")
     parser.add_argument("--val", type=Path, help="val.csv (or validate.csv, test.csv)")
     parser.add_argument("--train", type=Path, help="train.csv, for the linear probe")
     add_drop_missing(parser)

@@ -27,7 +27,9 @@ ROOT/high-quality/structured-symlinks. Videos: ROOT/videos/all/<video_id>.mp4.""
 
 
 def add_commands(commands: Any) -> None:
-    parser = add_command(commands, "msrvtt", build, TEXT, "data/msrvtt")
+    parser = add_command(
+        commands, "msrvtt", build, TEXT, "data/msrvtt", "--test-csv MSRVTT_JSFUSION_test.csv"
+    )
     parser.add_argument("--json", type=Path, nargs="+", default=[], help="the challenge's json file or files")
     parser.add_argument("--test-csv", type=Path, help="MSRVTT_JSFUSION_test.csv")
     parser.add_argument(

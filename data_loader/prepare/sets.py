@@ -31,7 +31,9 @@ def add_commands(commands: Any) -> None:
         lists = f"Writes {name}/{{{','.join(source.splits)}}}.tsv"
         lists += " and classes.txt" if source.column == "label" else ""
         about = f"{source.about}\n{lists}. Videos: {where}."
-        parser = add_command(commands, name, partial(build, name), about, f"data/{name}")
+        files = [source.shared[0]] if source.shared else []
+        files += [f"--{split} {file}" for split, file in source.splits.items() if file]
+        parser = add_command(commands, name, partial(build, name), about, f"data/{name}", " ".join(files))
         if source.shared:
             parser.add_argument("shared", type=Path, metavar="FILE", help=source.shared[0])
         for split, file in source.splits.items():

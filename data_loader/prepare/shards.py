@@ -39,12 +39,14 @@ MADE_OF = "data_loader.prepare shards, made of "  # a shard's comment: this and 
 
 
 def add_commands(commands: Any) -> None:
-    parser = add_command(commands, "shards", build, TEXT, ".")
-    parser.add_argument("type", choices=("yttemporal", "webvid"))
+    parser = add_command(
+        commands, "shards", build, TEXT, ".", "webvid shards/ --split val --root data/WebVid"
+    )
+    parser.add_argument("type", choices=("yttemporal", "webvid"), help="which set")
     parser.add_argument("out", type=Path, help="folder to write")
-    parser.add_argument("--split", choices=("train", "val"), default="train", help="which list (%(default)s)")
-    parser.add_argument("--videos-per-shard", type=int, default=1000, help="(%(default)s)")
-    parser.add_argument("--workers", type=int, default=4, help="shards written at a time (%(default)s)")
+    parser.add_argument("--split", choices=("train", "val"), default="train", help="which list")
+    parser.add_argument("--videos-per-shard", type=int, default=1000, help="how many a file holds")
+    parser.add_argument("--workers", type=int, default=4, help="shards written at a time")
 
 
 def build(args: argparse.Namespace) -> None:

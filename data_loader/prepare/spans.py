@@ -58,19 +58,18 @@ scene, <scene>.mp4."""
 
 def add_commands(commands: Any) -> None:
     parsers = {}
-    for name, about, more in (
-        ("internvid", INTERNVID, ", and those below --min-score"),
-        ("panda70m", PANDA, ", and those below --min-score"),
-        ("howto100m", HOWTO, ""),
-        ("vript", VRIPT, ""),
+    for name, about, more, train in (
+        ("internvid", INTERNVID, ", and those below --min-score", "InternVid-10M-flt.jsonl --min-score 0.4"),
+        ("panda70m", PANDA, ", and those below --min-score", "panda70m_training_2m.csv"),
+        ("howto100m", HOWTO, "", "raw_caption.json"),
+        ("vript", VRIPT, "", "vript_captions/"),
     ):
         about += LISTS.format(name, more)
-        parser = parsers[name] = add_command(commands, name, partial(build, name), about, f"data/{name}")
+        given = (partial(build, name), about, f"data/{name}", f"--train {train}")
+        parser = parsers[name] = add_command(commands, name, *given)
         for split in ("train", "val", "test"):
             parser.add_argument(f"--{split}", type=Path, nargs="+", help="files, or folders, of this list")
-        parser.add_argument(
-            "--val-share", type=float, default=0.001, help="without --val: share of videos (%(default)s)"
-        )
+        parser.add_argument("--val-share", type=float, default=0.001, help="without --val: share of videos")
         parser.add_argument("--drop-missing", action="store_true", help="leave out videos that are not there")
         parser.set_defaults(min_score=None, cuts=None, transcripts=False)
     for name, score in (("internvid", "UMT_Score"), ("panda70m", "matching_score")):

@@ -26,7 +26,9 @@ ssv2/{train,val}.tsv and classes.txt. Videos: ROOT/videos/<id>.webm, or .mp4 whe
 
 
 def add_commands(commands: Any) -> None:
-    parser = add_command(commands, "ssv2", build, TEXT, "data/SSV2")
+    parser = add_command(
+        commands, "ssv2", build, TEXT, "data/SSV2", "labels.json validation.json --train train.json"
+    )
     parser.add_argument("labels", type=Path, help="labels.json")
     parser.add_argument("validation", type=Path, help="validation.json")
     parser.add_argument("--train", type=Path, help="train.json")

@@ -1,9 +1,13 @@
-"""Re-encode a tree of videos so that they load fast: `python -m data_loader.prepare.videos IN OUT`.
+"""Re-encode a tree of videos so that they load fast.
 
 Each video becomes H.264 with its shorter side at most `--short_side`, a key frame every `--key_frames`
 frames, no sound, upright. It keeps its name, so that lists of files go on working, whatever the ending says
-about the format. The frames stay as many, with their times. Called again, it goes on where it ended, and
-writes videos anew whose source has changed since.
+about the format. The frames stay as many, with their times.
+
+    bash scripts/prepare_videos.sh raw_videos/ videos/ --short_side 256 --jobs 8
+
+Called again, it goes on where it ended, and writes videos anew whose source has changed since. Exit status:
+0 all done, 1 some failed (listed), 2 a wrong call or a folder that cannot be written, 130 stopped by Ctrl-C.
 """
 
 import argparse
@@ -32,6 +36,7 @@ from tqdm import tqdm
 from data_loader.prepare.encoding import PRESETS, Encoding, encode, is_being_written
 from data_loader.video import VideoReadError
 from data_loader.video_files import VIDEO_ENDINGS, walk_files
+from utils.commands import CommandParser
 from utils.errors import user_errors
 from utils.files import UNFINISHED, WriteError, check_folder, unfinished_name, write_text
 
@@ -313,16 +318,16 @@ def seconds(text: str) -> float:
 
 def main(argv: list[str] | None = None) -> int:
     default = Encoding()
-    parser = argparse.ArgumentParser(prog="prepare_videos.sh", description=__doc__)
+    parser = CommandParser("bash scripts/prepare_videos.sh", __doc__)
     add = parser.add_argument
     add("source", metavar="IN", type=Path, help="folder of videos, searched through, also behind links")
     add("target", metavar="OUT", type=Path, help="folder for the new ones, in the same places")
-    add("--short_side", type=at_least(2), default=default.short_side, help="pixels (%(default)s)")
-    add("--key_frames", type=at_least(1), default=default.key_frames, help="distance (%(default)s)")
-    add("--crf", type=at_least(0, 51), default=default.crf, help="quality, lower is better (%(default)s)")
-    add("--preset", choices=PRESETS, default=default.preset, help="x264's effort (%(default)s)")
-    add("--jobs", type=at_least(1), default=cpu_count(), help="at a time (%(default)s)")
-    add("--timeout", type=seconds, default=3600, help="seconds for one video (%(default)s)")
+    add("--short_side", type=at_least(2), default=default.short_side, help="pixels")
+    add("--key_frames", type=at_least(1), default=default.key_frames, help="distance")
+    add("--crf", type=at_least(0, 51), default=default.crf, help="quality, lower is better")
+    add("--preset", choices=PRESETS, default=default.preset, help="x264's effort")
+    add("--jobs", type=at_least(1), default=cpu_count(), help="at a time")
+    add("--timeout", type=seconds, default=3600, help="seconds for one video")
     add("--overwrite", action="store_true", help="make anew what was made with other options")
     args = parser.parse_args(argv)
     encoding = Encoding(args.short_side, args.key_frames, args.crf, args.preset)

@@ -29,12 +29,14 @@ KEPT = ("info", "subtitles", "denoised")
 
 
 def add_commands(commands: Any) -> None:
-    parser = add_command(commands, "yttemporal", build, TEXT, "data/YTTemporal")
+    parser = add_command(
+        commands, "yttemporal", build, TEXT, "data/YTTemporal", "subset_87=yttemporal_87.jsonl.gz"
+    )
     parser.add_argument(
         "files", nargs="+", help="json lines, each as <subset>=<file>, e.g. subset_87=yttemporal_87.jsonl.gz"
     )
     parser.add_argument(
-        "--val-share", type=float, default=0.001, help="share of the videos kept for validation (%(default)s)"
+        "--val-share", type=float, default=0.001, help="share of the videos kept for validation"
     )
     add_drop_missing(parser)
 

@@ -1,0 +1,92 @@
+"""Every command's --help: one style, and examples that the command itself understands."""
+
+import importlib
+import re
+import shlex
+
+import pytest
+
+from downstream.__main__ import COMMANDS
+from utils.commands import CommandParser
+from utils.config import REPOSITORY
+
+BENCHMARKS = [
+    f"benchmarks.{path.stem}"
+    for path in sorted((REPOSITORY / "benchmarks").glob("*.py"))
+    if "CommandParser(" in path.read_text()
+]
+MODULES = sorted({module for module, _ in COMMANDS.values()} | set(BENCHMARKS))
+
+
+class Parsed(Exception):
+    """What a command would go on with."""
+
+
+@pytest.fixture
+def commands(monkeypatch):
+    """Commands end as soon as they have understood their arguments; the parsers that have shown their help."""
+    shown: list[CommandParser] = []
+    understand, explain = CommandParser.parse_args, CommandParser.print_help
+
+    def parse_args(self, args=None, namespace=None):
+        raise Parsed(understand(self, args, namespace))
+
+    def print_help(self, file=None):
+        shown.append(self)
+        explain(self, file)
+
+    monkeypatch.setattr(CommandParser, "parse_args", parse_args)
+    monkeypatch.setattr(CommandParser, "print_help", print_help)
+    return shown
+
+
+def parsers_of(module: str, shown: list[CommandParser], capsys) -> list[CommandParser]:
+    """A command's parser, and those of its subcommands."""
+    with pytest.raises(SystemExit) as end:
+        importlib.import_module(module).main(["--help"])
+    assert end.value.code == 0
+    capsys.readouterr()
+    parsers, waiting = [], [shown[-1]]
+    while waiting:
+        parsers.append(waiting.pop())
+        for action in parsers[-1]._actions:
+            if isinstance(action.choices, dict):
+                waiting += [each for each in action.choices.values() if isinstance(each, CommandParser)]
+    return parsers
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_help_and_its_examples(module, commands, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    for parser in parsers_of(module, commands, capsys):
+        text = parser.format_help()
+        about, examples = parser.description, parser.examples
+        assert about and text.startswith(f"usage: {parser.prog} ") and "\nexamples:\n" in text
+        for action in parser._actions:
+            assert action.help, f"{parser.prog}: nothing is said of {action.dest}"
+        assert len(parser._action_groups[1]._group_actions) <= 9, "put them into groups"
+        assert examples
+        for example in examples:
+            arguments = understood(example, parser)
+            with pytest.raises(Parsed if "--help" not in arguments else SystemExit):
+                importlib.import_module(module).main(arguments)
+
+
+def understood(example: str, parser: CommandParser) -> list[str]:
+    """The arguments of an example, which has to be a call of this command, subcommands among them."""
+    words, program = shlex.split(example, comments=True), parser.prog.split()
+    if words[0] == "torchrun":
+        words, program = words[words.index(program[1]) :], program[1:]
+    assert words[: len(program)] == program, f"{example!r} calls something else"
+    return program[3:] + words[len(program) :]
+
+
+def test_every_command_is_listed():
+    """And has no parser of another kind."""
+    made = set()
+    for folder in ("model", "data_loader", "trainer", "downstream", "benchmarks", "."):
+        for path in (REPOSITORY / folder).glob("**/*.py" if folder != "." else "*.py"):
+            text = path.read_text()
+            if re.search(r"^    (return )?parser = \S*(CommandP|evaluation_p|ArgumentP)arser\(", text, re.M):
+                made.add(".".join(path.relative_to(REPOSITORY).with_suffix("").parts))
+    assert made - {"downstream.options", "downstream.__main__"} == set(MODULES)
