@@ -3,6 +3,7 @@
 Without torchrun it is one process. Any config key can be set from the command line; `docs/config.md` lists
 them all.
 
+    python train.py --config configs/dist-yt-web-pt-vit-b-16.json
     torchrun --nproc_per_node 8 train.py --config configs/dist-yt-web-pt-vit-b-16.json
     python train.py --config configs/demo.json --set trainer.epochs=3 --set data.batch_size=8
     python train.py --config configs/demo.json --resume auto

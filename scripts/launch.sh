@@ -1,5 +1,7 @@
 #!/usr/bin/env bash
-# Runs one of the repository's Python files, on every GPU of this machine:   scripts/launch.sh FILE.py [arguments]
+# Runs one of the repository's Python files, on every GPU of this machine:   bash scripts/launch.sh FILE.py [arguments]
+#   bash scripts/launch.sh train.py --config configs/dist-yt-web-pt-vit-b-16.json
+#   GPUS=2 bash scripts/launch.sh test.py --all --arch TVTSv2_B_16
 #
 # From the environment, all optional:
 #   GPUS         processes on this machine     (default: the GPUs that PyTorch sees; 1 where it sees none)
@@ -15,10 +17,12 @@
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-if [ $# -eq 0 ]; then
-    sed -n '2,16s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
-    exit 2
-fi
+case ${1-} in
+    '' | -h | --help)
+        sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"
+        exit $(($# == 0 ? 2 : 0))
+        ;;
+esac
 script=$root/$1
 shift
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from downstream.__main__ import COMMANDS
 from model import create_model
 from tests.data_loader.video_files import write_video
 from tests.extras import extra
@@ -159,12 +160,22 @@ def test_its_help_speaks_of_itself(outside, site):
     command = site / "bin" / "tvtsv2"
     done = outside(command, "--help")
     assert done.returncode == 0, done.stderr
-    for name in ("features", "search", "test", "train", "download"):
+    for name in COMMANDS:
         assert f"\n  {name} " in done.stdout
-    done = outside(command, "features", "--help")
-    assert done.returncode == 0 and done.stdout.startswith("usage: tvtsv2 features ")
-    assert "\n  tvtsv2 features clips/ --arch TVTSv2_B_16" in done.stdout
-    assert "downstream/" not in done.stdout and "python -m" not in done.stdout
+    done = outside(
+        "-c",
+        "from tvtsv2.downstream.__main__ import COMMANDS, main\n"
+        "for name in COMMANDS:\n"
+        "    try:\n"
+        "        main([name, '--help'])\n"
+        "    except SystemExit as ended:\n"
+        "        assert ended.code == 0\n"
+        "    print('>>>')\n",
+    )
+    assert done.returncode == 0, done.stderr
+    for name, text in zip(COMMANDS, done.stdout.split(">>>\n"), strict=False):
+        assert text.startswith(f"usage: tvtsv2 {name} ") and f"\nexamples:\n  tvtsv2 {name}" in text
+        assert "python " not in text and "bash " not in text and ".py " not in text, text
     done = outside(command, "featurs")
     assert done.returncode == 2 and "features" in done.stderr
 

@@ -5,7 +5,7 @@ import re
 import textwrap
 from typing import Any
 
-EXAMPLE = re.compile(r"\s*(python|bash|torchrun) ")
+EXAMPLE = re.compile(r"\s*(python|bash|torchrun|tvtsv2) ")
 
 
 class CommandParser(argparse.ArgumentParser):

@@ -62,7 +62,7 @@ def test_as_many_workers_as_cores(monkeypatch, capsys):
     monkeypatch.setattr("os.sched_getaffinity", lambda process: {0})
     with pytest.raises(SystemExit):
         main(["--help"])
-    assert "processes that read (1)" in " ".join(capsys.readouterr().out.split())
+    assert "processes that read (default: 1)" in " ".join(capsys.readouterr().out.split())
 
 
 def test_an_evaluation_config(tmp_path):

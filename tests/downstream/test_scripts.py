@@ -117,6 +117,7 @@ def test_without_pytorch_it_says_what_to_do(tmp_path):
     [
         ("demo.sh", "results/demo-x0.05-seed1"),
         ("test.sh", "arguments of pytest"),
+        ("launch.sh", "GPUS=2 bash scripts/launch.sh test.py --all"),
         ("slurm_train.sh", "sbatch --nodes 4 scripts/slurm_train.sh"),
     ],
 )
