@@ -24,7 +24,7 @@ class Parsed(Exception):
 
 @pytest.fixture
 def commands(monkeypatch):
-    """Commands end once they have understood their arguments; gives the parsers that have shown their help."""
+    """Commands end once they have understood their arguments; gives the parsers that showed their help."""
     shown: list[CommandParser] = []
     understand, explain = CommandParser.parse_args, CommandParser.print_help
 
