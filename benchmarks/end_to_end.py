@@ -111,7 +111,7 @@ class OneBatch:
 
     def __init__(self, loader: DataLoader):
         self.loader, self.batch = loader, dict[str, Any]()
-        self.sampler, self.batch_size, self.dataset = loader.sampler, loader.batch_size, loader.dataset
+        self.batch_sampler, self.dataset = loader.batch_sampler, loader.dataset
 
     def __len__(self) -> int:
         return len(self.loader)
@@ -119,7 +119,7 @@ class OneBatch:
     def __iter__(self) -> Iterator[dict]:
         if not self.batch:
             self.batch = next(iter(self.loader))
-        return itertools.repeat(self.batch, len(self))
+        return itertools.repeat(self.batch)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Which rank sees which sample when, and loading them; an epoch and a count are all the state there is."""
+"""Loading the samples of an epoch, and taking several sets in turn."""
 
 import gc
 import logging
@@ -11,61 +11,17 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader
 
 from data_loader.collate import Collate
 from data_loader.dataset import VideoDataset
+from data_loader.epochs import EpochBatches, EpochSampler
 from data_loader.handover import hand_over_through_pipes, shared_memory_is_short
 from data_loader.video.process import keep_freed_memory
 
 logger = logging.getLogger(__name__)
 
-# A loader that restarts within an epoch of the joint loader goes through its data in a new order: that of
-# an epoch number far from all others.
-PASS_STRIDE = 1_000_000
 NICENESS = 10  # of workers and their decoders: how far they stand back, of 19
-
-
-class EpochSampler(Sampler[tuple[int, int]]):
-    """Yields (epoch, index), the keys of `VideoDataset`, of one rank's samples of an epoch.
-
-    Training: all ranks walk together through one order, shuffled by seed + epoch; of the n samples left
-    rank r takes the r-th, (r + W)-th, ...; the remainder n mod W is dropped (as
-    DistributedSampler(drop_last=True)). Validation: the list's order, each sample once on exactly one rank,
-    none dropped, and always epoch 0, so that every validation sees the same frames.
-
-    `set_epoch(epoch, seen)` starts an epoch behind its first `seen` samples, counted over all ranks. As
-    these are a prefix of the common order, a run may continue on another number of ranks with exactly the
-    samples not seen yet.
-    """
-
-    def __init__(self, size: int, train: bool, rank: int = 0, world_size: int = 1, seed: int = 0):
-        if not 0 <= rank < world_size:
-            raise ValueError(f"rank {rank} of {world_size} ranks")
-        if train and size < world_size:
-            raise ValueError(f"{size} samples are too few for {world_size} ranks: each needs one at least")
-        self.size, self.train, self.rank, self.world_size, self.seed = size, train, rank, world_size, seed
-        self.epoch, self.seen = 0, 0
-
-    def set_epoch(self, epoch: int, seen: int = 0) -> None:
-        if not 0 <= seen <= self.size:
-            raise ValueError(f"{seen} samples seen of {self.size}: is this the data that the run began with?")
-        self.epoch, self.seen = epoch, seen
-
-    def __len__(self) -> int:
-        """Samples left in this epoch for this rank."""
-        if self.train:
-            return (self.size - self.seen) // self.world_size
-        return len(range(self.seen + self.rank, self.size, self.world_size))
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        mine = slice(self.seen + self.rank, None, self.world_size)
-        if not self.train:
-            return ((0, index) for index in range(self.size)[mine])
-        generator = torch.Generator().manual_seed(self.seed + self.epoch)
-        order = torch.randperm(self.size, generator=generator)[mine][: len(self)].numpy()
-        epoch = self.epoch
-        return ((epoch, int(index)) for index in order)
 
 
 def build_loader(
@@ -89,8 +45,7 @@ def build_loader(
     """
     return DataLoader(
         dataset,
-        batch_size=batch_size,
-        sampler=EpochSampler(len(dataset), train, rank, world_size, seed),
+        batch_sampler=EpochBatches(EpochSampler(len(dataset), train, rank, world_size, seed), batch_size),
         collate_fn=Collate(tokenizer),
         pin_memory=torch.cuda.is_available() if pin_memory is None else pin_memory,
         generator=torch.Generator().manual_seed(seed),  # else each epoch draws from the model's generator
@@ -165,6 +120,9 @@ class JointLoader:
     that run out restart in a new order (the official release repeats the order); the first does where its
     batches do not fill the last joint step. Every epoch starts all loaders afresh.
 
+    Workers do not wait for an epoch to be over: they read on into the next one, up to the end of epoch
+    `epochs` - 1 if that is set, and what they have read is used where the next iteration begins there.
+
     `state_dict()` says where the batches handed out so far end; `load_state_dict` continues there, with
     exactly the batches that would have come, on any number of ranks exactly with the samples not seen yet.
     Both are for the time between two joint steps, when `turn` is 0.
@@ -182,39 +140,35 @@ class JointLoader:
         self.weights = [1] * len(self.loaders) if weights is None else list(weights)
         self.turns = turns(self.weights)
         self.names = list(names) if names is not None else [str(i) for i in range(len(self.loaders))]
-        self.samplers: list[EpochSampler] = []
-        self.batch_sizes: list[int] = []
+        self.epochs: int | None = None
+        self.batches: list[EpochBatches] = []
         for name, loader in zip(self.names, self.loaders, strict=True):
-            sampler, batch_size = loader.sampler, loader.batch_size
-            if not isinstance(sampler, EpochSampler) or batch_size is None:
+            batches = loader.batch_sampler
+            if not isinstance(batches, EpochBatches):
                 raise ValueError(f"loader {name} gives no batches by epoch; make it with build_loader")
-            if not sampler.train:
+            if not batches.sampler.train:
                 raise ValueError(f"loader {name} is for validation; build it with train=True")
-            sampler.set_epoch(0)
-            if not len(loader):
-                raise ValueError(f"loader {name} gives no batch: its data set has {sampler.size} samples")
-            self.samplers.append(sampler)
-            self.batch_sizes.append(batch_size)
+            self.batches.append(batches)
+            if not batches.left(0):
+                size = batches.sampler.size
+                raise ValueError(f"loader {name} gives no batch: its data set has {size} samples")
+        self.coming: list[Iterator[dict]] = []  # by loader, and where they go on:
+        self.come_to: tuple[int, int, list[int], list[int]] | None = None
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int, step: int = 0) -> None:
         """Start at a step of an epoch, as if the run had come there on these ranks with these batch sizes."""
         self.epoch, self.step, self.turn = epoch, step, 0
         self.passes, self.seen = [0] * len(self.loaders), [0] * len(self.loaders)
-        for i, loader in enumerate(self.loaders):
-            self.samplers[i].set_epoch(epoch)
-            if i == 0 and step > (steps := -(-len(loader) // self.weights[0])):
-                raise ValueError(f"step {step} of an epoch of {steps} steps")
-            batches = step * self.weights[i]
+        if step > self.steps_of_epoch:
+            raise ValueError(f"step {step} of an epoch of {self.steps_of_epoch} steps")
+        for i, batches in enumerate(self.batches):
+            whole, done = batches.left(0), step * self.weights[i]
             # A pass that has just ended is only restarted when its loader's next turn comes.
-            self.passes[i] = max(0, batches - 1) // len(loader)
-            self.seen[i] = self.seen_after(i, batches - self.passes[i] * len(loader))
-        self.position_samplers()
-
-    def seen_after(self, i: int, batches: int) -> int:
-        """Samples of all ranks in the first batches of a pass of loader i."""
-        sampler = self.samplers[i]
-        return min(batches * self.batch_sizes[i], len(sampler)) * sampler.world_size
+            self.passes[i] = max(0, done - 1) // whole
+            of_rank = (done - self.passes[i] * whole) * batches.batch_size
+            sampler = batches.sampler
+            self.seen[i] = min(of_rank, sampler.size // sampler.world_size) * sampler.world_size
 
     def state_dict(self) -> dict:
         """Plain numbers, and for each loader its name and how many samples it has."""
@@ -224,7 +178,7 @@ class JointLoader:
             "passes": [*self.passes],
             "seen": [*self.seen],
             "names": [*self.names],
-            "sizes": [sampler.size for sampler in self.samplers],
+            "sizes": [batches.sampler.size for batches in self.batches],
         }
 
     def load_state_dict(self, state: dict) -> None:
@@ -241,9 +195,14 @@ class JointLoader:
         self.epoch, self.step, self.turn = state["epoch"], state["step"], 0
         self.passes = [state["passes"][place] for place in places]
         self.seen = [state["seen"][place] for place in places]
-        self.position_samplers()
-        for place, name, sampler in zip(places, self.names, self.samplers, strict=True):
+        for place, name, batches in zip(places, self.names, self.batches, strict=True):
+            sampler = batches.sampler
             before = state["sizes"][place] if "sizes" in state else sampler.size
+            if not 0 <= state["seen"][place] <= sampler.size:
+                raise ValueError(
+                    f"{state['seen'][place]} samples of {name} seen of {sampler.size}: is this the data that "
+                    "the run began with?"
+                )
             if before != sampler.size and (state["seen"][place] or state["passes"][place]):
                 logger.warning(
                     "%s had %d samples when the epoch began, and has %d now: the rest of the epoch goes by "
@@ -253,18 +212,17 @@ class JointLoader:
                     sampler.size,
                 )
 
-    def position_samplers(self) -> None:
-        for sampler, number, seen in zip(self.samplers, self.passes, self.seen, strict=True):
-            sampler.set_epoch(self.epoch + PASS_STRIDE * number, seen)
+    @property
+    def steps_of_epoch(self) -> int:
+        """Joint steps of an epoch from its start to its end, on these ranks with these batch sizes."""
+        return -(-self.batches[0].left(0) // self.weights[0])
 
     @property
     def steps(self) -> int:
         """Joint steps of this epoch: those done and those left."""
         if self.passes[0]:  # begun anew in the last step
             return self.step + (self.turn > 0)
-        sampler = self.samplers[0]
-        left = (sampler.size - self.seen[0]) // sampler.world_size
-        return self.step + -(-left // (self.batch_sizes[0] * self.weights[0]))
+        return self.step + -(-self.batches[0].left(self.seen[0]) // self.weights[0])
 
     def __len__(self) -> int:
         """Batches left in this epoch."""
@@ -273,34 +231,47 @@ class JointLoader:
     def __str__(self) -> str:
         """How the sets are mixed, for people: a line each."""
         lines = []
-        for name, sampler, size, weight in zip(
-            self.names, self.samplers, self.batch_sizes, self.weights, strict=True
-        ):
-            batches, of_a_pass = self.steps * weight, -(-(sampler.size // sampler.world_size) // size)
+        for name, batches, weight in zip(self.names, self.batches, self.weights, strict=True):
+            sampler, number, of_a_pass = batches.sampler, self.steps * weight, batches.left(0)
             lines.append(
-                f"{name}: {weight} of {len(self.turns)} batches; {batches:,} an epoch, "
-                f"{batches / of_a_pass:.2f} times through its {sampler.size:,} samples"
+                f"{name}: {weight} of {len(self.turns)} batches; {number:,} an epoch, "
+                f"{number / of_a_pass:.2f} times through its {sampler.size:,} samples"
             )
         return "\n".join(lines)
 
     def __iter__(self) -> Iterator[tuple[int, dict]]:
-        self.position_samplers()
-        iterators: list[Iterator[dict]] = [iter(loader) for loader in self.loaders]
+        if self.step == self.steps:
+            return
+        if self.come_to != self.place:
+            self.read_on()
         for _ in range(self.steps - self.step):
             for i in self.turns:
-                batch = next(iterators[i], None)
-                if batch is None:
-                    iterators[i] = self.restart(i)
-                    batch = next(iterators[i])
-                sampler = self.samplers[i]
-                left = (sampler.size - self.seen[i]) // sampler.world_size
-                self.seen[i] += min(self.batch_sizes[i], left) * sampler.world_size
+                batch = next(self.coming[i])
+                batches = self.batches[i]
+                if not batches.left(self.seen[i]):
+                    self.passes[i] += 1
+                    self.seen[i] = 0
+                ranks = batches.sampler.world_size
+                left = (batches.sampler.size - self.seen[i]) // ranks
+                self.seen[i] += min(batches.batch_size, left) * ranks
                 self.turn = (self.turn + 1) % len(self.turns)
                 self.step += self.turn == 0
+                self.come_to = None if self.turn else self.place
                 yield i, batch
 
-    def restart(self, i: int) -> Iterator[dict]:
-        self.passes[i] += 1
-        self.seen[i] = 0
-        self.samplers[i].set_epoch(self.epoch + PASS_STRIDE * self.passes[i])
-        return iter(self.loaders[i])
+    def read_on(self) -> None:
+        """Have workers read from here on, whatever they have read so far."""
+        for i, (batches, weight) in enumerate(zip(self.batches, self.weights, strict=True)):
+            left, an_epoch = (self.steps - self.step) * weight, self.steps_of_epoch * weight
+            batches.passes = batches.passes_from(
+                self.epoch, self.passes[i], self.seen[i], left, an_epoch, self.epochs
+            )
+        self.coming = [iter(loader) for loader in self.loaders]
+
+    @property
+    def place(self) -> tuple[int, int, list[int], list[int]]:
+        """Epoch, step, and of each loader its pass and the samples seen in it. The end of an epoch is the
+        start of the next."""
+        if self.step == self.steps:
+            return self.epoch + 1, 0, [0] * len(self.loaders), [0] * len(self.loaders)
+        return self.epoch, self.step, [*self.passes], [*self.seen]

@@ -17,6 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from data_loader.failures import Failure
+from data_loader.resize import DeferredResize
+from data_loader.transforms import FeatureTransform
 from data_loader.video import FRAME_RATE
 from downstream.embedding.clips import Clip, ClipDataset
 from downstream.embedding.embedder import Embedder
@@ -159,9 +161,13 @@ def extract_features(
         if files and context.is_main:
             files.begin()
         most = min(READ_TOGETHER, batch_size)
-        dataset = ClipDataset(clips, pending, cutting, encoder.feature_transform, most)
+        transform, finish = encoder.feature_transform, None
+        if context.device.type == "cuda" and isinstance(transform, FeatureTransform):
+            deferred = DeferredResize(transform)  # resizing takes a worker nearly as long as decoding
+            transform, finish = deferred, deferred.finish
+        dataset = ClipDataset(clips, pending, cutting, transform, most)
         items = {number: len(read) for number, read in enumerate(dataset.reads)}
-        found, failures = embedder.videos(dataset, items, clips, table, tokens)
+        found, failures = embedder.videos(dataset, items, clips, table, tokens, finish=finish)
         failed += failures.values()
         if files and context.is_main:
             files.complete([clip.row for i, clip in enumerate(clips) if i not in failures], failed)

@@ -79,7 +79,7 @@ class Trainer:
         logger.info("trained parameters, by group:\n%s", optim.describe_groups(groups))
         self.optimizer = optim.build_optimizer(groups, config.optimizer)
 
-        self.epochs = config.trainer.epochs
+        self.epochs = train_loader.epochs = config.trainer.epochs
         self.steps_per_epoch = train_loader.steps * len(train_loader.turns)
         self.epoch = self.global_step = 0
         self.total_steps = self.steps_with(self.epochs * self.steps_per_epoch)

@@ -14,7 +14,7 @@ from av.video.reformatter import VideoReformatter
 
 from data_loader.transforms import nearest_index, resized_shape
 from data_loader.video import VideoReadError, file_state
-from data_loader.video.packets import open_container, scan_packets
+from data_loader.video.packets import open_container, scan_packets, video_packets
 from data_loader.video.pixels import RGB
 from data_loader.video.pyav_reader import AllFrames
 
@@ -83,7 +83,7 @@ def upright_frames(source: Path, short_side: int) -> Iterator[Frame]:
     with open_container(os.fspath(source)) as (container, stream):
         if stream.time_base is None:
             raise VideoReadError(source, "does not say in what unit its times are")
-        for shown_at, frame in AllFrames(os.fspath(source), container, stream):
+        for shown_at, frame in AllFrames(os.fspath(source), video_packets(container, stream), stream):
             pixels = to_rgb(frame)
             height, width = pixels.shape[:2]
             if min(height, width) > short_side:

@@ -48,6 +48,7 @@ class PyAVVideo(Video):
         self.kept: list[av.Packet] | None = None
         self.packets = Packets(self.container.format.name)  # none are listed while the header is believed
         self.in_order = False  # whether frames are counted from the first one on
+        self.untouched = True  # nothing was decoded yet
         self.size = self.stream.codec_context.width, self.stream.codec_context.height
         try:
             with ffmpeg_errors(path):
@@ -67,7 +68,7 @@ class PyAVVideo(Video):
         self.container.close()
 
     def read(self, indices: Sequence[int]) -> np.ndarray:
-        clip = Clip(indices)
+        clip, untouched, self.untouched = Clip(indices), self.untouched, False
         with ffmpeg_errors(self.path):
             if self.key_times is not None:
                 if not self._read_key_frames(clip, self.key_times):
@@ -75,9 +76,13 @@ class PyAVVideo(Video):
             elif self.of_span:
                 if not self._read_groups(clip):
                     self._list_anew()
+            elif self.in_order and untouched and self.kept is not None:  # not from the file once more
+                self._read_in_order(clip, AllFrames(self.path, self.kept, self.stream))
             elif self.in_order or not self._read_groups(clip):
                 self.in_order, clip = True, Clip(indices)
-                self._read_in_order(clip)
+                with open_container(self.path) as (container, stream):
+                    frames = AllFrames(self.path, video_packets(container, stream), stream)
+                    self._read_in_order(clip, frames)
         assert clip.pixels is not None, "no frames were asked for"
         return clip.pixels
 
@@ -200,7 +205,7 @@ class PyAVVideo(Video):
         self._reopen()
         return enumerate(video_packets(self.container, self.stream))
 
-    def _read_in_order(self, clip: Clip) -> None:
+    def _read_in_order(self, clip: Clip, frames: "AllFrames") -> None:
         """The wanted frames, all being decoded in order from the first.
 
         Stops at the last wanted one where it has the time that the packets predict for it, so that their
@@ -209,15 +214,13 @@ class PyAVVideo(Video):
         expected = self.packets.shown()
         last = max(clip.rows)
         times: list[int | None] = []
-        with open_container(self.path) as (container, stream):
-            frames = AllFrames(self.path, container, stream)
-            for time, frame in frames:
-                clip.add(len(times), frame)
-                times.append(time)
-                if len(times) == last + 1 and expected and time == expected[last]:
-                    break
-            else:
-                expected = []
+        for time, frame in frames:
+            clip.add(len(times), frame)
+            times.append(time)
+            if len(times) == last + 1 and expected and time == expected[last]:
+                break
+        else:
+            expected = []
         self.lost = frames.lost
         if expected:
             return
@@ -235,13 +238,13 @@ class AllFrames:
     many, and at once where packets are encrypted.
     """
 
-    def __init__(self, path: str, container: av.container.InputContainer, stream: av.VideoStream):
-        self.path, self.container, self.stream = path, container, stream
+    def __init__(self, path: str, packets: Iterable[av.Packet], stream: av.VideoStream):
+        self.path, self.packets, self.stream = path, packets, stream
         self.lost = 0
 
     def __iter__(self) -> Iterator[tuple[int | None, av.VideoFrame]]:
         latest, count = None, 0
-        for packet in video_packets(self.container, self.stream):
+        for packet in self.packets:
             count += 1
             if packet.has_sidedata("encryption_info"):
                 raise VideoReadError(self.path, ENCRYPTED)

@@ -3,14 +3,15 @@
 import importlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from types import ModuleType
 
+import av
 import numpy as np
 
 from .base import Video, VideoReadError
 from .frame_folder import FRAME_RATE, FrameFolder
-from .packets import Packets, open_container, scan_packets, seconds
+from .packets import list_packets, open_container, seconds, video_packets
 from .pixels import is_mirrored, upright
 from .pyav_reader import PyAVVideo
 from .sources import is_plain
@@ -94,18 +95,16 @@ def import_decord() -> ModuleType:
 class TorchcodecVideo(Video):
     """torchcodec in its exact seek mode, for files that it reads rightly; see `open_torchcodec`."""
 
-    def __init__(self, path: str, packets: Packets, size: tuple[int, int]):
+    def __init__(self, path: str, times: np.ndarray, duration: float, size: tuple[int, int]):
         """size: (height, width) of the first frame, to which PyAV scales others that have another one. Raises
         ImportError with what to install, VideoReadError."""
-        self.path, self.size = path, size
+        self.path, self.times, self.duration, self.size = path, times, duration, size
         options = {"dimension_order": "NHWC", "num_ffmpeg_threads": 1, "seek_mode": "exact"}
         try:
             self.decoder = import_torchcodec().VideoDecoder(os.path.abspath(path), **options)
             self.count = len(self.decoder)
         except (RuntimeError, ValueError, IndexError) as error:
             raise self._failure(error) from error
-        with open_container(path) as (_, stream):
-            self.times, self.duration = seconds(packets.shown(), packets.last_duration(), stream)
 
     def read(self, indices: Sequence[int]) -> np.ndarray:
         try:
@@ -133,15 +132,29 @@ def open_torchcodec(path: str) -> Video:
     does not scale frames that change size.
     """
     import_torchcodec()
-    packets = scan_packets(path)
-    if packets.count and packets.are_timed() and not all(packets.keys) and not any(packets.described):
+    frames: list[av.VideoFrame] = []
+
+    def decoded_to_the_first_frame(coming: Iterable[av.Packet]) -> Iterator[av.Packet]:
+        for packet in coming:
+            if not frames:
+                frames.extend(packet.decode())
+            yield packet
+
+    try:
         with open_container(path) as (container, stream):
-            first = next(container.decode(stream))
-        if not is_mirrored(first):
-            height, width = upright(np.empty((first.height, first.width, 3)), first).shape[:2]
-            video = TorchcodecVideo(path, packets, (height, width))
-            if video.count == len(video):
-                return video
+            coming = decoded_to_the_first_frame(video_packets(container, stream))
+            packets = list_packets(path, container, stream, coming)
+            if not packets.count or not packets.are_timed() or all(packets.keys) or any(packets.described):
+                return PyAVVideo(path)
+            times, duration = seconds(packets.shown(), packets.last_duration(), stream)
+            first = next(iter(frames or stream.codec_context.decode(None)), None)
+    except VideoReadError:
+        return PyAVVideo(path)  # reads what can be read, or says what is wrong
+    if first is not None and not is_mirrored(first):
+        height, width = upright(np.empty((first.height, first.width, 3)), first).shape[:2]
+        video = TorchcodecVideo(path, times, duration, (height, width))
+        if video.count == len(video):
+            return video
     return PyAVVideo(path)
 
 

@@ -173,6 +173,7 @@ class Embedder:
         table: ResumableTable | TokenCache,
         tokens: bool = False,
         each: bool = False,
+        finish: Callable[[torch.Tensor], torch.Tensor] | None = None,
     ) -> tuple[FeatureTable | None, dict[int, Failure]]:
         """Embed the clips with which `table` was started, on each process its share.
 
@@ -183,6 +184,7 @@ class Embedder:
                 W clips, more than one.
             each: keep the embeddings behind the means, too, as the column "clips" [R, W, D]; every item then
                 has W clips.
+            finish: as in `read_batches`.
 
         Returns:
             on the first process the rows of all clips that could be read, in their order; on all of them why
@@ -203,6 +205,7 @@ class Embedder:
             num_workers=self.num_workers,
             device=self.context.device,
             clips_an_item=clips_an_item,
+            finish=finish,
         )
         missing: dict[int, Failure] = {}
         with progress_bar(

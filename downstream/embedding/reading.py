@@ -1,6 +1,8 @@
 """Clips of videos, read by worker processes, as batches on the model's device."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -10,7 +12,7 @@ from data_loader.handover import stack
 from data_loader.loader import worker_options
 
 PIECE_CLIPS = 8  # what a worker hands over at once
-CLIPS_AHEAD = 32  # that a worker keeps ready, in pieces
+CLIPS_AHEAD = 24  # that a worker keeps ready, in pieces
 
 
 def read_batches(
@@ -22,6 +24,7 @@ def read_batches(
     num_workers: int,
     device: torch.device,
     clips_an_item: int = 1,
+    finish: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> Iterator[dict[str, Any]]:
     """The items of `indices` in batches of `batch_size`, in order, tensors on `device`.
 
@@ -31,6 +34,8 @@ def read_batches(
     Args:
         collate: of some items, lists, dicts, or tensors with a row for each clip; see `join_pieces`.
         clips_an_item: how many at most, or about; the more, the fewer items lie ready.
+        finish: what is left to do to "video" on the device: clips of one size, [B, T, 3, H, W], become those
+            of the size that all have.
     """
     size = max(1, PIECE_CLIPS // clips_an_item) if num_workers else batch_size
     batches = [indices[start : start + batch_size] for start in range(0, len(indices), batch_size)]
@@ -41,11 +46,15 @@ def read_batches(
         batch_sampler=every_piece,
         collate_fn=collate,
         pin_memory=device.type == "cuda",
-        **worker_options(min(num_workers, len(every_piece)), max(1, CLIPS_AHEAD // (size * clips_an_item))),
+        **worker_options(min(num_workers, len(every_piece)), math.ceil(CLIPS_AHEAD / (size * clips_an_item))),
     )
     coming = iter(loader)
-    for batch in pieces:
-        yield join_pieces([next(coming) for _ in batch], device)
+    for numbers in pieces:
+        batch = join_pieces([next(coming) for _ in numbers], device)
+        if "video" in batch:
+            runs = batch["video"] if finish is None else [finish(run) for run in batch["video"]]
+            batch["video"] = torch.cat(runs) if len(runs) > 1 else runs[0]
+        yield batch
 
 
 def collate_clips(items: Sequence[Mapping[str, Any] | Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
@@ -56,9 +65,9 @@ def collate_clips(items: Sequence[Mapping[str, Any] | Sequence[Mapping[str, Any]
     vector, if anything} or, when unreadable, {"index": i, "missing": Failure}.
 
     Returns:
-        "video" uint8 [sum of clips, T, 3, S, S], "valid_frames" [sum of clips] and "clips", how many clips
-        each item has (absent when nothing could be read); "index" and "metadata" of the readable items;
-        "missing": index -> Failure.
+        "video", a list of uint8 [n, T, 3, H, W], each of clips that follow one another and have one size;
+        "valid_frames" [sum of clips] and "clips", how many clips each item has (absent when nothing could be
+        read); "index" and "metadata" of the readable items; "missing": index -> Failure.
     """
     flat = [item for read in items for item in ([read] if isinstance(read, Mapping) else read)]
     readable = [item for item in flat if "missing" not in item]
@@ -70,15 +79,25 @@ def collate_clips(items: Sequence[Mapping[str, Any] | Sequence[Mapping[str, Any]
     if readable:
         clips = [item["video"] if item["video"].dim() == 5 else item["video"][None] for item in readable]
         batch["clips"] = [len(video) for video in clips]
-        batch["video"] = stack([clip for video in clips for clip in video])
+        every_clip = (clip for video in clips for clip in video)
+        batch["video"] = [stack_clips([*run]) for _, run in groupby(every_clip, lambda clip: clip.shape)]
         if "valid_frames" in readable[0]:
             valid = [torch.as_tensor(item["valid_frames"]).reshape(-1) for item in readable]
             batch["valid_frames"] = torch.cat(valid)
     return batch
 
 
+def stack_clips(clips: list[torch.Tensor]) -> torch.Tensor:
+    """[T, 3, H, W] of one size -> [n, T, 3, H, W]. Colours that lie last in memory, as decoders give them,
+    stay there: moving them takes longer than all else that is done to a small frame here."""
+    if clips[0].stride(1) == 1:
+        return stack([clip.movedim(1, -1) for clip in clips]).movedim(-1, 2)
+    return stack(clips)
+
+
 def join_pieces(pieces: Sequence[dict[str, Any]], device: torch.device) -> dict[str, Any]:
-    """One batch of pieces: lists put together, dicts united, tensors joined along their first dimension.
+    """One batch of pieces: lists put together, dicts united, tensors joined along their first dimension. All
+    tensors go to the device.
 
     What a piece lacks, because nothing in it could be read, the others may have.
     """
@@ -95,4 +114,5 @@ def _join(parts: Sequence[Any], device: torch.device) -> Any:
         return parts[0] if len(parts) == 1 else torch.cat(parts)
     if isinstance(parts[0], dict):
         return {key: value for part in parts for key, value in part.items()}
-    return [value for part in parts for value in part]
+    values = [value for part in parts for value in part]
+    return [v.to(device, non_blocking=True) if isinstance(v, torch.Tensor) else v for v in values]

@@ -1,4 +1,5 @@
 import json
+import time
 
 import pytest
 import torch
@@ -205,3 +206,100 @@ def test_impossible_joint_loaders():
         loader.set_epoch(0, 6)
     with pytest.raises(ValueError, match="a state of 1 loaders does not fit 2"):
         loader.load_state_dict({"epoch": 0, "step": 0, "passes": [0], "seen": [0]})
+
+
+class Logged(Numbers):
+    """Notes in a file, in one write each, what is read."""
+
+    def __init__(self, size: int, log):
+        super().__init__(size)
+        self.log = log
+
+    def __getitem__(self, key):
+        with open(self.log, "a") as file:
+            file.write(f"{key[0]} {key[1]}\n")
+        return super().__getitem__(key)
+
+    def read(self) -> list[tuple[int, int]]:
+        return [tuple(map(int, line.split())) for line in self.log.read_text().splitlines()]
+
+
+def logged(folder, workers=2, sizes=(40, 9), batches=(2, 2)) -> JointLoader:
+    sets = [Logged(size, folder / f"{i}.txt") for i, size in enumerate(sizes)]
+    return JointLoader(
+        [build_loader(s, b, train=True, num_workers=workers) for s, b in zip(sets, batches, strict=True)]
+    )
+
+
+def until(happened, seconds: float = 60) -> None:
+    give_up = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < give_up
+        time.sleep(0.02)
+
+
+def fresh(epoch: int, **options) -> list:
+    loader = joint(**options)
+    loader.set_epoch(epoch)
+    return drawn(loader)
+
+
+def test_the_next_epoch_is_read_while_the_last_batches_are_in_use(tmp_path):
+    loader = logged(tmp_path)
+    options = {"sizes": (40, 9), "batches": (2, 2)}
+    for epoch in range(3):
+        loader.set_epoch(epoch)
+        assert drawn(loader) == fresh(epoch, **options)
+        assert len(loader) == 0
+        for dataset in (part.dataset for part in loader.loaders):
+            until(lambda d=dataset, n=epoch + 1: any(number == n for number, _ in d.read()))
+    first = loader.loaders[0].dataset.read()
+    assert len(first) == len(set(first))  # nothing is read twice
+
+
+def test_nothing_is_read_beyond_the_last_epoch(tmp_path):
+    loader = logged(tmp_path)
+    loader.epochs = 2
+    for epoch in range(2):
+        loader.set_epoch(epoch)
+        assert drawn(loader) == fresh(epoch, sizes=(40, 9), batches=(2, 2))
+    time.sleep(0.5)
+    assert sorted(loader.loaders[0].dataset.read()) == [(e, i) for e in range(2) for i in range(40)]
+    assert (
+        len(loader.loaders[1].dataset.read()) == 2 * 36
+    )  # 20 batches: four times through 9, the last one short
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_was_read_ahead_is_dropped_where_the_run_goes_on_elsewhere(tmp_path, workers):
+    options = {"sizes": (40, 9), "batches": (2, 2)}
+    loader = logged(tmp_path, workers)
+    for _ in zip(range(6), loader, strict=False):
+        pass
+    state = loader.state_dict()
+    loader.set_epoch(5)
+    assert drawn(loader) == fresh(5, **options)
+    loader.load_state_dict(state)
+    assert drawn(loader) == fresh(0, **options)[6:]
+    loader.set_epoch(1)
+    for _ in zip(range(3), loader, strict=False):  # in the middle of a joint step
+        pass
+    loader.set_epoch(1)
+    assert drawn(loader) == fresh(1, **options)
+
+
+@pytest.mark.parametrize("weights", [[1, 1], [3, 1], [2, 5]])
+def test_iterating_on_across_epochs_is_iterating_from_each_place(weights):
+    options = {"sizes": (21, 9), "batches": (2, 2), "rank": 1, "world_size": 2, "weights": weights}
+    going = joint(workers=1, **options)
+    for epoch in range(3):
+        going.set_epoch(epoch)
+        expected = fresh(epoch, **options)
+        begun = sum(weights) * (epoch % 2)  # stopped after a joint step, and gone on
+        first = [
+            (i, tuple(map(tuple, b["video"].tolist())))
+            for _, (i, b) in zip(range(begun), going, strict=False)
+        ]
+        resumed = joint(**options)
+        resumed.load_state_dict(json.loads(json.dumps(going.state_dict())))
+        assert first + drawn(going) == expected == first + drawn(resumed)

@@ -88,7 +88,7 @@ def world(tmp_path_factory):
 
 
 def epoch(loader, number: int) -> list[dict]:
-    loader.sampler.set_epoch(number)
+    loader.batch_sampler.sampler.set_epoch(number)
     return list(loader)
 
 

@@ -214,3 +214,18 @@ def test_frames_beyond_any_camera_are_refused(tmp_path):
     assert path.stat().st_size < 10**6
     with pytest.raises(VideoReadError, match="16384 by 8200 pixels are not read"):
         read_clip(path, 12)
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/io"), reason="counts bytes by /proc")
+def test_a_file_that_is_decoded_from_its_start_is_read_once(tmp_path):
+    def bytes_read() -> int:
+        with open("/proc/self/io") as file:
+            return int(file.readline().removeprefix("rchar:"))
+
+    path = files.write_video(tmp_path / "raw.avi", 12, "rawvideo", (320, 240))
+    size = path.stat().st_size
+    before = bytes_read()
+    with open_video(path) as video:
+        first = video.read(every(video))
+        assert size <= bytes_read() - before < 1.3 * size
+        assert len(first) == 12 and (video.read([11, 3]) == first[[11, 3]]).all()

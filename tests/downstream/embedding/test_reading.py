@@ -3,11 +3,14 @@
 import os
 import time
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import Dataset
 
 from data_loader.failures import Failure
+from data_loader.resize import DeferredResize
+from data_loader.transforms import FeatureTransform
 from downstream.embedding.reading import PIECE_CLIPS, collate_clips, join_pieces, read_batches
 
 CPU = torch.device("cpu")
@@ -40,7 +43,9 @@ def test_batches_are_those_of_one_reader(workers, batch_size):
     for batch, whole in zip(batches, expected, strict=True):
         assert batch.keys() == whole.keys()
         for key, value in whole.items():
-            if isinstance(value, torch.Tensor):
+            if key == "video":
+                assert torch.equal(batch[key], torch.cat(value))
+            elif isinstance(value, torch.Tensor):
                 assert torch.equal(batch[key], value), key
             else:
                 assert batch[key] == value, key
@@ -71,7 +76,7 @@ class Counted(Numbers):
         return super().__getitem__(i)
 
 
-@pytest.mark.parametrize("clips_an_item, most", [(1, 8 + 2 * 32), (16, 1 + 2 * 2), (32, 1 + 2), (69, 1 + 2)])
+@pytest.mark.parametrize("clips_an_item, most", [(1, 8 + 2 * 24), (16, 1 + 2 * 2), (32, 1 + 2), (69, 1 + 2)])
 def test_of_items_of_many_clips_few_lie_ready(tmp_path, clips_an_item, most):
     options = {"num_workers": 2, "device": CPU, "clips_an_item": clips_an_item}
     size = max(1, 8 // clips_an_item)
@@ -99,3 +104,36 @@ def test_what_a_piece_lacks_comes_from_the_others():
     batch = join_pieces([nothing, readable, nothing | {"failures": {2: "gone"}}], CPU)
     assert batch["rows"] == [1] and batch["failures"] == {0: "damaged", 2: "gone"}
     assert torch.equal(batch["video"], torch.ones(1, 2))
+
+
+class ManySizes(Dataset):
+    """Clips of sizes that change from one to the next, colours last in memory as decoders give them."""
+
+    sizes = (256, 340), (256, 340), (40, 30), (256, 455), (17, 64), (17, 64), (360, 640)
+
+    def __init__(self, transform):
+        self.transform = transform
+
+    def __getitem__(self, i):
+        rng = np.random.default_rng(i)
+        pixels = rng.integers(0, 256, (2, *self.sizes[i % len(self.sizes)], 3), dtype=np.uint8)
+        return {"index": i, "video": self.transform(torch.from_numpy(pixels).movedim(-1, 1))}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_resizing_on_the_device_gives_the_pixels_of_resizing_in_workers(workers):
+    whole = FeatureTransform(64)
+    deferred = DeferredResize(whole)
+    options = {"num_workers": workers, "device": torch.device("cuda" if torch.cuda.is_available() else "cpu")}
+    expected = read_batches(ManySizes(whole), range(20), 9, collate_clips, **options)
+    found = read_batches(ManySizes(deferred), range(20), 9, collate_clips, finish=deferred.finish, **options)
+    for batch, other in zip(found, expected, strict=True):
+        assert batch["index"] == other["index"] and torch.equal(batch["video"], other["video"])
+
+
+def test_colours_stay_last_in_memory_on_their_way():
+    items = [ManySizes(lambda frames: frames)[i] for i in range(3)]
+    batch = collate_clips(items)
+    assert [[*run.shape] for run in batch["video"]] == [[2, 2, 3, 256, 340], [1, 2, 3, 40, 30]]
+    assert all(run.movedim(2, -1).is_contiguous() for run in batch["video"])
+    assert torch.equal(batch["video"][1][0], items[2]["video"])
