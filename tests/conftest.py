@@ -1,5 +1,6 @@
 """What every test needs."""
 
+import logging
 import os
 import tempfile
 from collections.abc import Iterator
@@ -13,6 +14,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
 
 import torch
+
+from tests.extras import extra
 
 THREADS = torch.get_num_threads()
 
@@ -37,3 +40,31 @@ def plain_user() -> Iterator[Path]:
             yield Path(folder)
         finally:
             os.seteuid(user)
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """The URL of a server of this machine that speaks S3."""
+    extra("s3fs")
+    server = extra("moto.server").ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # else a line for each request
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture(params=["memory", "s3"])
+def bucket(request, monkeypatch) -> str:
+    """The URL of an empty bucket, named as users name theirs."""
+    import fsspec
+
+    if request.param == "s3":
+        monkeypatch.setenv("AWS_ENDPOINT_URL", request.getfixturevalue("s3_server"))
+        for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY"):
+            monkeypatch.setenv(f"AWS_{name}", "any")
+    system = fsspec.filesystem(request.param)
+    if system.exists("bucket"):
+        system.rm("bucket", recursive=True)
+    system.mkdir("bucket")
+    return f"{request.param}://bucket"

@@ -13,6 +13,7 @@ def batch_of(numbers: list[int]) -> dict:
     return {"video": stack([torch.full((3, 8, 8), n, dtype=torch.uint8) for n in numbers]), "n": numbers}
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("context", ["fork", "spawn"])
 def test_through_pipes_where_shared_memory_is_short(context, monkeypatch, capsys):
     batches = {}

@@ -101,6 +101,7 @@ def identical(a: list[dict], b: list[dict]) -> bool:
     )
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("context", [None, pytest.param("spawn", marks=pytest.mark.heavy)])
 def test_workers_change_nothing(world, context):
     dataset = build_dataset("webvid", "train", mask_ratio=0.5, num_patches=4, **options(world))

@@ -244,6 +244,7 @@ def test_what_is_half_written_is_removed_when_nobody_writes_it(running, tree):
     assert sorted(names(out)) == ["old.avi", "plain.mp4"]
 
 
+@pytest.mark.heavy
 def test_a_crash_costs_one_file_alone(running):
     process, out = running
     os.kill(encoder_in(out), signal.SIGKILL)

@@ -128,14 +128,20 @@ def test_urls_are_for_shards(tmp_path):
         build_dataset("webvid", "train", format="webdataset", **{**options(tmp_path), "root": "nowhere://x"})
 
 
-def test_a_bucket_in_memory(tmp_path):
+def test_a_bucket(bucket, tmp_path):
     import fsspec
 
-    two_samples(tmp_path / "data/train-0.tar")
-    content = (tmp_path / "data/train-0.tar").read_bytes()
-    fsspec.filesystem("memory").pipe("/bucket/train-0.tar", content)
-    where = {**options(tmp_path), "root": "memory://bucket", "shard_cache": tmp_path / "cache"}
-    assert texts(build_dataset("webvid", "train", format="webdataset", **where)) == ["one", "two"]
+    for i in range(2):
+        path = tmp_path / f"data/train-{i}.tar"
+        two_samples(path, f"one {i}".encode(), f"two {i}".encode())
+        with fsspec.open(f"{bucket}/shards/{path.name}", "wb") as file:
+            file.write(path.read_bytes())
+    where = {**options(tmp_path), "root": f"{bucket}/shards", "shard_cache": tmp_path / "cache"}
+    dataset = build_dataset("webvid", "train", format="webdataset", **where)
+    shutil.rmtree(tmp_path / "cache")  # so that the loader's workers ask, too
+    loader = build_loader(dataset, 2, train=True, num_workers=2)
+    assert sorted(text for batch in loader for text in batch["text"]) == ["one 0", "one 1", "two 0", "two 1"]
+    assert texts(dataset) == ["one 0", "two 0", "one 1", "two 1"]
 
 
 class TestDiskCache:

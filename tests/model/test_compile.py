@@ -138,6 +138,7 @@ def test_default_back_end_on_a_gpu(model):
         torch.compiler.reset()
 
 
+@pytest.mark.heavy
 def test_exported_evaluation_towers_match_eager(model):
     model = model.eval().requires_grad_(False)
     video, _ = inputs()

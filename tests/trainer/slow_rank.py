@@ -11,7 +11,7 @@ plain = JointLoader.__iter__
 
 def slowly(self):
     for item in plain(self):
-        time.sleep(0.3)
+        time.sleep(0.8)
         yield item
 
 

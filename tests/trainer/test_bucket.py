@@ -59,19 +59,19 @@ def test_nothing_that_opens_it(tmp_path):
         Bucket("nowhere://bucket", tmp_path)
 
 
-def test_a_folder_in_memory_with_a_sharded_checkpoint(tmp_path):
+def test_a_sharded_checkpoint(bucket, tmp_path):
     run = tmp_path / "run"
     (run / "checkpoint-epoch1.dcp").mkdir(parents=True)
     (run / "checkpoint-epoch1.dcp/part").write_bytes(b"tensors")
     (run / ".half.unfinished").write_bytes(b"x")
-    with Bucket("memory://runs", run) as bucket:
-        bucket.update()
-    assert bucket.checkpoints() == ["checkpoint-epoch1.dcp"]
-    other = Bucket("memory://runs", tmp_path / "elsewhere" / "run")
+    with Bucket(bucket, run) as there:
+        there.update()
+    assert there.checkpoints() == ["checkpoint-epoch1.dcp"]
+    other = Bucket(bucket, tmp_path / "elsewhere" / "run")
     other.run_dir.mkdir(parents=True)
     other.fetch("checkpoint-epoch1.dcp")
     assert (other.run_dir / "checkpoint-epoch1.dcp/part").read_bytes() == b"tensors"
     assert not (other.run_dir / ".half.unfinished").exists()
     shutil.rmtree(run / "checkpoint-epoch1.dcp")
-    bucket.copy()
-    assert bucket.checkpoints() == []
+    there.copy()
+    assert there.checkpoints() == []

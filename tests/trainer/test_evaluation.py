@@ -65,6 +65,7 @@ def test_two_ranks_share_the_work(start, arguments, tmp_path, configs):
     assert all(0 <= last[name] <= 100 for name in ("msrvtt_v2t_R10", "hmdb51_top5"))
 
 
+@pytest.mark.heavy
 def test_one_that_a_run_did_not_come_to_is_made_up_for(arguments, tmp_path, configs, monkeypatch):
     def fail(*_):
         raise RuntimeError("out of memory")

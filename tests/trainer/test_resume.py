@@ -28,6 +28,7 @@ def keep_up_to(run_dir, name: str) -> None:
         path.unlink()
 
 
+@pytest.mark.heavy
 def test_from_the_middle_of_an_epoch_the_losses_are_those_of_an_undisturbed_run(
     undisturbed, arguments, tmp_path
 ):
@@ -112,6 +113,7 @@ def test_milestones_passed_before_count_when_going_on(arguments, tmp_path):
     assert rates == pytest.approx([1e-3] * 6 + [1e-4] * 6)
 
 
+@pytest.mark.heavy
 def test_on_one_process_what_two_began(start, arguments, tmp_path):
     """The first epoch of two processes has 2 joint steps of 4 samples each; the rest of it follows on one."""
     settings = {

@@ -117,6 +117,7 @@ def test_a_missing_list_is_said_with_the_key_that_asks_for_it(world, arguments, 
     assert f"data.val.0, of type yttemporal: {tmp_path / 'yttemporal_val.csv'} is missing" in said
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(("engine", "suffix"), [("ddp", "pth"), ("fsdp", "dcp")])
 def test_two_processes_train_validate_and_resume(start, arguments, tmp_path, engine, suffix):
     settings = {"name": "two", "trainer__epochs": 1, "loss__gather": "exact", "trainer__engine": engine}

@@ -52,6 +52,7 @@ def framed_part(picture: np.ndarray) -> np.ndarray:
     return picture[top + 7 : top + 79, left : left + 292]
 
 
+@pytest.mark.heavy
 @needs_chromium
 def test_retrieval_page(checkpoint, tmp_path, capsys):
     layouts.msrvtt(tmp_path / "data", tmp_path / "meta")

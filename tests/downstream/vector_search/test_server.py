@@ -203,6 +203,7 @@ def test_headers_allow_nothing_from_elsewhere(get):
         assert "access-control-allow-origin" not in headers
 
 
+@pytest.mark.heavy
 @needs_chromium
 def test_type_see_click_play_and_more_like_this(address, world, tmp_path):
     with Browser(tmp_path / "profile") as page:

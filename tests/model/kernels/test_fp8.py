@@ -65,6 +65,7 @@ def interpreted_cases():
         assert worst < 0.01, (width, worst)
 
 
+@pytest.mark.heavy
 @pytest.mark.skipif(ON_GPU, reason="here the compiled kernels are tested")
 def test_kernels_equal_the_plain_form_in_the_interpreter():
     assert len(run_interpreted(__name__, "interpreted_cases").splitlines()) == len(WIDTHS)

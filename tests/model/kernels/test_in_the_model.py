@@ -62,6 +62,7 @@ def interpreted_cases():
         assert errors[worst] < 1e-4, (checkpointing, worst, errors[worst])
 
 
+@pytest.mark.heavy
 @pytest.mark.skipif(torch.cuda.is_available(), reason="here the compiled kernels are tested")
 def test_outputs_and_gradients_in_the_interpreter():
     assert len(run_interpreted(__name__, "interpreted_cases").splitlines()) == 3
