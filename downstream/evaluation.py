@@ -88,7 +88,10 @@ class Evaluator:
                 f"num_frames is {frames}; {self.encoder.path} takes the {most} it was trained with, at most"
             )
         config = replace(config, num_frames=frames)
-        datasets = [open_dataset(config, self.encoder.clip_transform, split) for split in protocol.splits]
+        transform = self.encoder.clip_transform
+        datasets = [
+            open_dataset(config, transform, split if split == "train" else None) for split in protocol.splits
+        ]
         for dataset in datasets:
             dataset.records_as(protocol.records)
         if protocol.texts is not None:

@@ -62,7 +62,7 @@ class Protocol:
     measure: (EmbeddedVideos of each of `splits`, text -> its embedding [D], config) -> Measurement; runs on
         the first process alone.
     texts: (data set, config) -> the texts to embed for it; None for none.
-    splits: of the data set; None is the one that the config names, "test" by default. Of the sets named here
+    splits: of the data set; None and "test" are the one that the config names, "test" by default. Of these
         "train" alone is never seen in sliding windows or several views.
     windows: whether videos may be seen in sliding windows: the official release has them for retrieval.
     each_view: whether it needs the embedding of each view (segments × crops), not their mean.

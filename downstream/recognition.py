@@ -195,14 +195,20 @@ def mean_average_precision(targets: np.ndarray, scores: np.ndarray) -> Statistic
     """A function of places [N] that gives the mAP of the videos there, each maybe several times.
 
     targets: bool, scores: float [N, classes]. All classes are sorted once, so that a draw takes milliseconds.
+    Videos of one score count together, as in `average_precision`.
     """
     order = np.argsort(-scores, axis=0, kind="stable")
     hit = np.take_along_axis(targets, order, axis=0)
+    ranked = np.take_along_axis(scores, order, axis=0)
+    places = np.arange(len(order))[:, None]
+    ends = np.where(np.diff(ranked, axis=0, append=-np.inf) != 0, places, len(order))
+    last = np.minimum.accumulate(ends[::-1], axis=0)[::-1]  # of those with the score of each
 
     def of_drawn(drawn: np.ndarray) -> dict[str, float]:
         times = np.bincount(drawn, minlength=len(order))[order]
         hits = times * hit
-        precision = hits.cumsum(axis=0) / np.maximum(times.cumsum(axis=0), 1)
+        found, seen = (np.take_along_axis(x.cumsum(axis=0), last, axis=0) for x in (hits, times))
+        precision = found / np.maximum(seen, 1)
         total = hits.sum(axis=0)
         there = total > 0
         return {"mAP": 100 * float(((hits * precision).sum(axis=0)[there] / total[there]).mean())}

@@ -5,6 +5,7 @@ python downstream/retrieval.py --dataset captions --set data.root=videos --set d
 """
 
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -56,8 +57,8 @@ def measure(videos: EmbeddedVideos, texts: Mapping[str, Tensor], config: Evaluat
             "dsl": of_groups(t2v_ranks, for_texts, owner),
         },
         "video to text": {
-            "plain": of_groups(v2t_ranks, sims, owner),
-            "dsl": of_groups(v2t_ranks, for_videos, owner),
+            "plain": of_groups(v2t_ranks, best_of_own(sims, owner), owner),
+            "dsl": of_groups(v2t_ranks, best_of_own(for_videos, owner), owner),
         },
     }
     metrics = {way: {k: rank_metrics(r) for k, r in kinds.items()} for way, kinds in all_ranks.items()}
@@ -77,8 +78,10 @@ def measure(videos: EmbeddedVideos, texts: Mapping[str, Tensor], config: Evaluat
     videos_of: dict[str, set[int]] = {}
     for caption, video in pairs:
         videos_of.setdefault(caption, set()).add(video)
+    times = Counter(pairs)
     ties = {
         "captions of several videos": sum(len(videos_of[caption]) > 1 for caption in captions),
+        "captions that a video has twice": sum(times[pair] > 1 for pair in pairs),
         "tied captions": tied(sims, owner),
     }
     counts = {"videos": len(ids), "captions": len(captions)}
@@ -97,6 +100,21 @@ def dual_softmax(sims: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     less for each. It needs all queries at once.
     """
     return sims * (sims / temperature).softmax(dim=0), sims * (sims / temperature).softmax(dim=1)
+
+
+def best_of_own(sims: Tensor, owner: Sequence[int]) -> Tensor:
+    """sims [captions, V] in which a video's captions but its best do not compete for it: its second copy of
+    the right caption is right, too, and no tie."""
+    best: dict[int, int] = {}
+    for caption, video in enumerate(owner):
+        if video not in best or sims[caption, video] > sims[best[video], video]:
+            best[video] = caption
+    others = [(caption, video) for caption, video in enumerate(owner) if best[video] != caption]
+    if not others:
+        return sims
+    sims = sims.clone()
+    sims[tuple(map(list, zip(*others, strict=True)))] = -torch.inf
+    return sims
 
 
 def of_groups(metrics: Callable[..., T], sims: Tensor, owner: Sequence[int]) -> T:

@@ -55,16 +55,19 @@ class Section:
 def sections(runs: Sequence[Run]) -> list[Section]:
     """The tables, one for each protocol, direction, kind (plain, DSL) and set of metrics."""
     places: dict[tuple[Any, ...], list[Run]] = {}
+    first: dict[tuple[Any, ...], int] = {}  # of each direction its first place in a run
     for run in sorted(runs, key=lambda run: (_place_of(run.results.task), run.number)):
-        for main, (direction, kinds) in enumerate(run.results.metrics.items()):
+        for number, (direction, kinds) in enumerate(run.results.metrics.items()):
+            task = _place_of(run.results.task)
+            first[task, direction] = min(number, first.get((task, direction), number))
             for kind in (kind for kind in KINDS if kind in kinds):
                 metrics = tuple(m for m in TITLES if m in kinds[kind] and m not in LONG)
-                place = (_place_of(run.results.task), main, direction, list(KINDS).index(kind), kind, metrics)
+                place = (task, direction, list(KINDS).index(kind), kind, metrics)
                 places.setdefault(place, []).append(run)
     return [
-        _section(main, direction, kind, metrics, places[place])
-        for place in sorted(places)
-        for _, main, direction, _, kind, metrics in [place]
+        _section(direction, kind, metrics, places[place])
+        for place in sorted(places, key=lambda place: (place[0], first[place[:2]], place))
+        for _, direction, _, kind, metrics in [place]
     ]
 
 
@@ -72,7 +75,7 @@ def _place_of(task: str) -> tuple[int, str]:
     return PROTOCOLS.index(task) if task in PROTOCOLS else len(PROTOCOLS), task
 
 
-def _section(main: int, direction: str, kind: str, metrics: Sequence[str], runs: Sequence[Run]) -> Section:
+def _section(direction: str, kind: str, metrics: Sequence[str], runs: Sequence[Run]) -> Section:
     task = runs[0].results.task.replace("_", " ")
     title = f"{task}, {direction}{KINDS[kind]}: {' / '.join(TITLES[m] for m in metrics)}"
     columns = sorted({run.column for run in runs})
@@ -87,7 +90,8 @@ def _section(main: int, direction: str, kind: str, metrics: Sequence[str], runs:
 
     for run in runs:
         arch, settings = run.results.arch, run.settings_of(kind)
-        published = run.results.published.get(kind) if main == 0 else None
+        main = direction == next(iter(run.results.metrics))
+        published = run.results.published.get(kind) if main else None
         if published:
             figures = Figures(" / ".join(format_value(published.get(m)) for m in metrics))
             there = cell(arch, 0, "published", run.column)

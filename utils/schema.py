@@ -363,7 +363,9 @@ class EvaluationConfig:
     crops: Annotated[int, Limit("1 or 3", lambda n: n in (1, 3))] = key(
         1, "of each clip: 1, the centre, or 3, side by side along the longer side"
     )
-    dsl_temperature: Positive = key(0.01, "of the dual softmax")
+    dsl_temperature: Annotated[float, Limit("a number from 0.003 on", lambda x: x >= 0.003)] = key(
+        0.01, "of the dual softmax; with less its weights of some cosines would be no numbers but zeros"
+    )
     prompts: Prompts = key(
         ["a person {}"],
         "texts of a class, whose embeddings are averaged: a list, a set of downstream/prompts.json "

@@ -189,9 +189,12 @@ def comparison_table(evaluations: Mapping[str, Evaluation], dsl: bool = False) -
     first = next(iter(evaluations.values()))
     columns = [m for m in TITLES if m in first.main_metrics["plain"]]
     blocks = []
-    for i, direction in enumerate(first.measured.metrics):
+    directions = dict.fromkeys(d for each in evaluations.values() for d in each.measured.metrics)
+    for i, direction in enumerate(directions):
         rows = []
         for name, each in evaluations.items():
+            if direction not in each.measured.metrics:  # as of a classification head, which some have
+                continue
             published = each.published if i == 0 else {}
             metrics, intervals = each.measured.metrics[direction], each.intervals.get(direction, {})
             rows += metric_rows(name, metrics, published, columns, dsl, intervals)

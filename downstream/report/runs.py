@@ -123,6 +123,9 @@ def read_results(file: Path) -> Results:
         raise ValueError(f"is no result of an evaluation: {error}") from error
     if not results.metrics or not all("plain" in kinds for kinds in results.metrics.values()):
         raise ValueError("is no result of an evaluation: it has no plain metrics")
+    data, temperature = results.config.get("data", {}), results.config.get("dsl_temperature", 0.01)
+    if not isinstance(data, dict) or not isinstance(temperature, int | float):
+        raise ValueError("is no result of an evaluation: its config is none")
     if not {"path", "sha256"} <= results.checkpoint.keys():
         raise ValueError("is no result of an evaluation: it does not say which checkpoint it is of")
     return results

@@ -289,7 +289,7 @@ def test_missing_data_say_where_they_come_from(tmp_path, checkpoint, capsys):
         (["--set", "data.type=msrvt"], "did you mean 'msrvtt'?"),
         (["-s", "0"], "at least 1"),
         (["--set", 'prompts=["a person"]'], "where the class goes"),
-        (["--set", "dsl_temperature=0"], "above 0"),
+        (["--set", "dsl_temperature=0.0001"], "a number from 0.003 on"),
         (["--set", "precision=fp16"], "one of fp32, bf16"),
         (["--config", "x.json"], "one of them"),
         (["--dataset", "msrvt"], "known: activitynet, captions, charades, demo_hmdb51"),

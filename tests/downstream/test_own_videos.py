@@ -11,6 +11,7 @@ from data_loader.sampling import sample_frames
 from data_loader.transforms import clip_transform, normalize
 from data_loader.video import read_frames
 from downstream import linear_probe, probe
+from model import create_model
 
 from . import layouts
 from .test_protocols import check_retrieval, cosine, embed_text, embed_video, place, recall
@@ -180,6 +181,30 @@ def test_a_folder_is_probed(checkpoint, tmp_path):
     assert results["counts"] == {"training videos": 6, "test videos": 6, "classes": 2}
     assert results["metrics"]["accuracy"]["plain"]["top1"] == 100.0
     assert {row["name"] for row in results["details"]["per_class"]} == {"brush hair", "tai chi"}
+
+
+def test_a_probe_tests_on_the_split_that_the_config_names(checkpoint, tmp_path):
+    layouts.own_folder(tmp_path / "videos", train=0, val=50, test=100)
+    given = ["--probe", "knn", "--folder", str(tmp_path / "videos"), "--set", "data.split=val"]
+    results = run(probe.main, checkpoint, tmp_path, *given)
+    assert {query["video"].partition("/")[0] for query in results["queries"]} == {"val"}
+
+
+def test_models_with_and_without_a_classification_head_side_by_side(checkpoint, tmp_path, capsys):
+    layouts.own_folder(tmp_path / "videos")
+    torch.manual_seed(1)
+    tuned = create_model("TVTSv2_Demo", sort_head=False, class_names=["tai chi", "brush hair"])
+    torch.save({"state_dict": tuned.state_dict()}, tmp_path / "tuned.pth")
+    models = [f"TVTSv2_Demo:{path}" for path in (tmp_path / "tuned.pth", checkpoint)]
+    given = ["--folder", str(tmp_path / "videos"), "--model", models[0], "--model", models[1]]
+    common = ["--output", str(tmp_path / "out"), "-d", "cpu", "--num-workers", "0"]
+    assert test_entry.main([*given, *common]) == 0
+    blocks = capsys.readouterr().out.split("videos · recognition · ")
+    rows = {
+        title: len([line for line in table.splitlines() if line.startswith("TVTSv2_Demo-")])
+        for title, _, table in (block.partition("\n") for block in blocks)
+    }
+    assert rows["accuracy"] == 2 and rows["accuracy, head"] == 1
 
 
 def test_a_video_trained_on_is_no_test(checkpoint, tmp_path, capsys):

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from downstream.retrieval import dual_softmax, of_groups
+from downstream.retrieval import best_of_own, dual_softmax, of_groups
 from model.metric import retrieval_ranks, t2v_metrics, v2t_metrics
 
 
@@ -46,3 +46,12 @@ def test_unequal_numbers_of_captions():
         for v in range(3)
     ]
     assert of_groups(v2t_metrics, sims, owner)["MeanR"] == pytest.approx(sum(best) / 3)
+
+
+def test_a_caption_that_a_video_has_twice_is_no_tie_with_itself():
+    owner = [0, 1, 0, 1, 2]
+    sims = torch.tensor([[0.9, 0.1, 0], [0.2, 0.8, 0], [0.9, 0.1, 0], [0, 0.7, 0], [0, 0.8, 0.5]])
+    assert of_groups(v2t_metrics, sims, owner)["R1"] == pytest.approx(0 + 100 / 3)
+    # Video 1 still ties with the caption of video 2.
+    found = of_groups(v2t_metrics, best_of_own(sims, owner), owner)
+    assert found["R1"] == pytest.approx(200 / 3) and found["MeanR"] == pytest.approx(1 + 0.5 / 3)

@@ -123,6 +123,19 @@ def test_other_settings_and_other_weights_are_rows_of_their_own(tmp_path):
     assert f"{first}, {own}, dsl_temperature=0.05" in dsl
 
 
+def test_a_figure_has_one_table_wherever_its_runs_have_it(tmp_path):
+    ks = {k: {f"accuracy, k = {k}": {"plain": {"top1": float(k), "top5": 99.0}}} for k in (10, 20)}
+    of_knn = results(task="knn", published={})
+    write(tmp_path, a=of_knn | {"metrics": ks[20] | ks[10]}, b=of_knn | {"metrics": ks[10] | ks[20]})
+    found = sections(read_runs(find_results([str(tmp_path)]))[0])
+    assert [section.title for section in found] == [
+        f"knn, accuracy, k = {k}: top-1 / top-5" for k in (10, 20)
+    ]
+    for section in found:
+        ((_, ((*figures,),)),) = section.rows
+        assert [each.number for each in figures] == [1, 2]
+
+
 def test_two_runs_of_a_cell_both_stand_in_it(tmp_path):
     again = results()
     again["metrics"] = {"text to video": {"plain": results()["metrics"]["video to text"]["plain"]}}
@@ -150,6 +163,8 @@ def test_two_runs_of_a_cell_both_stand_in_it(tmp_path):
         (json.dumps(results(metrics={"a": {"plain": {"R1": "x"}}})).encode(), "metrics.a.plain.R1 is"),
         (json.dumps(results(metrics={"a": {"plain": {"R1": float("nan")}}})).encode(), "metrics.a.plain.R1"),
         (json.dumps(results(checkpoint={"path": "x"})).encode(), "which checkpoint"),
+        (json.dumps(with_config(data="x")).encode(), "its config is none"),
+        (json.dumps(with_config(dsl_temperature="x")).encode(), "its config is none"),
         (b"\xff\xfe{}", "is not UTF-8"),
         (b"[" * 100_000, "nested"),
     ],

@@ -153,7 +153,7 @@ def test_mistakes_in_an_override_are_named(override, message):
         ("sliding_window_stride=0", "at least 1, or -1"),
         ('prompts=["a person"]', "prompts.0 .*with {} where the class goes"),
         ("prompts=[]", "a list of texts"),
-        ("dsl_temperature=0", "a number above 0"),
+        ("dsl_temperature=0", "a number from 0.003 on"),
         ("task=retreival", "one of retrieval, recognition, multiple_choice"),
     ],
 )
