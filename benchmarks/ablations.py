@@ -39,6 +39,9 @@ ABLATIONS: dict[str, tuple[str, ...]] = {
     "mask ratio 0.7": ("arch.mask_ratio=0.7",),
     "text tower: last block trained": ("arch.trained_text_blocks=1",),
     "text tower: no block trained": ("arch.trained_text_blocks=0", "arch.freeze_text_embeddings=true"),
+    # On a GPU alone, where the demo itself computes in float32.
+    "bf16": ("trainer.precision=bf16",),
+    "fp8": ("trainer.precision=fp8",),
     "temporal attention from zero": ("arch.temporal_attention_init=zero",),
     "sorting from captioned spans": (
         f'data.train=[{{"type": "csv", {VIDEOS}, "files": "spans_train.tsv", "num_clips": 4}}, {WEBVID}]',

@@ -148,7 +148,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         default="official",
         help="of embeddings: a config's loss.gather",
     )
-    add("--precision", choices=DTYPES, default="bf16", help="of the arithmetic")
+    add("--precision", choices=(*DTYPES, "fp8"), default="bf16", help="of the arithmetic")
     add_recomputation(parser)
     add("--no-compile", action="store_true", help="without torch.compile (always so on a CPU)")
     add = parser.add_argument_group("the batch").add_argument

@@ -16,9 +16,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # to run as a file
 import torch
 
 from benchmarks.reporting import against_reference
-from benchmarks.timing import Runner, add_common_arguments, add_recomputation, autocast
+from benchmarks.timing import DTYPES, Runner, add_common_arguments, add_recomputation, autocast
 from model import VARIANTS, create_model, is_new_parameter
 from model.flops import train_flops_per_clip
+from model.fp8 import train_in_fp8
 from model.loss import NormSoftmaxLoss, sort_loss
 from model.metric import sim_matrix
 from model.variants import get_variant
@@ -51,6 +52,8 @@ def build_runner(args: argparse.Namespace, name: str, attention: str, compiled: 
         activation_checkpointing=args.activation_checkpointing,
         mask_ratio=args.mask_ratio,
     ).to(device)
+    if args.precision == "fp8" and name == "ours":  # what it is compared with stays bf16
+        train_in_fp8(model)
     if compiled:
         model.compile_towers()
     model.train()
@@ -86,7 +89,7 @@ def training_step(model, optimizer, batch, device, precision: str) -> Callable[[
 def main(argv: Sequence[str] | None = None) -> int:
     parser = CommandParser("python benchmarks/train_step.py", __doc__)
     parser.add_argument("--arch", choices=VARIANTS, default="TVTSv2_B_16", help="the model")
-    add_common_arguments(parser, batch_size=64)
+    add_common_arguments(parser, batch_size=64, precisions=(*DTYPES, "fp8"))
     parser.add_argument(
         "--mask-ratio", type=float, metavar="SHARE", help="patches left out (default: as the variant has it)"
     )

@@ -1,11 +1,12 @@
-"""A model for inference whose video tower multiplies 8-bit floating-point numbers."""
+"""Models whose video tower multiplies 8-bit floating-point numbers, for inference and for training."""
 
+from collections.abc import Callable
 from copy import deepcopy
 
 from torch import nn
 
 from .attention import DividedAttention
-from .kernels import Fp8Linear, check_fp8
+from .kernels import Fp8Linear, TrainedFp8Linear, check_fp8
 from .layers import Mlp
 from .tvtsv2 import TVTSv2
 from .video_encoder import Block
@@ -24,11 +25,23 @@ def fp8_copy(model: TVTSv2) -> TVTSv2:
     """
     check_fp8(model.device)
     copy = deepcopy(model, {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())})
-    for module in copy.video_model.modules():
+    _replace_linear_layers(copy, Fp8Linear)
+    return copy
+
+
+def train_in_fp8(model: TVTSv2) -> None:
+    """Let the same layers multiply in fp8 in training, in place; parameters stay what they are.
+
+    Their gradients are there, and checkpoints are the same. Call it before compiling or spreading over ranks.
+    """
+    _replace_linear_layers(model, TrainedFp8Linear)
+
+
+def _replace_linear_layers(model: TVTSv2, kind: Callable[[nn.Linear], nn.Module]) -> None:
+    for module in model.video_model.modules():
         if isinstance(module, Block | Mlp):
             module.fp8 = True
         if isinstance(module, DividedAttention | Mlp):
             for name, layer in module.named_children():
                 if isinstance(layer, nn.Linear):
-                    setattr(module, name, Fp8Linear(layer))
-    return copy
+                    setattr(module, name, kind(layer))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .kernels import Quantized, activate, project_hidden
+from .kernels import Quantized, TrainedFp8Linear, activate, multiply_mlp, project_hidden
 
 
 class Mlp(nn.Module):
@@ -28,6 +28,8 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor | Quantized) -> Tensor:
         """[B, L, width] -> [B, L, width]"""
+        if isinstance(self.c_fc, TrainedFp8Linear):
+            return multiply_mlp(x, self.c_fc, self.c_proj, self.activation)
         hidden, bias = project_hidden(x, self.c_fc)
         if self.recompute and hidden.requires_grad:
             return checkpoint(self.second_half, hidden, bias, use_reentrant=False, preserve_rng_state=False)

@@ -17,6 +17,8 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from model import ModelOutput, TVTSv2
+from model.fp8 import train_in_fp8
+from model.kernels import check_fp8
 from utils.processes import DistContext
 
 logger = logging.getLogger(__name__)
@@ -32,7 +34,8 @@ BUFFERS = "forward_sync_buffers" if "forward_sync_buffers" in _ARGUMENTS else "b
 class Precision:
     """The format of the model's arithmetic; weights, losses and the optimiser stay in float32.
 
-    `name` is bf16, fp16 or fp32; `dtype` what the device computes in under autocast, None for float32.
+    `name` is bf16, fp16, fp32 or fp8, which is bf16 but for the layers of `train_in_fp8`; `dtype` what the
+    device computes in under autocast, None for float32.
     """
 
     name: str
@@ -40,6 +43,8 @@ class Precision:
 
     @property
     def dtype(self) -> torch.dtype | None:
+        if self.name == "fp8":
+            return torch.bfloat16 if self.device.type == "cuda" else None
         return DTYPES[self.name]
 
     def autocast(self) -> contextlib.AbstractContextManager:
@@ -56,8 +61,10 @@ def choose_precision(wanted: str, device: torch.device) -> Precision:
     """`trainer.precision` on this device: bf16 becomes fp32 where the device has no fast bf16.
 
     Raises:
-        ValueError: fp16 without a GPU.
+        ValueError: fp16 without a GPU, or fp8 on one that has none. A CPU has, slowly.
     """
+    if wanted == "fp8":
+        check_fp8(device)
     if wanted == "bf16" and not (
         device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     ):
@@ -90,6 +97,8 @@ def build_engine(
             backward, and gathers them anew: less memory, more messages.
     """
     engine: Engine
+    if precision.name == "fp8":
+        train_in_fp8(model)
     if name == "fsdp":
         engine = FullyShardedDataParallel(model, context, precision, blocks_per_unit, reshard_after_forward)
     else:

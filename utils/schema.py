@@ -243,8 +243,10 @@ class TrainerConfig:
     )
     engine: Literal["ddp", "fsdp"] = key("ddp", "a copy of the model on each GPU, or a slice")
     fsdp: FSDPConfig = key(FSDPConfig(), "")
-    precision: Literal["bf16", "fp16", "fp32"] = key(
-        "bf16", "bf16 (fp32 where the device has no fast bf16), fp16 with loss scaling, fp32"
+    precision: Literal["bf16", "fp16", "fp32", "fp8"] = key(
+        "bf16",
+        "bf16 (fp32 where the device has no fast bf16), fp16 with loss scaling, fp32, or fp8 in the video "
+        "tower's blocks on GPUs that have it (docs/fp8.md)",
     )
     accumulate: Count = key(1, "parts in which a batch goes through the model")
     ema_decay: BelowOne | None = key(

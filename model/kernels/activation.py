@@ -8,11 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .fp8 import Linear, Quantized, quantize_rows
-from .projection import HAS_TRITON, Projected, kernels_take_products, project
+from .projection import HAS_TRITON, Projected, kernels_take, kernels_take_products, project
 
 if HAS_TRITON:
+    from . import triton_fp8
     from .triton_activation import activation_forward
-    from .triton_fp8 import quantize
 
 
 def quick_gelu(x: Tensor) -> Tensor:
@@ -39,10 +39,33 @@ def activate(hidden: Tensor, bias: Tensor | None, name: str, fp8: bool = False) 
 
     Where no gradient is wanted, hidden may be overwritten. fp8: as Quantized, for an Fp8Linear; no gradients.
     """
+    if fp8:
+        return quantize_activation(hidden, name)
     if bias is None:
         in_place = name == "quick_gelu" and not torch.is_grad_enabled()
-        y = quick_gelu_(hidden) if in_place else ACTIVATIONS[name](hidden)
-        return quantize_rows(y) if fp8 else y
-    if fp8:
-        return Quantized(*quantize(hidden, name))
+        return quick_gelu_(hidden) if in_place else ACTIVATIONS[name](hidden)
     return activation_forward(hidden, bias, name == "quick_gelu")
+
+
+def quantize_activation(hidden: Tensor, name: str) -> Quantized:
+    """ACTIVATIONS[name] of hidden [..., F], for an Fp8Linear; without gradients."""
+    if kernels_take(hidden, hidden.dtype):
+        return Quantized(*triton_fp8.quantize(hidden, name))
+    return quantize_rows(ACTIVATIONS[name](hidden))
+
+
+def activation_backward(grad: Tensor, hidden: Tensor, name: str) -> tuple[Tensor, Tensor, Quantized, Tensor]:
+    """Of ACTIVATIONS[name] of hidden [..., F], whose gradient is grad.
+
+    Returns:
+        The activation once more; the gradient of hidden, as it is and quantised; in parts [parts, F] that of
+        the bias in hidden.
+    """
+    if kernels_take(hidden, hidden.dtype):
+        out, exact, values, scales, bias_parts = triton_fp8.activation_backward(grad, hidden, name)
+        return out, exact, Quantized(values, scales), bias_parts
+    if name == "gelu":
+        exact = torch.ops.aten.gelu_backward(grad, hidden)
+    else:
+        exact = torch.ops.aten.silu_backward(grad, 1.702 * hidden)
+    return ACTIVATIONS[name](hidden), exact, quantize_rows(exact), exact.flatten(0, -2)

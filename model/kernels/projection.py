@@ -9,13 +9,13 @@ from os import environ
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from ..precision import dtype_of_products
 
 if TYPE_CHECKING:
-    from .fp8 import Linear
+    from .fp8 import Linear, Quantized
 
 # It comes with PyTorch for NVIDIA's GPUs, not everywhere else. Without a GPU its import costs seconds for
 # nothing.
@@ -33,16 +33,28 @@ class Projected(NamedTuple):
     bias: Tensor | None
 
 
-def project(x: Any, layer: "Linear", for_kernel: bool) -> Projected:
-    """layer(x) of x [..., in], as [..., out]; for_kernel: what reads it is a kernel.
+class Fp8Layer:
+    """A linear layer that multiplies in fp8, and may take what is quantised already."""
 
-    layer: an nn.Linear, or an Fp8Linear, which has no gradients and may take a Quantized.
-    """
+    bias: Any  # a parameter or a buffer
+
+    def forward(self, x: "Tensor | Quantized") -> Tensor:
+        """[..., in] -> [..., out]"""
+        return self.with_bias(x, self.bias)
+
+    def with_bias(self, x: "Tensor | Quantized", bias: Tensor) -> Tensor:
+        """The same with the layer's bias, or with that detached."""
+        raise NotImplementedError
+
+
+def project(x: Any, layer: "Linear", for_kernel: bool) -> Projected:
+    """layer(x) of x [..., in], as [..., out]; for_kernel: what reads it is a kernel."""
     if not for_kernel:
         return Projected(layer(x), None)
-    if isinstance(layer, nn.Linear):
-        return Projected(F.linear(x, layer.weight, layer.bias.detach()), layer.bias)
-    return Projected(layer(x), layer.bias)
+    bias = layer.bias.detach()
+    if isinstance(layer, Fp8Layer):
+        return Projected(layer.with_bias(x, bias), layer.bias)
+    return Projected(F.linear(x, layer.weight, bias), layer.bias)
 
 
 def kernels_take(x: Tensor, dtype: torch.dtype) -> bool:

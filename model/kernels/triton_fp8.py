@@ -1,7 +1,8 @@
 """What makes the inputs of fp8 products, as Triton kernels that quantise their rows before they are written.
 
-So no pass over memory is spent on quantising alone, but for attention, whose programs hold one head of a row.
-A program holds whole rows, in pieces as `triton_heads` has them: 1280 numbers as 1024 and 256, not as 2048.
+So no pass over memory is spent on quantising alone, but for attention, whose programs hold one head of a row,
+and the gradients that arrive there. A program holds whole rows, in pieces as `triton_heads` has them: 1280
+numbers as 1024 and 256, not as 2048. LayerNorm's kernel for training is in `triton_norm`.
 """
 
 import torch
@@ -21,10 +22,14 @@ from .triton_heads import (
     shifted,
     split_head,
     store_tiles,
+    store_vectors,
     sum_over_columns,
+    zero_vectors,
 )
 
 VALUES = torch.float8_e4m3fn
+ALIGNED = 16  # numbers, of which rows of a factor have a multiple
+GRAD_PROGRAMS = 528  # of the activation's backward kernel: as many as run at once on an H100 or H200
 
 # ------------------------------------------------------------------ kernels
 
@@ -66,12 +71,36 @@ def _factor(x, QUICK: tl.constexpr):
 
 
 @triton.jit
+def _slope(x, c, QUICK: tl.constexpr):
+    """The derivative of that factor, which is c at x."""
+    if QUICK:
+        return 1.702 * c * (1 - c)
+    else:
+        return 0.3989422804014327 * tl.exp2(x * x * (-0.5 * 1.4426950408889634))
+
+
+@triton.jit
+def _slopes(pair, factors, QUICK: tl.constexpr):
+    if len(pair) == 1:
+        return (_slope(pair[0], factors[0], QUICK),)
+    else:
+        return _slope(pair[0], factors[0], QUICK), _slope(pair[1], factors[1], QUICK)
+
+
+@triton.jit
+def scale_for(peak):
+    """As fp8.scales_for: the least power of two by which 448 is no smaller than peak."""
+    bits = tl.maximum(peak, 1e-30).to(tl.int32, bitcast=True) + 0x1FFFFF
+    return (bits & 0x7F800000).to(tl.float32, bitcast=True) * 0.00390625
+
+
+@triton.jit
 def _store_quantized(pair, values, scales, to, row, real, in_row):
     """Rows, zero outside, as e4m3 times a scale, as fp8.quantize_rows does it. to: their places."""
     peak = tl.max(tl.abs(pair[0]), axis=1)
     for i in tl.static_range(1, len(pair)):
         peak = tl.maximum(peak, tl.max(tl.abs(pair[i]), axis=1))
-    scale = tl.maximum(peak, 1e-30) / 448.0
+    scale = scale_for(peak)
     store_tiles(shifted(to, values), scaled(pair, (1 / scale)[:, None]), real, in_row)
     tl.store(scales + row, scale, mask=real)
 
@@ -116,6 +145,49 @@ def _quantize_kernel(
     if ACTIVATION != "":
         y = [piece * _factor(piece, ACTIVATION == "quick_gelu") for piece in y]
     _store_quantized(y, values, scales, to, row, real, inside(as_rows(dim), WIDTH))
+
+
+@triton.jit
+def _activation_grad_kernel(
+    hidden, grad_out, out, grad_hidden, values, scales, bias_grad, rows, parts,
+    QUICK: tl.constexpr, WIDTH: tl.constexpr, HEAD: tl.constexpr, TAIL: tl.constexpr,
+):  # fmt: skip
+    part = tl.program_id(0)
+    dim = columns(HEAD, TAIL)
+    total = zero_vectors(dim)
+    row = part.to(tl.int64)
+    for _ in range(part, rows, parts):
+        at = row * WIDTH
+        x = load_vectors(hidden + at, dim, WIDTH)
+        c = [_factor(piece, QUICK) for piece in x]
+        slopes = plus(c, _times(x, _slopes(x, c, QUICK)))
+        grad = _times(load_vectors(grad_out + at, dim, WIDTH), slopes)
+        store_vectors(shifted(dim, out + at), _times(x, c), dim, WIDTH)
+        store_vectors(shifted(dim, grad_hidden + at), grad, dim, WIDTH)
+        total = plus(total, grad)
+        peak = tl.max(tl.abs(grad[0]), axis=0)
+        for i in tl.static_range(1, len(grad)):
+            peak = tl.maximum(peak, tl.max(tl.abs(grad[i]), axis=0))
+        scale = scale_for(peak)
+        store_vectors(shifted(dim, values + at), scaled(grad, 1 / scale), dim, WIDTH)
+        tl.store(scales + row, scale)
+        row += parts
+    store_vectors(shifted(dim, bias_grad + part * WIDTH), total, dim, WIDTH)
+
+
+@triton.jit
+def _transpose_kernel(values, scales, largest, to, rows, width, padded, BLOCK: tl.constexpr):
+    row = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    real = row < rows
+    at = row.to(tl.int64)[:, None] * width + column[None, :]
+    x = tl.load(values + at, mask=real[:, None] & (column[None, :] < width), other=0.0).to(tl.float32)
+    # The quotient of two powers of two: of their exponents the difference.
+    scale = tl.load(scales + row, mask=real, other=0.0).to(tl.int32, bitcast=True)
+    bits = scale - tl.load(largest).to(tl.int32, bitcast=True) + 0x3F800000
+    x = (x * tl.maximum(bits, 0).to(tl.float32, bitcast=True)[:, None]).to(to.dtype.element_ty)
+    at = column.to(tl.int64)[:, None] * padded + row[None, :]
+    tl.store(to + at, tl.trans(x), mask=(column[:, None] < width) & (row[None, :] < padded))
 
 
 # ------------------------------------------------------------------ launches
@@ -167,3 +239,42 @@ def quantize(x: Tensor, activation: str = "") -> tuple[Tensor, Tensor]:
         x, values, scales, rows, ACTIVATION=activation, **block
     )
     return values, scales
+
+
+@triton_op("tvtsv2::activation_backward_fp8", mutates_args=())
+def activation_backward(
+    grad_out: Tensor, hidden: Tensor, activation: str
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The activation's backward, [..., F], which also makes once more what the forward pass did not keep.
+
+    Returns:
+        The activation of hidden; the gradient of hidden, as it is, and its values and scales; in float32 that
+        of the bias in hidden, in parts [parts, F].
+    """
+    hidden, grad_out = hidden.contiguous(), grad_out.contiguous()
+    width = hidden.shape[-1]
+    out, grad_hidden = torch.empty_like(hidden), torch.empty_like(hidden)
+    values, scales = _outputs(hidden)
+    bias_grad = hidden.new_empty(GRAD_PROGRAMS, width, dtype=torch.float32)
+    head, tail = split_head(width)
+    wrap_triton(_activation_grad_kernel)[(GRAD_PROGRAMS,)](
+        hidden, grad_out, out, grad_hidden, values, scales, bias_grad, hidden.numel() // width, GRAD_PROGRAMS,
+        QUICK=activation == "quick_gelu", WIDTH=width, HEAD=head, TAIL=tail, num_warps=8,
+    )  # fmt: skip
+    return out, grad_hidden, values, scales, bias_grad
+
+
+@triton_op("tvtsv2::transpose_fp8", mutates_args=())
+def transpose(values: Tensor, scales: Tensor, largest: Tensor) -> Tensor:
+    """Values [R, K] with scales [R, 1] as [K, R'], whose scale is `largest` [] everywhere.
+
+    Scales are powers of two. R' is R up to a multiple of ALIGNED, with zeros.
+    """
+    rows, width = values.shape
+    padded = triton.cdiv(rows, ALIGNED) * ALIGNED
+    to = values.new_empty(width, padded)
+    grid = (triton.cdiv(padded, 128), triton.cdiv(width, 128))
+    wrap_triton(_transpose_kernel)[grid](
+        values, scales, largest, to, rows, width, padded, BLOCK=128, num_warps=8
+    )
+    return to

@@ -87,8 +87,9 @@ def store_tiles(to, pair, mask, in_head):
 
 @triton.jit
 def store_vectors(to, pair, dim, SIZE: tl.constexpr):
+    """To pointers, in the type of the memory."""
     for i in tl.static_range(len(pair)):
-        tl.store(to[i], pair[i], mask=dim[i] < SIZE)
+        tl.store(to[i], pair[i].to(to[i].dtype.element_ty), mask=dim[i] < SIZE)
 
 
 # ------------------------------------------------------------------ arithmetic

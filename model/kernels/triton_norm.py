@@ -10,13 +10,16 @@ import triton.language as tl
 from torch import Tensor
 from torch.library import triton_op, wrap_triton
 
+from . import triton_fp8
+from .triton_fp8 import scale_for
+
 PROCESSORS = 132  # of an H100 or H200
 
 
 @triton.jit
 def _add_norm_kernel(
-    x, branch, weight, bias, total, normed, mean, rstd, rows, width,
-    EPS: tl.constexpr, HAS_BRANCH: tl.constexpr, ROWS: tl.constexpr, PAD: tl.constexpr,
+    x, branch, weight, bias, total, normed, mean, rstd, values, scales, rows, width,
+    EPS: tl.constexpr, HAS_BRANCH: tl.constexpr, FP8: tl.constexpr, ROWS: tl.constexpr, PAD: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     column = tl.arange(0, PAD)
@@ -35,6 +38,10 @@ def _add_norm_kernel(
     b = tl.load(bias + column, mask=column < width, other=0.0)
     n = centred * r[:, None] * w[None, :] + b[None, :]
     tl.store(normed + at, n.to(kind), mask=mask)
+    if FP8:
+        scale = scale_for(tl.max(tl.abs(n), axis=1))
+        tl.store(values + at, (n * (1 / scale)[:, None]).to(values.dtype.element_ty), mask=mask)
+        tl.store(scales + row, scale, mask=row < rows)
     tl.store(mean + row, m, mask=row < rows)
     tl.store(rstd + row, r, mask=row < rows)
 
@@ -87,14 +94,21 @@ def backward_blocks(width: int) -> tuple[int, int]:
 
 @triton_op("tvtsv2::add_layer_norm", mutates_args=())
 def add_layer_norm(
-    x: Tensor, branch: Tensor | None, branch_bias: Tensor | None, weight: Tensor, bias: Tensor, eps: float
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    x: Tensor,
+    branch: Tensor | None,
+    branch_bias: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float,
+    fp8: bool = False,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """x, branch [..., width]; weight, bias [width], in float32 or, as FSDP gathers them, in x's dtype.
 
     branch_bias [width], detached, is in branch already: given, it gets its gradient from here.
 
     Returns:
-        x + branch and its LayerNorm in x's dtype, mean and 1 / standard deviation [..., 1] in float32.
+        x + branch and its LayerNorm in x's dtype, mean and 1 / standard deviation [..., 1] in float32; with
+        fp8 also the LayerNorm's values and scales, as `fp8.Quantized` has them, without gradients.
         Without a branch the first is empty: it would be x.
     """
     x = x.contiguous()
@@ -103,13 +117,15 @@ def add_layer_norm(
     total = torch.empty_like(x) if branch is not None else x.new_empty(0)
     normed = torch.empty_like(x)
     mean, rstd = (x.new_empty(*x.shape[:-1], 1, dtype=torch.float32) for _ in range(2))
+    values = torch.empty_like(x, dtype=triton_fp8.VALUES) if fp8 else x.new_empty(0)
+    scales = torch.empty_like(mean) if fp8 else x.new_empty(0)
     block = 4 if width <= 1024 else 2
     wrap_triton(_add_norm_kernel)[(triton.cdiv(rows, block),)](
         x, x if branch is None else branch.contiguous(), weight, bias, total, normed, mean, rstd,
-        rows, width, EPS=eps, HAS_BRANCH=branch is not None, ROWS=block,
+        values, scales, rows, width, EPS=eps, HAS_BRANCH=branch is not None, FP8=fp8, ROWS=block,
         PAD=triton.next_power_of_2(width), num_warps=8,
     )  # fmt: skip
-    return total, normed, mean, rstd
+    return total, normed, mean, rstd, values, scales
 
 
 @triton_op("tvtsv2::add_layer_norm_backward", mutates_args=())
@@ -142,15 +158,15 @@ def add_layer_norm_backward(
 
 
 def _setup_context(ctx, inputs, output):
-    x, branch, branch_bias, weight, bias, _ = inputs
-    total, _, mean, rstd = output
+    x, branch, branch_bias, weight, bias, *_ = inputs
+    total, _, mean, rstd, *_ = output
     ctx.has_branch = branch is not None
     ctx.dtypes = [None if tensor is None else tensor.dtype for tensor in (branch_bias, weight, bias)]
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(total if ctx.has_branch else x, weight, mean, rstd)
 
 
-def _backward(ctx, grad_total, grad_normed, _grad_mean, _grad_rstd):
+def _backward(ctx, grad_total, grad_normed, *_):
     of_branch, of_weight, of_bias = ctx.dtypes
     if not ctx.has_branch:
         grad_total = None  # of an empty tensor
@@ -162,6 +178,7 @@ def _backward(ctx, grad_total, grad_normed, _grad_mean, _grad_rstd):
         None if of_branch is None else sums[2].to(of_branch),
         sums[0].to(of_weight),
         sums[1].to(of_bias),
+        None,
         None,
     )
 

@@ -1,11 +1,13 @@
-"""The copy of a model that multiplies in fp8, on a CPU in the plain form, which quantises alike."""
+"""Models that multiply in fp8, on a CPU in the plain form, which quantises alike."""
+
+from copy import deepcopy
 
 import pytest
 import torch
 from torch import nn
 
 from model import create_model
-from model.fp8 import fp8_copy
+from model.fp8 import fp8_copy, train_in_fp8
 from model.kernels import Fp8Linear
 from tests.model.test_text_encoder import random_ids
 
@@ -79,3 +81,53 @@ def test_the_rest_is_shared_not_copied():
     theirs = dict(exact.named_parameters())
     assert all(parameter is theirs[name] for name, parameter in copy.named_parameters())
     assert copy.video_model.transformer.resblocks[0].mlp.c_fc.weight.dtype == torch.float8_e4m3fn
+
+
+def outputs_and_gradients(model, video, weights):
+    model.zero_grad()
+    embeds, _ = model.encode_video(video)
+    (embeds * weights).sum().backward()
+    return embeds.detach(), {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+def cosine(a, b):
+    return nn.functional.cosine_similarity(a.flatten().double(), b.flatten().double(), dim=0).item()
+
+
+@pytest.mark.parametrize("outliers", [False, True])
+@pytest.mark.parametrize("activation", ["quick_gelu", "gelu"])
+def test_training_gives_gradients_close_to_float32(activation, outliers):
+    exact = model(activation=activation)
+    if outliers:
+        give_outliers(exact.video_model)
+    trained = deepcopy(exact)
+    train_in_fp8(trained)
+    assert list(trained.state_dict()) == list(exact.state_dict())
+    video, weights = clips(), torch.randn(2, exact.variant.embed_dim)
+    embeds, want = outputs_and_gradients(exact, video, weights)
+    got_embeds, got = outputs_and_gradients(trained, video, weights)
+    assert nn.functional.cosine_similarity(got_embeds, embeds).min() >= 0.998
+    assert got.keys() == want.keys()
+    whole = [torch.cat([gradient.flatten() for gradient in each.values()]) for each in (got, want)]
+    assert 0.998 <= cosine(*whole) < 0.99999
+    assert min(cosine(got[name], want[name]) for name in want) > 0.98
+    with torch.no_grad():
+        assert torch.equal(trained.encode_video(video)[0], got_embeds)
+
+
+def test_recomputing_and_compiling_change_nothing():
+    torch.compiler.reset()
+    plain, other = (
+        create_model("TVTSv2_Demo", video_layers=1, sort_head=False, activation_checkpointing=every)
+        for every in (0, 1)
+    )
+    other.load_state_dict(plain.state_dict())
+    train_in_fp8(plain)
+    train_in_fp8(other)
+    other.video_model.compile_regions(1, fullgraph=True, backend="aot_eager")
+    video, weights = clips(), torch.randn(2, plain.variant.embed_dim)
+    want_embeds, want = outputs_and_gradients(plain, video, weights)
+    embeds, got = outputs_and_gradients(other, video, weights)
+    torch.testing.assert_close(embeds, want_embeds)
+    assert got.keys() == want.keys()
+    assert min(cosine(got[name], want[name]) for name in want) > 0.9999

@@ -22,6 +22,7 @@ ONE = {
     "one-clipped": {"max_norm": 1.0},
     "one-in-parts": {"accumulate": 3},
     "one-bf16": {"number_format": "bf16", "accumulate": 2, "steps": 1},
+    "one-fp8": {"number_format": "fp8", "steps": 1},
     "one-fsdp-compiled": {"engine": "fsdp", "compiled": True, "checkpointing": 1, "steps": 1},
     "one-fsdp-in-parts": {"engine": "fsdp", "accumulate": 2, "scaled": True},
 }
@@ -33,6 +34,8 @@ TWO = {
     "fsdp-lean-validated": {"engine": "fsdp", "gather": "lean", "checkpointing": 1, "validate": True},
     "fsdp-resharded-validated": {"engine": "fsdp", "fsdp": LEAST_MEMORY, "validate": True},
     "fsdp-in-parts-clipped": {"engine": "fsdp", "accumulate": 3, "max_norm": 1.0},
+    "fsdp-fp8": {"engine": "fsdp", "number_format": "fp8", "checkpointing": 1, "steps": 1},
+    "ddp-fp8": {"number_format": "fp8", "steps": 1},
     "ddp-compiled": {"compiled": True, "checkpointing": 1, "steps": 1},
 }
 FOUR = {
@@ -43,7 +46,8 @@ FOUR = {
     "numbered-two.dcp-on-four-fsdp": {"engine": "fsdp", "load": "numbered-two.dcp"},
     "nan-two.dcp-on-four-fsdp": {"engine": "fsdp", "load": "nan-two.dcp"},
 }
-DIFFERENT = ("one", "one-clipped", "one-bf16", "ddp-official", "nan-two.dcp-on-four-fsdp")
+IN_FP8 = ("one-fp8", "fsdp-fp8", "ddp-fp8")
+DIFFERENT = ("one", "one-clipped", "one-bf16", *IN_FP8, "ddp-official", "nan-two.dcp-on-four-fsdp")
 AS_ONE = [name for name in (*ONE, *TWO, *FOUR) if name not in DIFFERENT]
 
 
@@ -100,6 +104,21 @@ def test_half_precision_is_near(results):
     assert got["rows"][0] == pytest.approx(want["rows"][0], rel=1e-2)
     for name, weight in got["weights"].items():
         assert weight.dtype == want["weights"][name].dtype == torch.float32
+
+
+@pytest.mark.parametrize("name", IN_FP8)
+def test_fp8_is_near_float32_and_the_same_on_all_engines(results, name):
+    got = results[name]
+    for other, least in (("one", 0.99), ("one-fp8", 0.9999)):
+        want = results[other]
+        assert got["rows"][0] == pytest.approx(want["rows"][0], rel=3e-2)
+        assert got["grads"].keys() == want["grads"].keys()
+        gradients = [
+            torch.cat([g.double().flatten() for g in each["grads"].values()]) for each in (got, want)
+        ]
+        assert torch.nn.functional.cosine_similarity(*gradients, dim=0) > least
+    different = [n for n, g in got["grads"].items() if not torch.equal(g, results["one"]["grads"][n])]
+    assert any("video_model" in parameter for parameter in different)
 
 
 def test_official_gather_halves_the_contrastive_gradient_on_two_processes(results):

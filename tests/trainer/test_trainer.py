@@ -42,7 +42,7 @@ def test_a_new_run_does_not_overwrite_an_old_one(undisturbed, arguments, capsys)
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("trainer__precision", "fp8", "one of bf16, fp16, fp32"),
+        ("trainer__precision", "fp4", "one of bf16, fp16, fp32, fp8"),
         ("trainer__precision", "fp16", "needs a GPU"),
         ("arch__start_from", "/nowhere.pth", "nowhere"),
         ("loss__gather", "some", "gather"),

@@ -5,10 +5,21 @@ import re
 import pytest
 import torch
 
-from model.kernels import ACTIVATIONS, Fp8Linear, Quantized, check_fp8, fp8, quantize_rows
+from model.kernels import (
+    ACTIVATIONS,
+    Fp8Linear,
+    Quantized,
+    TrainedFp8Linear,
+    check_fp8,
+    fp8,
+    multiply_mlp,
+    quantize_rows,
+)
+from model.kernels.activation import activation_backward
 from tests.model.kernels.interpreted import relative_error, run_interpreted
 
 triton_fp8 = pytest.importorskip("model.kernels.triton_fp8", reason="Triton is for NVIDIA's GPUs")
+triton_norm = pytest.importorskip("model.kernels.triton_norm")
 ON_GPU = torch.cuda.is_available()
 WIDTHS = (768, 20)
 
@@ -29,6 +40,7 @@ def rounded_otherwise(got, want: Quantized) -> float:
     torch.testing.assert_close(got.scales, want.scales, rtol=1e-3, atol=0)  # gelu's is an approximation
     assert got.values.shape == want.values.shape
     difference = (got.values.float() - want.values.float()).abs()
+    assert not difference.isnan().any()
     assert (difference <= want.values.float().abs() / 8 + 2**-9).all()  # one step of e4m3
     return (difference > 0).float().mean().item()
 
@@ -50,15 +62,41 @@ def compare(width, device, dtype):
         total, *got = triton_fp8.add_layer_norm_fp8(x, added, norm.weight, norm.bias, norm.eps, True)
         want = x if added is None else x + added
         assert total.numel() == 0 if added is None else torch.equal(total, want)
-        shares.append(rounded_otherwise(got, plain(norm(want.float()).detach())))
+        normed = plain(norm(want.float()).detach())
+        shares.append(rounded_otherwise(got, normed))
+        *_, values, scales = triton_norm.add_layer_norm(
+            x, added, None, norm.weight, norm.bias, norm.eps, True
+        )
+        shares.append(rounded_otherwise((values, scales), normed))
     for name, activation in ACTIVATIONS.items():
         got = triton_fp8.quantize(x, name)
         shares.append(rounded_otherwise(got, plain(activation(x.float()))))
+        out, exact, values, scales, bias_parts = triton_fp8.activation_backward(branch, x, name)
+        want_out, want_exact, want, want_bias = activation_backward(
+            branch.cpu().float(), x.cpu().float(), name
+        )
+        shares.append(rounded_otherwise((values, scales), want))
+        bound = 1e-3 if dtype == torch.float32 else 1e-2
+        assert relative_error(out.cpu(), want_out.double()) < bound
+        assert relative_error(exact.cpu(), want_exact.double()) < bound
+        assert relative_error(bias_parts.sum(0).cpu(), want_bias.double().sum(0)) < bound
     return shares
+
+
+def compare_transposed(device, stored):
+    """Exactly the plain form's, of a tensor whose rows are no multiple of 16."""
+    x = plain(rows(40, "cpu", torch.float32).flatten(0, 1))
+    largest = x.scales.amax()
+    got = triton_fp8.transpose(x.values.to(device, stored), x.scales.to(device), largest.to(device))
+    want = fp8.transpose(x)
+    assert got.shape == want.values.shape == (40, 32)
+    assert torch.equal(got.cpu().to(torch.float8_e4m3fn).float(), want.values.float())
 
 
 def interpreted_cases():
     triton_fp8.VALUES = torch.float32  # rounded above: the interpreter loses carries into the exponent
+    triton_fp8.GRAD_PROGRAMS = 2
+    compare_transposed("cpu", torch.float32)
     for width in WIDTHS:
         worst = max(compare(width, "cpu", torch.float32))
         print(width, worst)
@@ -78,6 +116,11 @@ def test_compiled_kernels_equal_the_plain_form(width, dtype):
     assert max(compare(width, "cuda", dtype)) < 0.01  # bf16 meets more ties
 
 
+@pytest.mark.skipif(not ON_GPU, reason="the compiled kernel needs a GPU")
+def test_the_compiled_kernel_transposes_as_the_plain_form():
+    compare_transposed("cuda", torch.float8_e4m3fn)
+
+
 @pytest.mark.skipif(not ON_GPU, reason="the product needs a GPU")
 def test_the_product_on_a_gpu_equals_the_plain_form():
     layer = torch.nn.Linear(768, 48)
@@ -94,7 +137,8 @@ def test_rows_have_scales_of_their_own():
     x = rows(64, "cpu", torch.float32)
     quantized = quantize_rows(x)
     peaks = quantized.values.float().abs().amax(-1)
-    assert (peaks[x.abs().amax(-1) > 0] == 448).all() and peaks[0, 0] == 0
+    assert ((peaks > 224) & (peaks <= 448))[x.abs().amax(-1) > 0].all() and peaks[0, 0] == 0
+    assert (quantized.scales.log2() % 1 == 0).all()
     error = (quantized.dequantize() - x).abs()
     assert (error <= x.abs() / 16 + quantized.scales * 2**-10).all()  # three bits of mantissa
 
@@ -116,6 +160,76 @@ def test_a_layer_is_close_to_float32_and_in_the_dtype_of_autocast():
     assert torch.equal(y, quantized(quantize_rows(x)))
     with torch.autocast("cpu", torch.bfloat16):
         assert quantized(x).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("peak", "scale"), [(448, 1), (448.1, 2), (224, 0.5), (1, 2**-8), (1.76, 2**-7), (7e20, 2.0**61)]
+)
+def test_scales_are_the_least_powers_of_two_that_do(peak, scale):
+    assert fp8.scales_for(torch.tensor(float(peak))) == scale
+
+
+def test_transposed_numbers_are_the_same_where_they_are_not_tiny():
+    x = quantize_rows(rows(64, "cpu", torch.float32).flatten(0, 1))
+    transposed = fp8.transpose(x)
+    assert transposed.values.shape == (64, 32) and (transposed.values[:, 21:].float() == 0).all()
+    want, got = x.dequantize().t(), transposed.dequantize()[:, :21]
+    kept = want.abs() >= transposed.scales * 2**-6
+    assert torch.equal(got[kept], want[kept])
+    assert (got - want).abs().max() <= transposed.scales * 2**-10
+
+
+def gradients_of(function, layers, x, weights):
+    x = x.clone().requires_grad_()
+    parameters = [p for layer in layers for p in (layer.weight, layer.bias)]
+    y = function(x)
+    return [y.detach(), *torch.autograd.grad(y, [x, *parameters], weights)]
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_gradients_of_layers_are_close_to_float32(name):
+    torch.manual_seed(0)
+    first, second = torch.nn.Linear(64, 256), torch.nn.Linear(256, 64)
+    fast_first, fast_second = TrainedFp8Linear(first), TrainedFp8Linear(second)
+    assert fast_first.weight is first.weight and fast_first.bias is first.bias
+    activation = ACTIVATIONS[name]
+    x, weights = torch.randn(2, 40, 64), torch.randn(2, 40, 64)
+    want = gradients_of(lambda x: second(activation(first(x))), (first, second), x, weights)
+    for quantised in (
+        lambda x: fast_second(activation(fast_first(x))),
+        lambda x: multiply_mlp(x, fast_first, fast_second, name),
+    ):
+        for got, one in zip(gradients_of(quantised, (first, second), x, weights), want, strict=True):
+            assert relative_error(got, one.double()) < 0.08
+
+
+def test_weights_get_gradients_of_what_was_not_rounded():
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(64, 32)
+    x, weights = torch.randn(40, 64), torch.randn(40, 32)
+    _, _, *want = gradients_of(layer, [layer], x, weights)
+    _, _, *got = gradients_of(TrainedFp8Linear(layer), [layer], x, weights)
+    for one, other in zip(got, want, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("frozen", [("weight",), ("bias",), ("weight", "bias")])
+def test_frozen_parameters_get_no_gradient(frozen):
+    layer = TrainedFp8Linear(torch.nn.Linear(32, 16))
+    for name in frozen:
+        getattr(layer, name).requires_grad_(False)
+    x = torch.randn(4, 32, requires_grad=True)
+    layer(x).sum().backward()
+    assert x.grad is not None
+    assert all((getattr(layer, name).grad is None) == (name in frozen) for name in ("weight", "bias"))
+
+
+def test_gradients_that_are_not_finite_show():
+    layer = TrainedFp8Linear(torch.nn.Linear(32, 16))
+    x = torch.randn(2, 32, requires_grad=True)
+    layer(x).backward(torch.tensor([[float("inf")], [1.0]]).expand(2, 16))
+    assert x.grad[0].isnan().all() and x.grad[1].isfinite().all()
+    assert not layer.weight.grad.isfinite().any()
 
 
 def test_devices_without_fp8_are_refused(monkeypatch):

@@ -7,11 +7,13 @@ import torch
 from torch.profiler import profile
 
 from model import create_model
-from model.kernels import norm, projection
+from model.fp8 import train_in_fp8
+from model.kernels import activation, fp8, norm, projection
 from tests.model.kernels.interpreted import relative_error, run_interpreted
 from tests.model.test_text_encoder import random_ids
 
 triton_norm = pytest.importorskip("model.kernels.triton_norm", reason="Triton is for NVIDIA's GPUs")
+triton_fp8 = pytest.importorskip("model.kernels.triton_fp8")
 OPERATORS = {
     f"tvtsv2::{name}"
     for name in (
@@ -19,6 +21,7 @@ OPERATORS = {
         *("divided_attention_forward", "divided_attention_backward"),
     )
 }
+FP8_OPERATORS = OPERATORS | {"tvtsv2::quantize_fp8", "tvtsv2::activation_backward_fp8"}
 SMALL = {"video_layers": 2, "text_layers": 2, "trained_text_blocks": 1}
 
 
@@ -35,15 +38,18 @@ def with_kernels():
     """The kernels run on the CPU and in float32, too. Gives the operators that ran."""
     ran = set()
     with pytest.MonkeyPatch.context() as patch, profile() as profiler:
-        for module in (projection, norm):
+        for module in (projection, norm, activation):
             patch.setattr(module, "kernels_take", lambda *_: True)
+        patch.setattr(fp8, "kernels_quantize", lambda _: True)
         yield ran
     ran |= {event.name for event in profiler.events() if event.name.startswith("tvtsv2::")}
 
 
 def interpreted_cases():
     triton_norm.PROCESSORS = 1  # programs without work take the interpreter time, too
-    for checkpointing in (0, "mlp", 1):
+    triton_fp8.GRAD_PROGRAMS = 2
+    triton_fp8.VALUES = torch.float32  # so that nothing is rounded
+    for checkpointing, in_fp8 in ((0, False), ("mlp", False), (1, False), (1, True)):
         torch.manual_seed(0)
         model = create_model("TVTSv2_Demo", **SMALL, activation_checkpointing=checkpointing)
         batch = {
@@ -52,17 +58,19 @@ def interpreted_cases():
             "text": random_ids([7, 5] * 4),
         }
         want = outputs_and_gradients(model, batch)
+        if in_fp8:
+            train_in_fp8(model)
         with with_kernels() as ran:
             got = outputs_and_gradients(model, batch)
-        assert ran == OPERATORS
+        assert ran == (FP8_OPERATORS if in_fp8 else OPERATORS)
         assert got.keys() == want.keys()
         errors = {name: relative_error(got[name], want[name].double()) for name in want}
         worst = max(errors, key=errors.get)
-        print(checkpointing, worst, f"{errors[worst]:.1e}")
-        assert errors[worst] < 1e-4, (checkpointing, worst, errors[worst])
+        print(checkpointing, in_fp8, worst, f"{errors[worst]:.1e}")
+        assert errors[worst] < 1e-4, (checkpointing, in_fp8, worst, errors[worst])
 
 
 @pytest.mark.heavy
 @pytest.mark.skipif(torch.cuda.is_available(), reason="here the compiled kernels are tested")
 def test_outputs_and_gradients_in_the_interpreter():
-    assert len(run_interpreted(__name__, "interpreted_cases").splitlines()) == 3
+    assert len(run_interpreted(__name__, "interpreted_cases").splitlines()) == 4

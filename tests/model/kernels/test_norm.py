@@ -19,7 +19,7 @@ def compare(width, has_branch, device, dtype):
     weight, bias = (torch.randn(width, device=device).requires_grad_() for _ in range(2))
     branch_bias = torch.randn(width, device=device).requires_grad_()
     given = [x, weight, bias] + ([branch, branch_bias] if has_branch else [])
-    total, normed, _, _ = triton_norm.add_layer_norm(
+    total, normed, *_ = triton_norm.add_layer_norm(
         x,
         (branch + branch_bias.detach()).to(dtype) if has_branch else None,
         branch_bias if has_branch else None,
