@@ -27,6 +27,7 @@ from joblib import cpu_count
 from benchmarks.common import report
 from benchmarks.videos import add_arguments, choose_videos, is_prepared, link_videos
 from downstream.embedding.embedder import PRECISIONS
+from downstream.features import READ_TIMEOUT
 from model import VARIANTS, create_model
 from utils.commands import CommandParser
 from utils.config import REPOSITORY
@@ -77,7 +78,9 @@ def resident_mib(process: int) -> int:
 def measure(name: str, videos: Sequence[Path], args: argparse.Namespace, weights: Path) -> dict:
     options = ["--arch", args.arch, "--checkpoint", str(weights), "--precision", args.precision]
     options += ["--batch-size", str(args.batch_size), "--num-workers", str(args.workers)]
-    options += ["--reader", args.reader] + (["--device", args.device] if args.device else [])
+    options += ["--reader", args.reader, "--read-timeout", str(args.read_timeout)] + (
+        ["--device", args.device] if args.device else []
+    )
     count = args.count
     if not is_prepared(name):
         count = args.raw_count or min(count, RAW_COUNT)
@@ -116,6 +119,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     speed.add_argument("--batch-size", type=int, default=48, help="clips at once")
     speed.add_argument("--precision", choices=PRECISIONS, default="bf16", help="of the arithmetic")
     speed.add_argument("--reader", default="pyav", help="how videos are decoded")
+    speed.add_argument(
+        "--read-timeout", type=float, default=READ_TIMEOUT, help="seconds of one read; inf decodes in workers"
+    )
     speed.add_argument("--workers", type=int, default=cpu_count(), help="processes that read")
     speed.add_argument("--device", help="cuda or cpu (default: a GPU where there is one)")
     parser.add_argument("--json", metavar="FILE", help="write the figures to a file, too")

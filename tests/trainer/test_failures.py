@@ -213,6 +213,8 @@ def test_a_hung_rank_ends_the_others_when_their_time_is_over(start, arguments, t
     else:  # the watchdog ends the process, with a message of its own
         assert running.exitcode not in (0, None), said
         assert "collective operation timeout" in said
+        # NCCL's flight recorder has written what the rank was waiting for
+        assert (tmp_path / "two" / "collectives-0").stat().st_size > 0
 
 
 @pytest.mark.heavy
