@@ -25,20 +25,23 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import torch
 from torch.distributed.elastic.multiprocessing.errors import record
 
+from CLIP import tokenize
 from data_loader.build import build_loaders, classes_of
-from model.build import build_model, load_starting_weights
+from downstream.prompts import prompt_templates
+from model import TVTSv2
+from model.build import build_model
 from model.class_head import ClassHead
 from trainer.boards import import_wandb
 from trainer.bucket import Bucket
 from trainer.checkpoint import list_checkpoints, prepare_folder
 from trainer.metrics import setup_logging
 from trainer.profiling import leave_traces
+from trainer.resume import choose, was_restarted
 from trainer.resume import resume as go_on
-from trainer.resume import was_restarted
 from trainer.signals import Stopped
 from trainer.trainer import Trainer
 from utils.commands import CommandParser
-from utils.config import load_config, output_path
+from utils.config import ConfigError, load_config, output_path
 from utils.errors import run_errors, user_errors
 from utils.processes import DistContext, explain_lost_peers, leaving_group, setup
 from utils.schema import PretrainingConfig
@@ -137,15 +140,33 @@ def build_trainer(config: PretrainingConfig, context: DistContext, resume: str |
     if config.trainer.threads:
         torch.set_num_threads(config.trainer.threads)
     torch.manual_seed(config.seed)
-    model = build_model(config.arch, starting_weights=resume is None)
+    checkpoint = choose(run_dir, resume, context)
+    model = build_model(config.arch, starting_weights=checkpoint is None)
     train_loader, val_loaders = build_loaders(config, model, context)
     if config.arch.class_head:
         model.head = ClassHead(model.variant.embed_dim, classes_of(train_loader, val_loaders))
+        if checkpoint is None and config.arch.head_from_texts is not None:
+            texts = class_texts(model, model.head.class_names, config.arch.head_from_texts)
+            model.head.begin_at(texts, config.loss.temperature)
     trainer = Trainer(config, model, train_loader, val_loaders, run_dir, context, lock)
     trainer.writer.bucket = bucket
-    if resume is not None and go_on(trainer, resume) is None:
-        load_starting_weights(trainer.model, config.arch)
+    if checkpoint is not None:
+        go_on(trainer, checkpoint)
     return trainer
+
+
+@torch.no_grad()
+def class_texts(model: TVTSv2, names: Sequence[str], prompts: list[str] | str) -> torch.Tensor:
+    """Embeddings [prompts, classes, D] of the classes' texts. Raises ConfigError: classes are numbers."""
+    if all(name.isdecimal() for name in names):
+        raise ConfigError(
+            f"arch.head_from_texts: the classes are numbers, {names[0]} to {names[-1]}, which no text says; "
+            "name them in a file, one a line (data.train.0.classes, data.val.0.classes)"
+        )
+    templates = prompt_templates(prompts)
+    texts = tokenize([template.replace("{}", name) for template in templates for name in names])
+    embeds = torch.cat([model.encode_text(part) for part in texts.split(256)])
+    return embeds.unflatten(0, (len(templates), len(names)))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -49,7 +49,7 @@ SIZES = {
     "msrvtt": 100,
     "hmdb51": 100,
     "ssv2": 100,
-    "hmdb51_train": 40,
+    "hmdb51_train": 160,
     "msrvtt_finetuning": 200,
 }
 SPAN_COLUMNS = ("path", "caption", "start", "end")

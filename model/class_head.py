@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import layer_norm
+from torch.nn.functional import normalize, rms_norm
 
 from .checks import CheckpointError
 
@@ -15,8 +15,9 @@ PREFIX = "head."  # before its names in a model's state_dict
 class ClassHead(nn.Linear):
     """Video embeddings [B, D], as the model gives them -> logits [B, classes].
 
-    Embeddings are standardised first, so that its learning rate does not depend on their scale. The names of
-    the classes are a buffer, as bytes of JSON: they travel with the weights into whatever form of file.
+    Embeddings are brought to a root mean square of 1 first, so that its learning rate does not depend on
+    their scale, and only their direction counts, as in zero-shot recognition. The names of the classes are a
+    buffer, as bytes of JSON: they travel with the weights into whatever form of file.
     """
 
     names: Tensor
@@ -32,8 +33,19 @@ class ClassHead(nn.Linear):
     def class_names(self) -> list[str]:
         return json.loads(bytes(self.names.tolist()))
 
+    @torch.no_grad()
+    def begin_at(self, texts: Tensor, temperature: float) -> None:
+        """Make it zero-shot recognition: logits are cosines to the classes' texts over the temperature.
+
+        As WiSE-FT begins (arXiv 2109.01903). texts: embeddings [prompts, classes, D]; a class is the mean of
+        its prompts' normalised ones.
+        """
+        directions = normalize(normalize(texts.float(), dim=-1).mean(dim=0), dim=-1)
+        self.weight.copy_(directions / (temperature * self.in_features**0.5))
+        self.bias.zero_()
+
     def forward(self, embeds: Tensor) -> Tensor:
-        return super().forward(layer_norm(embeds.float(), embeds.shape[-1:]))
+        return super().forward(rms_norm(embeds.float(), embeds.shape[-1:]))
 
 
 def head_of(state: Mapping[str, Tensor]) -> ClassHead | None:

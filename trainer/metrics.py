@@ -159,8 +159,9 @@ def write_settings(
 class RunLog:
     """metrics.jsonl, one object a line ("kind" is "step", "validation" or "evaluation"), and the boards.
 
-    What an interrupted run wrote after `global_step`, where this one goes on, is removed. A board that fails,
-    when it is opened or later, is given up with a warning: no reason to end a training.
+    What an interrupted run wrote after `global_step`, where this one goes on, is removed; all of
+    it, where that is the start: it is measured again. A board that fails, when it is opened or later, is
+    given up with a warning: no reason to end a training.
     """
 
     def __init__(self, run_dir: Path, config: PretrainingConfig, global_step: int):
@@ -178,7 +179,7 @@ class RunLog:
     def _drop_after(self, global_step: int) -> None:
         if self.path.is_file():
             lines = [line for line in self.path.read_text().splitlines() if line.endswith("}")]
-            kept = [line for line in lines if json.loads(line)["step"] <= global_step]
+            kept = [line for line in lines if 0 < global_step >= json.loads(line)["step"]]
             write_text("".join(f"{line}\n" for line in kept), self.path, RunWriteError)
 
     def has(self, kind: str, step: int) -> bool:

@@ -77,8 +77,23 @@ def state_of(trainer: "Trainer") -> dict[str, Any]:
     }
 
 
-def resume(trainer: "Trainer", source: str) -> Path | None:
-    """Go on from a checkpoint: a path, or "auto" for the newest whole one of this run (None if none).
+def choose(run_dir: Path, source: str | None, context: DistContext) -> Path | None:
+    """The checkpoint to go on from: None of no `source`, and where "auto" finds none in the run's folder.
+
+    Every rank has to call it. Raises as `choose_checkpoint`.
+    """
+    if source is None:
+        return None
+    # Rank 0 chooses for all: they might not see the same files.
+    chosen = checkpoint.choose_checkpoint(run_dir, source) if context.is_main else None
+    path = context.broadcast_object(chosen)
+    if path is None:
+        logger.info("nothing to resume in %s: starting anew", run_dir)
+    return path
+
+
+def resume(trainer: "Trainer", path: Path) -> None:
+    """Go on from a checkpoint.
 
     The checkpoint says how far the run is: weights, the optimiser's moments, position in the epoch, random
     states. The config says how to go on: learning rates, their schedule, decay and whatever else was set
@@ -87,12 +102,6 @@ def resume(trainer: "Trainer", source: str) -> Path | None:
     the epoch not seen yet, and as far in the schedule as the share of the epochs done.
     """
     config, context = trainer.config, trainer.context
-    # Rank 0 chooses for all: they might not see the same files.
-    chosen = checkpoint.choose_checkpoint(trainer.run_dir, source) if context.is_main else None
-    path = context.broadcast_object(chosen)
-    if path is None:
-        logger.info("nothing to resume in %s: starting anew", trainer.run_dir)
-        return None
     state = checkpoint.read_checkpoint(path)
     with optim.keeping_settings(trainer.optimizer):
         checkpoint.restore(path, state, trainer.model, trainer.optimizer, context)
@@ -120,4 +129,3 @@ def resume(trainer: "Trainer", source: str) -> Path | None:
     logger.info("resumed from %s: %s", path, where)
     for line in checkpoint.changes(state["config"], as_dict(config)):
         logger.info("set differently from the checkpoint: %s", line)
-    return path

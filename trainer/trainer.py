@@ -138,6 +138,8 @@ class Trainer:
         with self.stop, self.writer.bucket or nullcontext():
             try:
                 with self.writer:  # the run ends when its last checkpoint is whole
+                    if self._start_may_be_best():
+                        self._save()
                     metrics = self._measure()
                     self._log_plan()
                     self.start = self.global_step, time.monotonic()
@@ -151,6 +153,14 @@ class Trainer:
                     if each is not None:
                         each.close()
         return metrics
+
+    def _start_may_be_best(self) -> bool:
+        """Whether held-out videos choose from the weights of the start, too.
+
+        Not of a sharded model: to write an optimiser's state before the first step, PyTorch would take one.
+        """
+        validated = self.global_step == 0 and self.config.trainer.validate_at_start
+        return validated and self.config.data.held_out > 0 and not self.engine.sharded
 
     def steps_with(self, left: int) -> int:
         """Optimiser steps of the whole run, if its epochs have `left` more.

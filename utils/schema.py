@@ -62,6 +62,11 @@ class ArchConfig:
         False,
         "a classification head for the classes of data.train, trained by cross-entropy (docs/finetune.md)",
     )
+    head_from_texts: Prompts | None = key(
+        None,
+        "of a class head: prompts, as of an evaluation, at whose texts of the classes it begins, which is "
+        "zero-shot recognition, over loss.temperature; null: at random",
+    )
     compile: bool | None = key(None, "torch.compile; null: on a GPU")
 
 
@@ -311,6 +316,8 @@ class PretrainingConfig:
         """Raises ConfigError where keys contradict each other."""
         if not self.arch.class_head and (self.loss.mixup or self.loss.label_smoothing):
             raise ConfigError("loss.mixup and loss.label_smoothing are of a class head: set arch.class_head")
+        if not self.arch.class_head and self.arch.head_from_texts is not None:
+            raise ConfigError("arch.head_from_texts is of a class head: set arch.class_head")
         if self.data.held_out:
             for i, entry in enumerate(self.data.val):
                 if entry not in self.data.train:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cosine_similarity, cross_entropy, normalize
 
 import test as test_entry
 import train
@@ -24,6 +24,8 @@ from trainer.step import TrainStep
 from utils.processes import DistContext
 from utils.schema import LossConfig, OptimizerConfig, PretrainingConfig, SchedulerConfig, TrainerConfig
 
+OFF = {"loss__mixup": 0.0, "loss__label_smoothing": 0.0}
+PROMPTS = ["something {}", "it {}"]
 NAMES = ["stays", "flashes", "slides", "grows"]
 
 
@@ -101,6 +103,53 @@ def test_a_run_killed_goes_on_to_the_bit_and_its_best_is_evaluated_and_embeds(
     assert "for other classes than the data's, as 'blinks' shows" in capsys.readouterr().err
 
 
+def test_a_head_that_begins_at_texts_is_zero_shot_and_the_start_may_be_the_best(
+    world, arguments, settings, tmp_path, start_file
+):
+    """With rates of 0 every epoch is as good as the start, which comes first; nothing was there to resume."""
+    settings["arch"] |= {"head_from_texts": PROMPTS}
+    rates = {"optimizer__new_lr": 0.0, "optimizer__clip_lr": 0.0, "optimizer__head_lr": 0.0}
+    at_start = {"trainer__validate_at_start": True, "trainer__epochs": 1, "name": "texts"}
+    assert train.main(arguments("--resume", "auto", **settings, **rates, **at_start)) == 0
+    folder = tmp_path / "texts"
+    assert json.loads((folder / "model_best.json").read_text())["checkpoint"] == "checkpoint-epoch0.pth"
+    before, after = rows(folder, "validation")
+    assert before["step"] == 0 and before["hmdb51_top1"] == after["hmdb51_top1"]
+    written, start = (read_checkpoint(folder / "checkpoint-epoch0.pth")["state_dict"], torch.load(start_file))
+    assert all(torch.equal(value, written[name]) for name, value in start["state_dict"].items())
+    given = ["--dataset", "demo_hmdb51", "--arch", "TVTSv2_Demo", "--device", "cpu", "--num-workers", "0"]
+    given += ["--checkpoint", str(folder / "model_best.pth"), "--output", str(tmp_path / "out")]
+    data = (f"data.root={world / 'hmdb51'}", f"meta={world / 'meta_data'}", f"prompts={json.dumps(PROMPTS)}")
+    assert test_entry.main([*given, *(part for each in data for part in ("--set", each))]) == 0
+    found = json.loads((tmp_path / "out" / "results.json").read_text())["metrics"]
+    assert found["accuracy, head"] == found["accuracy"]
+    (folder / "checkpoint-epoch1.pth").unlink()  # as if killed after the start was written
+    assert train.main(arguments("--resume", "auto", **settings, **rates, **at_start)) == 0
+    assert [row["step"] for row in rows(folder, "validation")] == [0, after["step"]]
+
+
+def test_the_head_of_texts_has_cosines_over_the_temperature():
+    g = torch.Generator().manual_seed(0)
+    texts, embeds = torch.randn(3, 4, 16, generator=g), 5 + torch.randn(7, 16, generator=g)
+    head = ClassHead(16, NAMES)
+    head.begin_at(texts, temperature=0.05)
+    classes = normalize(texts, dim=-1).mean(dim=0)
+    expected = 20 * cosine_similarity(embeds[:, None], classes[None], dim=-1)
+    torch.testing.assert_close(head(embeds), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_texts_of_numbers_are_refused(arguments, settings, tmp_path, world, capsys):
+    videos = sorted((world / "hmdb51").glob("*/train*.mp4"))[:8]
+    lines = ["path,label\n", *(f"{video},{i % 2}\n" for i, video in enumerate(videos))]
+    (tmp_path / "list.csv").write_text("".join(lines))
+    entry = [{"type": "labels", "root": "/", "files": str(tmp_path / "list.csv")}]
+    settings |= {"data__train": entry, "data__val": entry, "trainer__monitor": "max labels_top1"}
+    settings["arch"]["head_from_texts"] = "clip-kinetics"
+    with pytest.raises(SystemExit):
+        train.main(arguments(name="numbers", **settings))
+    assert "arch.head_from_texts: the classes are numbers, 0 to 1" in capsys.readouterr().err
+
+
 def write_names(folder: Path) -> Path:
     (folder / "names.txt").write_text("rests\nblinks\nglides\nswells\n")
     return folder / "names.txt"
@@ -120,6 +169,10 @@ def test_what_does_not_go_together_is_said(arguments, settings, world, capsys):
             "data.val, of type webvid: arch.class_head needs videos",
         ),
         ({"arch": {"type": "TVTSv2_Demo", "start_from": "random"}}, "set arch.class_head"),
+        (
+            {"arch": {"type": "TVTSv2_Demo", "head_from_texts": ["a {}"]}, **OFF},
+            "arch.head_from_texts is of a",
+        ),
         ({"trainer__monitor": "max hmdb51_t2v_R1"}, "no metric 'hmdb51_t2v_R1'"),
     ):
         with pytest.raises(SystemExit):
