@@ -132,7 +132,7 @@ def build_evaluators(args: Namespace, context: DistContext) -> dict[str, Evaluat
         page = report / folder_name(name) if report and len(encoders) > 1 else report
         if name in evaluators:
             raise ConfigError(f"{encoder.path} holds the same weights as {evaluators[name].encoder.path}")
-        evaluators[name] = Evaluator(encoder, context, args.allow_missing, args.dsl, page)
+        evaluators[name] = Evaluator(encoder, context, args.allow_missing, args.dsl, page, report)
     if context.is_main and len(encoders) > 1:
         print("\n".join(f"{name}: {each.encoder.path}" for name, each in evaluators.items()))
     return evaluators

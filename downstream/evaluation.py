@@ -34,7 +34,7 @@ from downstream.report import (
     write_json,
     write_results,
 )
-from downstream.report.pages import write_report
+from downstream.report.evaluation_pages import write_report
 from downstream.report.trust import alike, bootstrap
 from utils.config import ConfigError, resolve_path
 from utils.files import check_folder, or_warn
@@ -58,13 +58,17 @@ class Embedded:
 
 @dataclass(frozen=True)
 class Evaluator:
-    """An encoder, and what the command line says for whatever is evaluated with it."""
+    """An encoder, and what the command line says for whatever is evaluated with it.
+
+    report: where pages go; index: the folder whose index lists them, if it is not the same.
+    """
 
     encoder: Encoder
     context: DistContext
     allow_missing: bool = False
     dsl: bool = False
     report: Path | None = None
+    index: Path | None = None
 
     def open(self, protocol: Protocol, config: EvaluationConfig, folder: Path, command: str) -> Job:
         """The job of a config. Raises FileNotFoundError, ValueError: its data or config cannot be used."""
@@ -156,7 +160,8 @@ class Evaluator:
         if self.report:
             weights = f"weights {path}, SHA-256 {sha256}"
             table = evaluation_table(evaluation, self.dsl)
-            page = write_report(self.report, evaluation, job.datasets[-1], weights, table)
+            of = self.report, evaluation, job.datasets[-1]
+            page = write_report(*of, weights, table, job.command, self.index)
             print(f"page: {page}")
 
     def _embedder(self, config: EvaluationConfig) -> Embedder:

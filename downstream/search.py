@@ -28,7 +28,8 @@ if not __package__:  # to run as a file from anywhere
 
 from downstream.inputs import read_texts
 from downstream.options import add_checkpoint_option, add_device_option, positive
-from downstream.report.pages import thumbnails, write_page
+from downstream.report.pages import write_page
+from downstream.report.pictures import thumbnails
 from downstream.vector_search.columns import Condition
 from downstream.vector_search.queries import Query, QueryMaker, QueryModel, load_query_model, together
 from downstream.vector_search.videos import Hit, VideoIndex, clock
@@ -36,7 +37,7 @@ from utils.commands import CommandParser
 from utils.errors import one_line_interrupts, run_errors, user_errors
 from utils.files import check_folder, whole_file
 from utils.processes import leaving_group
-from utils.text import counted, one_line
+from utils.text import counted, one_line, told_apart
 
 __all__ = ["Hit", "VideoIndex", "clock"]
 
@@ -76,11 +77,14 @@ def print_hits(query: str, hits: Iterable[Hit], seconds: float) -> None:
         print(f"{place:4d}  {hit.similarity:6.3f}  {one_line(hit.path)}  {hit.times}".rstrip())
 
 
-def write_search_page(path: Path, found: Sequence[tuple[str, list[Hit]]], about: str) -> None:
+def write_search_page(path: Path, found: Sequence[tuple[str, list[Hit]]], facts: dict[str, str]) -> None:
     """The hits of each query as pictures, in one self-contained HTML file."""
     shown = thumbnails({hit.name: hit.picture for _, hits in found for hit in hits})
-    queries = [{"text": query, "hits": hits} for query, hits in found]
-    write_page(path, "search.html", title="Search", about=about, queries=queries, shown=shown)
+    names = told_apart(hit.path for _, hits in found for hit in hits)
+    words = ", ".join(query for query, _ in found[:3]) + (
+        f" and {len(found) - 3} more" if len(found) > 3 else ""
+    )
+    write_page(path, "search", "Search", {**facts, "queries": words}, shown=shown, found=found, names=names)
 
 
 def write_hits(path: Path, found: Sequence[tuple[str, list[Hit]]]) -> None:
@@ -236,9 +240,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             queries = [together(list(queries), args.together)]
         if not given:
             queries = map(maker.text, typed_queries()) if maker.model else ()
-    about = f"{counted(len(index), 'vectors')} of {counted(index.videos, 'videos')}, {metadata['arch']}"
-    about += "" if allowed is None else f"; {allowed.sum()} of them {' '.join(args.where)}"
-    print(about)
+    data = f"{counted(len(index), 'vectors')} of {counted(index.videos, 'videos')}"
+    where = "" if allowed is None else f"; {allowed.sum()} of them {' '.join(args.where)}"
+    print(f"{data}, {metadata['arch']}{where}")
     found = []
     with leaving_group(), run_errors():
         for query in queries:
@@ -252,7 +256,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             write_hits(Path(args.output).expanduser(), found)
             print(f"table: {args.output}")
         if args.page:
-            write_search_page(Path(args.page).expanduser(), found, about)
+            facts = {"model": str(metadata["arch"]), "data": data + where}
+            write_search_page(Path(args.page).expanduser(), found, facts)
             print(f"page: {args.page}")
     return 0
 

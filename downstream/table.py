@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from downstream.report import TITLES, format_interval, format_value
-from downstream.report.pages import Thumbnails, write_page
+from downstream.report.pages import write_page
 from downstream.report.runs import Run, find_results, read_runs
 from utils.commands import CommandParser
 from utils.errors import run_errors, user_errors
@@ -192,9 +192,9 @@ def show(runs: Sequence[Run], failed: Mapping[Path, str], output: Path | None, p
     elif output.suffix == ".csv":
         write_text(as_csv(runs), output)
     else:
-        values = {"sections": sections(runs), "runs": runs, "failed": failed, "shown": Thumbnails({}, {})}
-        about = f"{counted(len(runs), 'runs')} in {places}"
-        write_page(output, "table.html", title="Results", about=about, **values)
+        facts = {"data": f"{counted(len(runs), 'runs')} in {places}"}
+        values: dict[str, Any] = {"sections": sections(runs), "runs": runs, "failed": failed}
+        write_page(output, "table", "Table of results", facts, **values)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,6 +1,8 @@
 """Words for messages, and texts for lists."""
 
 import json
+from collections import Counter
+from collections.abc import Iterable
 
 
 def counted(number: int, noun: str) -> str:
@@ -17,3 +19,16 @@ def one_line(text: str) -> str:
     """
     breaks_line = "\t" in text or len(f"{text}.".splitlines()) > 1
     return json.dumps(text) if breaks_line or any("\ud800" <= c <= "\udfff" for c in text) else text
+
+
+def told_apart(paths: Iterable[str]) -> dict[str, str]:
+    """Paths -> their files' names, before those that several have as many folders as tell them apart."""
+    parts = {path: path.split("/") for path in paths}
+    names: dict[str, str] = {}
+    depth = 0
+    while len(names) < len(parts):
+        depth += 1
+        ends = {path: "/".join(part[-depth:]) for path, part in parts.items()}
+        times = Counter(ends.values())
+        names |= {path: end for path, end in ends.items() if times[end] == 1 and path not in names}
+    return names

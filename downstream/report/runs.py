@@ -102,7 +102,7 @@ def read_runs(files: Sequence[Path]) -> tuple[list[Run], dict[Path, str]]:
     for file in files:
         try:
             results = read_results(file)
-            data, settings = differences(results)
+            data, settings = differences(results.dataset, results.config)
             runs.append(Run(len(runs) + 1, file, results, data, settings))
         except (ValueError, OSError) as error:
             failed[file] = str(error).removeprefix(f"{file}").lstrip(": ")
@@ -131,17 +131,18 @@ def read_results(file: Path) -> Results:
     return results
 
 
-def differences(results: Results) -> tuple[str, str]:
-    """How the config of a run differs from the data set's own, or where it has none from the defaults."""
-    path = CONFIGS / f"{results.dataset}.json"
+def differences(dataset: str, config: Mapping[str, Any]) -> tuple[str, str]:
+    """How the config of a run differs from the data set's own, or where it has none from the defaults: in
+    what makes it another set (a cut, a fold), and in the other settings."""
+    path = CONFIGS / f"{dataset}.json"
     if path.is_file():
         own = asdict(load_config(EvaluationConfig, path))
     else:
-        data = {"type": results.config.get("data", {}).get("type", "csv"), "root": "."}
+        data = {"type": config.get("data", {}).get("type", "csv"), "root": "."}
         own = asdict(convert({"task": "retrieval", "name": "x", "data": data}, EvaluationConfig, ""))
     if own["num_frames"] is None:
         own["num_frames"] = FRAMES
-    theirs = json.loads(json.dumps(results.config))
+    theirs = json.loads(json.dumps(config))
     data, own_data = theirs.pop("data", {}), own.pop("data")
     left_out = (*OF_THE_MACHINE, "dsl_temperature")
     of_data = _differing(data, own_data, ("root", "format"))

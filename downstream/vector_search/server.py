@@ -29,6 +29,7 @@ from data_loader.video_files import VIDEO_ENDINGS
 from downstream.vector_search.columns import Condition
 from downstream.vector_search.queries import Query, QueryMaker, QueryModel
 from downstream.vector_search.videos import Hit, VideoIndex
+from utils.text import told_apart
 
 PAGE = Path(__file__).parent / "page"
 MOST = 200  # hits of a search
@@ -110,18 +111,21 @@ def number(text: str) -> int:
     return int(text)
 
 
-def as_json(hit: Hit) -> dict[str, Any]:
-    """What the page shows of a hit; names of files that are not UTF-8 with escapes."""
-    path = hit.path.encode(errors="backslashreplace").decode()
-    return {
-        "row": hit.row,
-        "name": path.rpartition("/")[2],
-        "path": path,
-        "times": hit.times,
-        "start": hit.start,
-        "end": hit.end,
-        "similarity": round(hit.similarity, 4),
-    }
+def as_json(hits: Sequence[Hit]) -> list[dict[str, Any]]:
+    """What the page shows of hits; names of files that are not UTF-8 with escapes."""
+    names = told_apart(hit.path for hit in hits)
+    return [
+        {
+            "row": hit.row,
+            "name": names[hit.path].encode(errors="backslashreplace").decode(),
+            "path": hit.path.encode(errors="backslashreplace").decode(),
+            "times": hit.times,
+            "start": hit.start,
+            "end": hit.end,
+            "similarity": round(hit.similarity, 4),
+        }
+        for hit in hits
+    ]
 
 
 def frame_of(hit: Hit) -> bytes:
@@ -174,7 +178,7 @@ def build_app(
         where = [text for text in asked.getlist("where") if text.strip()]
         once = asked.get("one_per_video") == "1"
         hits = collections[file].search(asked.get("text", ""), asked.get("row", ""), where, top, once)
-        return JSONResponse([as_json(hit) for hit in hits])
+        return JSONResponse(as_json(hits))
 
     def picture(request: Request) -> Response:
         hit = hit_of(request)

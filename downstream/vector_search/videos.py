@@ -1,10 +1,7 @@
 """Videos and windows found in files of features: `VideoIndex` searches them, a `Hit` is what it finds."""
 
 import math
-import os
-import re
 from collections.abc import Collection, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -12,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from data_loader.spans import Span
 from downstream.feature_files import FeatureTable
-from downstream.report.pages import STRIP, Picture
+from downstream.report.pictures import Picture
 from downstream.vector_search.columns import Condition
 from downstream.vector_search.index import FeatureIndex, check_searchable, index_of, unit
 
-REMOTE = re.compile(r"(https?|s3|gs|hf)://")  # no other scheme: a browser would run javascript:
 SAME_MODEL = ("arch", "checkpoint_sha256")
 
 
@@ -46,19 +43,11 @@ class Hit:
         return f"{self.path} {self.times}".strip()
 
     @property
-    def link(self) -> str:
-        """The file's address; players that know media fragments begin at the window."""
-        remote = REMOTE.match(self.path)
-        address = self.path if remote else Path(os.path.abspath(self.path)).as_uri()
-        return address if self.start is None else f"{address}#t={self.start:g},{self.end:g}"
-
-    @property
     def picture(self) -> Picture:
         """What happens in it, from first to last."""
         if self.start is None or self.end is None:
-            return Picture(lambda: nullcontext(self.path))
-        places = [(self.start + share * (self.end - self.start)) / self.duration for share in STRIP]
-        return Picture(lambda: nullcontext(self.path), tuple(places))
+            return Picture(self.path)
+        return Picture(self.path, span=Span(self.start, self.end))
 
 
 def clock(seconds: float) -> str:

@@ -10,6 +10,7 @@ import time
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -162,7 +163,7 @@ class Texts(HTMLParser):
         self.found: list[str] = []
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        if tag in ("meta", "br"):  # never closed
+        if tag in ("meta", "br", "input"):  # never closed
             return
         self.depth += 1
         if dict(attributes).get("class") == self.style:
@@ -187,6 +188,16 @@ def elements(text: str, style: str) -> list[str]:
 
 
 def outside(text: str) -> list[str]:
-    """Whatever a page refers to that is not inside it."""
+    """Whatever a page refers to that is not inside it, as the text says it."""
     targets = re.findall(r'(?:src|href|srcset|action)="([^"]*)"|url\("?([^")]*)', text)
     return [target for pair in targets for target in pair if target and not target.startswith("data:")]
+
+
+def files_beside(page: Path, text: str) -> set[Path]:
+    """The files that a page refers to from its folder, all of which are there; and that it refers to no other
+    thing but its own parts."""
+    targets = [target for target in outside(text) if not target.startswith("#")]
+    files = {Path(os.path.normpath(page.parent / unquote(target.partition("#")[0]))) for target in targets}
+    assert not any(":" in target or target.startswith("/") for target in targets)
+    assert all(file.is_file() for file in files), files
+    return files

@@ -42,6 +42,19 @@ def write_video(
     return path
 
 
+def h264(path: Path, seed: int) -> Path:
+    """What browsers play."""
+    write_video(path.with_suffix(".raw.mp4"), seed, frames=60)
+    with av.open(str(path.with_suffix(".raw.mp4"))) as given, av.open(str(path), "w") as out:
+        stream = out.add_stream("libx264", rate=10, options={"preset": "ultrafast"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for frame in given.decode(video=0):
+            out.mux(stream.encode(frame.reformat(format="yuv420p")))
+        out.mux(stream.encode())
+    path.with_suffix(".raw.mp4").unlink()
+    return path
+
+
 def write_text(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)

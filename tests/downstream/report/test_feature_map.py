@@ -1,19 +1,25 @@
 """The map of features: what lies near, which pictures are shown, and the page in a real browser."""
 
+import re
+
 import numpy as np
 import pytest
 
 from downstream import feature_extraction
+from downstream.feature_files import FeatureTable
 from downstream.report.feature_map import (
-    CELL,
+    COLOURS,
+    OTHERS,
+    by_number,
+    by_value,
     choose_rows,
-    colour_groups,
+    colourings,
     positions,
-    rows_with_pictures,
+    spread,
     to_canvas,
 )
 
-from ..browser import document, elements, needs_chromium, outside
+from ..browser import document, files_beside, needs_chromium
 from ..layouts import write_video
 
 
@@ -46,18 +52,48 @@ def test_a_map_of_many_shows_some_of_them():
     assert len(set(chosen)) == 3000 and max(chosen) > 900_000 and chosen == choose_rows(1_000_000)
 
 
-def test_a_cell_shows_the_picture_nearest_to_its_centre():
-    centre = np.array(CELL) * 2.5
-    places = np.array([centre + 30, centre + 2, centre + 20, centre * 2])
-    assert rows_with_pictures(places) == [1, 3]
+def test_the_first_pictures_lie_far_apart():
+    rng = np.random.default_rng(0)
+    centres = np.repeat([[0, 0], [99, 0], [0, 99], [99, 99]], 50, axis=0)
+    order = spread(centres + rng.normal(size=(200, 2)), 60)
+    assert len(set(order)) == 60
+    assert {row // 50 for row in order[:4]} == {0, 1, 2, 3}
+    assert sorted(spread(np.zeros((3, 2)), 60)) == [0, 1, 2]
 
 
 def test_small_groups_share_a_colour():
-    groups = [f"g{i}" for i in range(12) for _ in range(20 - i)]
-    colours, legend = colour_groups(groups)
-    assert colours["g10"] == colours["g11"] != colours["g0"] and len(set(colours.values())) == 11
-    assert legend[0] | {"colour": None} == {"name": "g0", "count": 20, "colour": None}
-    assert legend[-1]["name"] == "others" and legend[-1]["count"] == 10 + 9
+    colouring = by_value("name", [f"g{i}" for i in range(12) for _ in range(20 - i)])
+    assert colouring.legend[0] == {"name": "g0", "count": 20, "colour": COLOURS[0]}
+    assert colouring.legend[-1] == {"name": "others", "count": 10 + 9, "colour": OTHERS}
+    assert colouring.entries == [min(i, 10) for i in range(12) for _ in range(20 - i)]
+
+
+def test_numbers_have_a_scale():
+    numbers = np.array([5.0, np.nan, *range(100, 111)])
+    colouring = by_number("n", [f"{n:g}" for n in numbers], numbers)
+    assert [entry["count"] for entry in colouring.legend] == [2, 2, 2, 2, 2, 2, 1]
+    assert colouring.legend[0]["name"] == "5 to 100" and colouring.legend[-1]["name"] == "none"
+    assert colouring.entries == [0, 6, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
+
+
+def test_columns_that_say_something_of_groups():
+    columns = {
+        "path": [f"/films/{i % 2}/{i}.mp4" for i in range(20)],
+        "duration": np.arange(20.0),
+        "modified_ns": np.arange(20),
+        "label": [f"class {i % 3}" for i in range(20)],
+        "caption": [f"caption {i}" for i in range(20)],
+        "split": ["test"] * 20,
+        "stars": np.arange(20) % 5,
+        "tokens": np.zeros((20, 4, 8), np.float32),
+    }
+    table = FeatureTable(np.zeros((20, 8), np.float32), columns, {})
+    assert [each.name for each in colourings(table)] == ["folder", "label", "stars", "duration"]
+    one_folder = FeatureTable(table.features, columns | {"path": [f"/films/{i}.mp4" for i in range(20)]}, {})
+    assert [each.name for each in colourings(one_folder)] == ["label", "stars", "folder", "duration"]
+    namesakes = columns | {"path": [f"/{i % 2}/all/a.mp4" for i in range(20)]}
+    folders = colourings(FeatureTable(table.features, namesakes, {}))[0].legend
+    assert {entry["name"] for entry in folders} == {"0/all", "1/all"}
 
 
 @needs_chromium
@@ -71,13 +107,16 @@ def test_page(window, checkpoint, tmp_path, capsys):
     page = tmp_path / "pages/features.html"
     assert f"page: {page}" in capsys.readouterr().out
     seen = document(page, tmp_path / "profile")
-    assert outside(seen) == []
-    labels = elements(seen, "point")
-    pictures = elements(seen, "thumbnail")
-    assert pictures and set(pictures) <= set(labels) and seen.count('href="data:image/jpeg') == len(pictures)
+    videos = set((tmp_path / "videos").rglob("*.mp4"))
+    assert files_beside(page, seen) == {page.parent / "index.html", *videos}
+    labels = re.findall(r'<circle class="point"[^>]* data-label="([^"]*)"', seen)
+    pictures = [labels[int(row)] for row in re.findall(r'class="thumbnail" data-row="(\d+)"', seen)]
+    assert pictures and seen.count('href="data:image/jpeg') == len(pictures)
+    for name in pictures:
+        assert f'aria-label="play {name}"' in seen
     if window:
-        assert len(labels) == 20 and labels[1].endswith("0.mp4, 0.4 to 0.8 s")
-        assert "0.mp4</span> (5)" in seen or "0.mp4 (5)" in seen
+        assert len(labels) == 20 and labels[1] == "0.mp4, 0.4 to 0.8 s"
+        assert "</span> 0.mp4 (5)" in seen
     else:
-        assert [label.rpartition("/")[2] for label in labels] == ["0.mp4", "2.mp4", "1.mp4", "3.mp4"]
-        assert "folder 0 (2)" in seen and "folder 1 (2)" in seen
+        assert labels == ["0.mp4", "2.mp4", "1.mp4", "3.mp4"]
+        assert "</span> folder 0 (2)" in seen and "</span> folder 1 (2)" in seen

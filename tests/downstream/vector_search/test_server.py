@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlencode
 
-import av
 import pytest
 
 from downstream import feature_extraction
@@ -20,25 +19,12 @@ from utils.config import REPOSITORY
 
 from ...extras import extra
 from ..browser import Browser, needs_chromium
-from ..layouts import write_video
+from ..layouts import h264
 
 extra("starlette")
 extra("uvicorn")
 
 ODD = '<script>alert(1)</script> "it\'s" & #1?.mp4'.replace("/", "⁄")
-
-
-def h264(path: Path, seed: int) -> Path:
-    """What browsers play."""
-    write_video(path.with_suffix(".raw.mp4"), seed, frames=60)
-    with av.open(str(path.with_suffix(".raw.mp4"))) as given, av.open(str(path), "w") as out:
-        stream = out.add_stream("libx264", rate=10, options={"preset": "ultrafast"})
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        for frame in given.decode(video=0):
-            out.mux(stream.encode(frame.reformat(format="yuv420p")))
-        out.mux(stream.encode())
-    path.with_suffix(".raw.mp4").unlink()
-    return path
 
 
 @pytest.fixture(scope="module")
