@@ -34,8 +34,8 @@ def lists(tmp_path_factory):
 
 
 def is_training(root, video) -> bool:
-    name = str(video.path.relative_to(root))
-    return any(part in name for part in ("WebVid/train", "subset_87/data/train", "/train00"))
+    name = video.path.relative_to(root)
+    return name.parts[0] != "msrvtt" and "train" in str(name)
 
 
 def looks(video) -> set:
