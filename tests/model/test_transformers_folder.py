@@ -1,6 +1,8 @@
 """The folder that transformers opens, in a process that has neither this repository nor anything of it."""
 
+import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +18,7 @@ from data_loader.sampling import linspace_frames, sample_frames
 from data_loader.transforms import clip_transform, feature_transform, pad_clip
 from model import create_model
 from model.convert import main
+from utils.config import REPOSITORY
 
 TEXTS = [
     "a dog runs",
@@ -126,6 +129,21 @@ def test_what_the_folder_holds(converted, model):
         text = path.read_text()
         assert "import triton" not in text and "from .." not in text and "from utils" not in text, path
         compile(text, path, "exec")
+
+
+def test_the_card_names_all_packages_that_the_folder_needs(converted):
+    named = re.search(r"`pip install (.+?)`", (converted / "README.md").read_text())
+    packages = {{"pillow": "PIL"}.get(name, name) for name in named[1].split()}
+    packages |= {"huggingface_hub", "safetensors"}  # transformers needs them itself
+    used = set()
+    for path in converted.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                used |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                used.add(node.module.split(".")[0])
+    assert used - set(sys.stdlib_module_names) <= packages
+    assert named[0] in (REPOSITORY / "docs" / "hubs.md").read_text()
 
 
 @pytest.mark.heavy
