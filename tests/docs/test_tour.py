@@ -70,9 +70,14 @@ def test_it_is_stored_without_outputs(stored):
 def test_the_first_cell_installs_where_there_is_no_clone(stored, tmp_path):
     """It would clone; here from a folder that is no repository, so that git says so."""
     cell = next(cell for cell in stored.cells if cell.cell_type == "code").source
-    cell = cell.replace("https://github.com/OWNER/REPOSITORY", str(tmp_path / "nowhere"))
-    ended = subprocess.run(
-        [sys.executable, "-P", "-c", cell], cwd=tmp_path, capture_output=True, text=True, timeout=300
-    )
+
+    def run(code: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-P", "-c", code]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+
+    ended = run(cell)
+    assert ended.returncode != 0 and "write its address into ADDRESS" in ended.stderr
+    assert 'ADDRESS = ""' in cell
+    ended = run(cell.replace('ADDRESS = ""', f"ADDRESS = {str(tmp_path / 'nowhere')!r}"))
     assert ended.returncode != 0 and "git" in ended.stderr and "nowhere" in ended.stderr
     assert not (tmp_path / "tvtsv2").exists()
