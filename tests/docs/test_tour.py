@@ -76,7 +76,7 @@ def test_the_first_cell_installs_where_there_is_no_clone(stored, tmp_path):
         return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
 
     ended = run(cell)
-    assert ended.returncode != 0 and "write its address into ADDRESS" in ended.stderr
+    assert ended.returncode != 0 and "write the address of one into ADDRESS" in ended.stderr
     assert 'ADDRESS = ""' in cell
     ended = run(cell.replace('ADDRESS = ""', f"ADDRESS = {str(tmp_path / 'nowhere')!r}"))
     assert ended.returncode != 0 and "git" in ended.stderr and "nowhere" in ended.stderr
