@@ -49,6 +49,8 @@ class ListColumns:
         if kinds <= {str}:
             texts = ["" if cell is None else cell for cell in cells]
             for row, text in enumerate(texts):
+                if "\0" in text:  # which not all formats of features keep
+                    raise ValueError(f"{self.where(row)}: {name!r} holds a zero byte")
                 try:
                     text.encode(errors="surrogateescape")
                 except UnicodeEncodeError as error:

@@ -8,6 +8,7 @@ import numpy as np
 
 class Strings(Sequence):
     """An immutable list of strings in two arrays: the UTF-8 bytes end to end, and where each string ends.
+    Bytes in names of files that are not UTF-8 stay as they are.
 
     DataLoader workers share these arrays with their parent. A Python list would be copied into every worker
     little by little, because reading an object writes its reference count.
@@ -16,7 +17,7 @@ class Strings(Sequence):
     def __init__(self, strings: Iterable[str]):
         content, ends = bytearray(), array("q")
         for string in strings:
-            content += string.encode()
+            content += string.encode(errors="surrogateescape")
             ends.append(len(content))
         self._bytes = np.frombuffer(bytes(content), dtype=np.uint8)
         self._ends = np.array(ends, dtype=np.int64)
@@ -32,4 +33,4 @@ class Strings(Sequence):
         if not 0 <= i < len(self):
             raise IndexError(f"string {index} of {len(self)}")
         start = self._ends[i - 1] if i else 0
-        return self._bytes[start : self._ends[i]].tobytes().decode()
+        return self._bytes[start : self._ends[i]].tobytes().decode(errors="surrogateescape")

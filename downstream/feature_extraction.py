@@ -33,6 +33,7 @@ from downstream.options import (
     positive,
     positive_number,
     positive_seconds,
+    time_limit,
 )
 from downstream.report import failed_files, write_json
 from downstream.report.feature_map import write_map
@@ -104,7 +105,7 @@ def build_parser(arch: str) -> argparse.ArgumentParser:
     add_model_options(parser, arch)
     add_speed_options(parser).add_argument(
         "--read-timeout",
-        type=positive_seconds,
+        type=time_limit,
         metavar="S",
         default=READ_TIMEOUT,
         help="give a video up after S seconds, or never with inf",

@@ -24,14 +24,14 @@ from downstream.embedding.clips import Clip, ClipDataset
 from downstream.embedding.embedder import Embedder
 from downstream.embedding.encoder import load_encoder
 from downstream.embedding.resumable_table import ResumableTable
-from downstream.embedding.row_keys import row_keys
+from downstream.embedding.row_keys import Key, row_keys
 from downstream.embedding.shards import Shard, ShardFiles, complete_shards, read_shards
 from downstream.feature_files import FeatureTable, check_format, folders, join_tables, load_features, take
 from downstream.inputs import find_videos
 from downstream.inputs.pieces import Cutting, find_clips
 from downstream.inputs.shots import import_scenedetect
 from downstream.inputs.sidecars import read_sidecars
-from downstream.inputs.video_lists import TIMES, VideoList, is_table, read_video_list
+from downstream.inputs.video_lists import TIMES, Columns, VideoList, is_table, read_video_list
 from downstream.options import check_installed, default_workers, join_processes
 from utils.processes import DistContext
 
@@ -151,6 +151,7 @@ def extract_features(
                 files.check(other)
         wanted = shard.clips(listed) if shard else listed.clips
         clips, unreadable = find_clips_together(wanted, cutting, context)
+        clips = each_once(clips, listed.columns)
         failed += unreadable
         target = files.table if files else output
         table = at_end.enter_context(ResumableTable(target, metadata, context, overwrite=overwrite))
@@ -198,6 +199,24 @@ def find_clips_together(
     share = slice(*(len(wanted) * (context.rank + k) // context.world_size for k in (0, 1)))
     found = context.gather_objects(find_clips(wanted[share], cutting))
     return [clip for clips, _ in found for clip in clips], [f for _, failures in found for f in failures]
+
+
+def each_once(clips: Sequence[Clip], columns: Columns) -> list[Clip]:
+    """The clips, without those that are an earlier one: spans that overlap may be cut into the same pieces.
+
+    Raises ValueError, which names both rows, where columns say different things of a piece.
+    """
+    first: dict[Key, Clip] = {}
+    for clip in clips:
+        other = first.setdefault(clip.key, clip)
+        for name, column in columns.items() if other.row != clip.row else ():
+            ours, theirs = column[clip.row], column[other.row]
+            if ours != theirs and (ours == ours or theirs == theirs):  # NaN is an empty cell
+                raise ValueError(
+                    f"{clip.where}: its piece {clip.span} of {clip.path} is one of {other.where}, too, where "
+                    f"{name!r} is {theirs!r} and not {ours!r}: extract them into outputs of their own"
+                )
+    return list(first.values())
 
 
 def merge_shards(

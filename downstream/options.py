@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import json
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -191,13 +192,18 @@ def positive_number(text: str, what: str = "number") -> float:
         number = float(text)
     except ValueError:
         number = 0.0
-    if not number > 0:
+    if not 0 < number < math.inf:
         raise argparse.ArgumentTypeError(f"{text!r} is no {what} above 0")
     return number
 
 
 def positive_seconds(text: str) -> float:
     return positive_number(text, "number of seconds")
+
+
+def time_limit(text: str) -> float:
+    """Seconds, or inf for none."""
+    return math.inf if text == "inf" else positive_seconds(text)
 
 
 def check_installed(reader: str) -> None:

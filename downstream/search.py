@@ -88,24 +88,20 @@ def write_search_page(path: Path, found: Sequence[tuple[str, list[Hit]]], facts:
 
 
 def write_hits(path: Path, found: Sequence[tuple[str, list[Hit]]]) -> None:
-    """A row a hit: "query", "rank" from 1, "similarity", "row" of the features, and their columns.
+    """A row a hit: "query", "rank" from 1, "similarity", "row" of the features, and their columns; one that
+    has such a name itself is called "features.rank".
 
     Bytes in names of files that are not UTF-8 become escapes, "\\udce9".
     """
     import pandas as pd
 
-    rows = (
-        {"query": query, "rank": rank, "similarity": hit.similarity, "row": hit.row, **hit.columns}
-        for query, hits in found
-        for rank, hit in enumerate(hits, 1)
-    )
-    frame = pd.DataFrame(
-        {
-            name: value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value
-            for name, value in row.items()
-        }
-        for row in rows
-    )
+    rows = []
+    for query, hits in found:
+        for rank, hit in enumerate(hits, 1):
+            row = {"query": query, "rank": rank, "similarity": hit.similarity, "row": hit.row}
+            row |= {f"features.{name}" if name in row else name: x for name, x in hit.columns.items()}
+            rows.append({name: _escaped(value) for name, value in row.items()})
+    frame = pd.DataFrame(rows, columns=None if rows else ["query", "rank", "similarity", "row", "path"])
     with whole_file(path) as unfinished:
         if path.suffix == ".parquet":
             frame.to_parquet(unfinished, index=False)
@@ -113,6 +109,10 @@ def write_hits(path: Path, found: Sequence[tuple[str, list[Hit]]]) -> None:
             frame.to_json(unfinished, orient="records", lines=True)
         else:
             frame.to_csv(unfinished, index=False)
+
+
+def _escaped(value: Any) -> Any:
+    return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -240,9 +240,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             queries = [together(list(queries), args.together)]
         if not given:
             queries = map(maker.text, typed_queries()) if maker.model else ()
+    arch = metadata.get("arch", "an unknown model")
     data = f"{counted(len(index), 'vectors')} of {counted(index.videos, 'videos')}"
     where = "" if allowed is None else f"; {allowed.sum()} of them {' '.join(args.where)}"
-    print(f"{data}, {metadata['arch']}{where}")
+    print(f"{data}, {arch}{where}")
     found = []
     with leaving_group(), run_errors():
         for query in queries:
@@ -256,7 +257,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             write_hits(Path(args.output).expanduser(), found)
             print(f"table: {args.output}")
         if args.page:
-            facts = {"model": str(metadata["arch"]), "data": data + where}
+            facts = {"model": str(arch), "data": data + where}
             write_search_page(Path(args.page).expanduser(), found, facts)
             print(f"page: {args.page}")
     return 0

@@ -7,6 +7,7 @@ ended, the records that describe tensors become tensors, with their bounds check
 """
 
 import io
+import math
 import mmap
 import re
 import struct
@@ -196,7 +197,10 @@ class _Archive:
             return self.tensor(value.args[0])
         if named == "torch._utils._rebuild_tensor_v2":
             base, offset, size, stride = value.args[:4]
-            return self._storage(base).as_strided(size, stride, offset)  # raises when out of bounds
+            storage = self._storage(base)
+            if math.prod(size) > storage.numel():  # by a stride of 0: a copy would take all of that
+                raise ValueError(f"a tensor of {list(size)} claims to be larger than what is stored of it")
+            return storage.as_strided(size, stride, offset)  # raises when out of bounds
         return None
 
     def _storage(self, record: Record) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +13,8 @@ from torch.utils.data import Dataset
 from data_loader.failures import Failure
 from data_loader.spans import Span
 from data_loader.transforms import Transform
-from data_loader.video import Video, VideoReadError, VideoReadTimeout, open_video, read_in_parts
+from data_loader.video import Video, VideoReadError, VideoReadTimeout, file_state, open_video, read_in_parts
+from data_loader.video.sources import absolute, split_member
 
 if TYPE_CHECKING:
     from downstream.inputs.pieces import Cutting
@@ -38,15 +38,14 @@ class Clip:
 
     @classmethod
     def of_file(cls, path: str | Path, span: Span | None = None) -> Clip:
-        """All of a file or a span of it; also of a member shard.tar/a.mp4, which has the size and time of its
-        shard."""
-        path = os.path.abspath(path)
-        file = os.path.dirname(path) if os.path.isfile(os.path.dirname(path)) else path
+        """All of a file, folder of frames or URL, or a span of it; also of a member shard.tar/a.mp4, with the
+        size and time of its shard."""
+        path = absolute(str(path))
+        member = split_member(path)
         try:
-            status = os.stat(file)
-        except OSError:
+            return cls(path, *file_state(member[0] if member else path), span=span)
+        except VideoReadError:
             return cls(path, span=span)
-        return cls(path, status.st_size, status.st_mtime_ns, span=span)
 
     @property
     def key(self) -> tuple[Any, ...]:

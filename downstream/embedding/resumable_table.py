@@ -201,6 +201,8 @@ class ResumableTable:
 
     def _begin(self) -> tuple[int, int, list[int]]:
         """How many rows are there, how many of them under another path, and which are to be made."""
+        if is_folder(self.output) and not self._parts():  # of a run that ended while it wrote
+            folders.check_ours(self.output, [key[0] for key in self._wanted], self.overwrite)
         with or_warn() if self.disposable else nullcontext():
             self._lock = lock_folder(self.folder, str(self.output), "choose another --output")
             if self.overwrite:

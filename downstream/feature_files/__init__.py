@@ -1,6 +1,8 @@
 """Tables of features on disk: .safetensors, .npz, .parquet and HDF5 files, or a folder of a file a video."""
 
 import json
+import math
+import zlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -103,11 +105,16 @@ def load_features(path: str | Path, without: Collection[str] = ()) -> FeatureTab
         if odd:
             raise ValueError(f"the columns {', '.join(odd)} are longer or shorter than the features")
         return table
+    except PermissionError:
+        raise
     except NOT_OURS as error:
         raise ValueError(f"{path} holds no extracted features ({error!r}); choose another file") from error
 
 
-NOT_OURS = (AttributeError, KeyError, TypeError, ValueError, SafetensorError, BadZipFile)
+NOT_OURS = (  # what the libraries raise on damaged files
+    *(AttributeError, EOFError, KeyError, OSError, RuntimeError, TypeError, ValueError),
+    *(SafetensorError, BadZipFile, zlib.error),
+)
 
 
 def _write_safetensors(path: Path, table: FeatureTable) -> None:
@@ -139,7 +146,19 @@ def _write_npz(path: Path, table: FeatureTable) -> None:
                 np.lib.format.write_array(entry, np.asanyarray(array), allow_pickle=False)
 
 
+def _check_claims(path: Path) -> None:
+    """Raises ValueError where an array of an .npz claims to be larger than what is there of it."""
+    headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    with ZipFile(path) as archive:
+        for member in archive.infolist():
+            with archive.open(member) as file:
+                shape, _, dtype = headers[np.lib.format.read_magic(file)](file)
+            if math.prod(shape) * dtype.itemsize > member.file_size:
+                raise ValueError(f"{member.filename} claims to be {list(shape)}, more than the file holds")
+
+
 def _read_npz(path: Path, without: Collection[str]) -> FeatureTable:
+    _check_claims(path)
     with np.load(path, allow_pickle=False) as file:
         columns = {name: file[name] for name in file.files if name not in without}
     features, metadata = columns.pop("features"), json.loads(str(columns.pop("facts")))

@@ -18,7 +18,7 @@ from utils.files import WriteError, flush_folder, unfinished_name
 
 
 def has_features(folder: Path) -> bool:
-    return any(path.with_suffix(".npy").exists() for path in folder.glob("*.json"))
+    return bool(_pairs(folder))
 
 
 def file_name(video: str) -> str:
@@ -38,6 +38,38 @@ def check_names(folder: Path, videos: Iterable[str]) -> None:
             )
 
 
+def check_ours(folder: Path, videos: Iterable[str], overwrite: bool) -> None:
+    """Raises ValueError where writing would take away what others have put into the folder: one of .npy and
+    .json, without the other, of a name that is to be written; or with `overwrite` both that are none of ours.
+    """
+    if overwrite:
+        try:
+            for about, features in _pairs(folder):
+                _read_video(features, about, ())
+        except ValueError as error:
+            raise ValueError(
+                f"{folder} holds files that are none of ours and would be removed ({error}): choose another "
+                "--output"
+            ) from error
+        return
+    for name in map(file_name, videos):
+        there = [path for end in ("npy", "json") if (path := folder / f"{name}.{end}").exists()]
+        if len(there) == 1:
+            raise ValueError(
+                f"{there[0]} is none of ours, which are pairs of .npy and .json, and would be replaced: "
+                "choose another --output, or --overwrite it"
+            )
+
+
+def _pairs(folder: Path) -> list[tuple[Path, Path]]:
+    """The .json and .npy files that stand beside each other, by name."""
+    return [
+        (about, features)
+        for about in sorted(folder.glob("*.json"))
+        if (features := about.with_name(about.name.removesuffix(".json") + ".npy")).exists()
+    ]
+
+
 def write(folder: Path, table: FeatureTable) -> None:
     """Make the folder hold this table and no other rows; files that would stay the same are left alone.
 
@@ -50,10 +82,10 @@ def write(folder: Path, table: FeatureTable) -> None:
     try:
         for video, of_video in rows.items():
             _write_video(folder / file_name(video), table.take(of_video))
-        for path in folder.glob("*.json"):
-            if path.with_suffix("") not in names and path.with_suffix(".npy").exists():
-                path.unlink()
-                path.with_suffix(".npy").unlink()
+        for about, features in _pairs(folder):
+            if about.with_suffix("") not in names:
+                about.unlink()
+                features.unlink()
         flush_folder(folder)
     except OSError as error:
         raise WriteError.of(folder, error) from error
@@ -94,11 +126,7 @@ def _replace(path: Path, content: bytes) -> None:
 def read(folder: Path, without: Collection[str]) -> FeatureTable:
     """All videos of a folder, in the order of their names. Raises ValueError for what `write` has not
     written, and where they were made with different settings."""
-    tables = [
-        _read_video(features, about, without)
-        for about in sorted(folder.glob("*.json"))
-        if (features := about.with_name(about.name.removesuffix(".json") + ".npy")).exists()
-    ]
+    tables = [_read_video(features, about, without) for about, features in _pairs(folder)]
     if not tables:
         raise ValueError("it is a folder without .npy files and a .json beside each")
     for table in tables:

@@ -107,12 +107,17 @@ def check_named(inputs: Iterable[str]) -> None:
 
 
 def read_texts(given: Sequence[str]) -> list[str]:
-    """The texts themselves, or the lines of a file when its name is all that is given."""
+    """The texts themselves, or the lines of a file when its name is all that is given.
+
+    Raises FileNotFoundError: that name ends as lists do, and is no file's. ValueError: the file is empty.
+    """
     if len(given) == 1 and os.path.isfile(given[0]):
         texts = read_lines(Path(given[0]), "texts")
         if not texts:
             raise ValueError(f"{given[0]} holds no line of text")
         return texts
+    if len(given) == 1 and re.fullmatch(rf"\S+({'|'.join(map(re.escape, LIST_SUFFIXES))})", given[0]):
+        raise FileNotFoundError(f"no file of texts {given[0]}")
     return list(given)
 
 

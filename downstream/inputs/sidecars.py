@@ -51,4 +51,6 @@ def _text(place: str, content: bytes) -> str:
     except ValueError as error:
         kind = "UTF-8" if isinstance(error, UnicodeDecodeError) else "JSON"
         raise ValueError(f"{place} is no {kind}: {error}") from error
+    if "\0" in text:  # which not all formats of features keep
+        raise ValueError(f"{place} holds a zero byte")
     return text

@@ -69,8 +69,9 @@ def read_video_list(path: Path) -> VideoList:
     paths = [_place(name, path.parent) for name in table.texts("path")]
     others = [name for name in table.columns if name not in ("path", *TIMES)]
     for name in others:
-        if name in OURS or "/" in name or "\0" in name:
-            why = "features have a column of that name themselves" if name in OURS else "it holds a slash"
+        if name in OURS or not name.strip(".") or "/" in name or "\0" in name:
+            taken = name in OURS
+            why = "features have a column of that name themselves" if taken else "not all formats take it"
             raise ValueError(f"{path}: the column {name!r} needs another name: {why}")
     spans = None
     if table.columns.keys() & set(TIMES):

@@ -105,7 +105,7 @@ class FeatureIndex:
         }
         kinds = {}
         for name, values in table.columns.items():
-            if np.ndim(values) == 1:
+            if isinstance(values, list) or values.ndim == 1:  # np.ndim would make an array of the texts
                 column = column_of(values)
                 kinds[name] = column.kind
                 tensors |= column.tensors(name)
@@ -277,7 +277,8 @@ def index_of(file: str | Path) -> FeatureIndex:
 def _compare(index: FeatureIndex, source: Source, path: Path) -> None:
     """Raises StaleIndexError: the index at `path` is of other features."""
     same = source.size == index.metadata["size"]
-    if same and source.modified_ns != path.stat().st_mtime_ns:
+    # Of a folder the latest time says little of its other files, and its hash costs no reading.
+    if same and (source.path.is_dir() or source.modified_ns != path.stat().st_mtime_ns):
         same = source.sha256() == index.metadata["sha256"]
         if same:
             _mark_compared(path, source)

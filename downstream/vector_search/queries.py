@@ -1,6 +1,7 @@
 """What is searched for: texts, images, videos, rows of the table, or a weighted sum of them, as vectors."""
 
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -44,8 +45,11 @@ def load_query_model(checkpoint: str | None, metadata: dict[str, Any], device: s
     """The model that made the features, to embed queries with.
 
     Raises:
-        FileNotFoundError: no such weights. ValueError: other weights than those of the features.
+        FileNotFoundError: no such weights. ValueError: other weights than those of the features, or they do
+            not say theirs.
     """
+    if not {"arch", "checkpoint_sha256"} <= metadata.keys():
+        raise ValueError("the features do not say which model made them: give --row, or extract them anew")
     context = join_processes(device)
     encoder = load_encoder(metadata["arch"], checkpoint, context)
     if encoder.sha256 != metadata["checkpoint_sha256"]:
@@ -81,7 +85,7 @@ class QueryMaker:
 
     def video(self, path: str | Path) -> Query:
         """A whole video, as feature_extraction.py embeds it. Raises ValueError: it cannot be read."""
-        model, clip = self.model, Clip.of_file(Path(path).expanduser())
+        model, clip = self.model, Clip.of_file(os.path.expanduser(path))
         (item,) = ClipDataset([clip], [0], model.cutting, model.encoder.feature_transform)[0]
         if "missing" in item:
             raise ValueError(f"{path}: {item['missing'].reason}; name another video")

@@ -176,14 +176,20 @@ class VideoIndex:
     def hit(self, row: int, similarity: float) -> Hit:
         part, place = self._place(row)
         columns = {name: column[place] for name, column in part.columns.items()}
-        start, end = columns.get("start"), columns.get("end")
-        if start is None or end is None or math.isnan(start):
+        start, end, duration = (_number(columns.get(name)) for name in ("start", "end", "duration"))
+        if start is None or end is None:
             start = end = None
-        duration = columns.get("duration", math.nan)
-        return Hit(columns["path"], similarity, start, end, duration, row, columns)
+        return Hit(
+            columns["path"], similarity, start, end, math.nan if duration is None else duration, row, columns
+        )
 
     def _place(self, row: int) -> tuple[FeatureIndex, int]:
         if not 0 <= row < len(self):
             raise ValueError(f"there is no row {row}; the features have rows 0 to {len(self) - 1}")
         i = int(np.searchsorted(self.first_rows, row, side="right")) - 1
         return self.parts[i], row - int(self.first_rows[i])
+
+
+def _number(value: Any) -> float | None:
+    """A cell of a table from anywhere that is a number."""
+    return value if isinstance(value, int | float) and not math.isnan(value) else None

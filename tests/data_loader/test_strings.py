@@ -6,15 +6,15 @@ from data_loader.strings import Strings
 
 
 def test_strings_behave_like_a_list():
-    texts = ["", "one", "naïve 視頻", "", "last"]
+    texts = ["", "one", "naïve 視頻", "", "last", "caf\udce9"]  # a name of a file that is not UTF-8
     strings = Strings(texts)
     assert list(strings) == texts
-    assert len(strings) == 5
-    assert strings[-1] == "last"
+    assert len(strings) == 6
+    assert strings[-2] == "last"
     assert strings[1:3] == texts[1:3]
     assert "one" in strings
-    with pytest.raises(IndexError, match="string 5 of 5"):
-        strings[5]
+    with pytest.raises(IndexError, match="string 6 of 6"):
+        strings[6]
 
 
 def test_strings_of_nothing():

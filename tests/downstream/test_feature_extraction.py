@@ -461,6 +461,9 @@ def test_texts(model, checkpoint, tmp_path, capsys):
         (["--video_path", "/nowhere.mp4"], "no such file or folder: /nowhere.mp4"),
         (["/nowhere/*.mp4", "-o", "x.npz"], "no file matches"),
         (["--list", "/nowhere.txt", "-o", "x.npz"], "/nowhere.txt"),
+        (["--text", "captoins.txt", "-o", "x.npz"], "no file of texts captoins.txt"),
+        ([__file__, "-o", "x.npz", "--window", "inf"], "'inf' is no number of seconds above 0"),
+        ([__file__, "-o", "x.npz", "--fps", "inf"], "'inf' is no number above 0"),
     ],
 )
 def test_mistakes_are_explained(given, expected, checkpoint, capsys):

@@ -248,6 +248,29 @@ def test_a_table_of_what_was_found(world, checkpoint, tmp_path, ending, capsys):
         assert frame[name].tolist() == [column[row] for row in frame["row"]]
 
 
+def test_columns_that_are_called_as_those_of_what_was_found(tmp_path):
+    columns = {"path": [f"/{i}.mp4" for i in range(3)], "rank": ["mine"] * 3, "row": np.arange(3) * 100}
+    write_features(tmp_path / "f.npz", FeatureTable(np.eye(3, dtype=np.float32), columns, {}))  # of no model
+    given = ["--row", "0", "-f", str(tmp_path / "f.npz"), "--output", str(tmp_path / "found.csv")]
+    assert search.main(given) == 0
+    frame = pd.read_csv(tmp_path / "found.csv")
+    assert frame["rank"].tolist() == [1, 2] and frame["features.rank"].tolist() == ["mine"] * 2
+    assert (frame["features.row"] == 100 * frame["row"]).all()
+    assert search.main([*given, "--where", "rank=yours"]) == 0
+    assert pd.read_csv(tmp_path / "found.csv").columns.tolist()[:4] == ["query", "rank", "similarity", "row"]
+
+
+def test_features_that_do_not_say_their_model(tmp_path, capsys):
+    times = {"start": ["early"] * 2, "end": ["late"] * 2}
+    table = FeatureTable(np.eye(2, dtype=np.float32), {"path": ["/a.mp4", "/b.mp4"], **times}, {})
+    write_features(tmp_path / "f.npz", table)
+    assert search.main(["--row", "0", "-f", str(tmp_path / "f.npz")]) == 0
+    assert "/b.mp4" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as stop:
+        search.main(["a dog", "-f", str(tmp_path / "f.npz")])
+    assert stop.value.code == 2 and "do not say which model made them" in capsys.readouterr().err
+
+
 def test_a_table_of_names_that_are_not_utf8(checkpoint, tmp_path):
     video = Path(os.fsdecode(bytes(tmp_path) + b"/caf\xe9.mp4"))
     write_video(tmp_path / "a.mp4", seed=1).rename(video)

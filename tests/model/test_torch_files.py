@@ -115,6 +115,13 @@ def test_a_tensor_that_reaches_beyond_its_storage_is_refused(tmp_path):
         read_tensors(tmp_path / "m.pth")
 
 
+def test_a_tensor_that_repeats_its_storage_is_refused(tmp_path):
+    """A copy of it would take memory that the file does not have."""
+    torch.save({"head.names": torch.zeros(1, dtype=torch.uint8).expand(2**50)}, tmp_path / "m.pth")
+    with pytest.raises(ValueError, match=r"m\.pth cannot be read .*claims to be larger than what is stored"):
+        read_tensors(tmp_path / "m.pth")
+
+
 def test_names_that_are_no_texts_are_refused(tmp_path):
     torch.save({("a", 1): torch.zeros(2)}, tmp_path / "m.pth")
     with pytest.raises(CheckpointError, match=r"m\.pth .* name of a tensor in it is no text but a tuple"):

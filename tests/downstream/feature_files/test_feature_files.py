@@ -1,7 +1,9 @@
 """Feature tables on disk, and the clips that their rows are of."""
 
+import contextlib
 import os
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -115,3 +117,32 @@ def test_hdf5_without_its_package_says_what_to_install(monkeypatch, tmp_path):
     for call in (check_format, lambda path: hdf5.read(path, ())):
         with pytest.raises(ValueError, match=r"an \.h5 file needs the package h5py: pip install h5py"):
             call(tmp_path / "x.h5")
+
+
+def test_damaged_files_are_named(tmp_path, suffix):
+    """Whatever a byte becomes, the file is read, or a ValueError says that it is no table."""
+    path = tmp_path / f"t{suffix}"
+    write_features(path, FeatureTable(np.ones((3, 4), np.float32), {"path": ["a", "ä", "b"]}, {"arch": "x"}))
+    whole, rng = path.read_bytes(), np.random.default_rng(0)
+    for place in rng.integers(len(whole), size=150).tolist() if suffix not in (".h5", ".hdf5") else []:
+        for content in (whole[:place], whole[:place] + b"\xc3" + whole[place + 1 :]):
+            path.write_bytes(content)
+            with contextlib.suppress(ValueError):
+                load_features(path)
+
+
+def test_an_npz_that_promises_too_much(tmp_path):
+    path, about = tmp_path / "t.npz", {"descr": "<f4", "fortran_order": False, "shape": (2**50, 4)}
+    with zipfile.ZipFile(path, "w") as archive, archive.open("features.npy", "w") as member:
+        np.lib.format.write_array_header_1_0(member, about)
+    with pytest.raises(ValueError, match="claims to be"):
+        load_features(path)
+
+
+def test_a_clip_of_a_folder_of_frames_knows_their_state(tmp_path):
+    frame = tmp_path / "v" / "1.png"
+    frame.parent.mkdir()
+    frame.write_bytes(b"one")
+    before = Clip.of_file(frame.parent)
+    frame.write_bytes(b"other")  # which leaves the folder's own time alone
+    assert before.size_bytes == 3 and Clip.of_file(frame.parent).size_bytes == 5

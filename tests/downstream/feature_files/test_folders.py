@@ -123,3 +123,26 @@ def test_the_command_writes_goes_on_and_replaces(tmp_path, checkpoint, capsys):
         == 0
     )
     assert sorted(os.listdir(out)) == ["0.json", "0.npy"]
+
+
+@pytest.mark.parametrize(
+    ("theirs", "options", "message"),
+    [
+        (["v.npy"], [], "v.npy is none of ours"),
+        (["v.json"], [], "v.json is none of ours"),
+        (["other.npy", "other.json"], ["--overwrite"], "holds files that are none of ours"),
+    ],
+)
+def test_files_of_others_are_neither_replaced_nor_removed(
+    theirs, options, message, checkpoint, tmp_path, capsys
+):
+    video = write_video(tmp_path / "v.mp4", seed=0)
+    folder = tmp_path / "features"
+    folder.mkdir()
+    for name in theirs:
+        (folder / name).write_text("{}")
+    given = command(checkpoint, video, "--one-file-each", "--output", folder, *options)
+    with pytest.raises(SystemExit) as stop:
+        feature_extraction.main(given)
+    assert stop.value.code == 2 and message in capsys.readouterr().err
+    assert {path.name: path.read_text() for path in folder.iterdir()} == dict.fromkeys(theirs, "{}")

@@ -119,6 +119,9 @@ def test_nothing_found_is_a_mistake(tree):
 
 def test_texts(tmp_path):
     assert read_texts(["a dog", "the sea"]) == ["a dog", "the sea"]
+    assert read_texts(["see README.txt"]) == ["see README.txt"]
+    with pytest.raises(FileNotFoundError, match=r"no file of texts .*texts\.txt"):
+        read_texts([str(tmp_path / "texts.txt")])
     (tmp_path / "texts.txt").write_bytes("\ufeffa dog\r\n\r\nMüll\r\n".encode())
     assert read_texts([str(tmp_path / "texts.txt")]) == ["a dog", "Müll"]
     (tmp_path / "texts.txt").write_bytes("a dog\nMüll\n".encode("cp1252"))

@@ -60,7 +60,7 @@ def test_rows_become_clips(folder):
         ("path,start,end\na.mp4,nan,5\n", r"line 2: 'nan' is no time"),
         ("path,duration\na.mp4,3\n", "the column 'duration' needs another name: features have a column"),
         ("path,features\na.mp4,3\n", "the column 'features' needs another name"),
-        ("path,a/b\na.mp4,3\n", "the column 'a/b' needs another name: it holds a slash"),
+        ("path,a/b\na.mp4,3\n", "the column 'a/b' needs another name: not all formats take it"),
         ("path,label\na.mp4,x\nb.mp4,x\na.mp4,y\n", r"line 4: names .*a\.mp4 as .*line 2 does; make one row"),
         ("path,label\n,x\n", r"line 2: 'path' is ''; a text is needed"),
         ("start,end\n1,2\n", r"has no column 'path'; its columns are \['start', 'end'\]"),
@@ -142,3 +142,25 @@ def test_whole_videos_with_columns_and_windows_of_spans(folder, checkpoint):
     np.testing.assert_allclose(found.table.columns["end"], [1.3, 2.0, 2.0])
     with pytest.raises(ValueError, match=r"list\.tsv is a table; name other videos in a row of it"):
         extract_features([folder / "0.mp4"], "TVTSv2_Demo", checkpoint, list_file=folder / "list.tsv")
+
+
+def test_pieces_that_overlapping_spans_share(folder, checkpoint, capsys):
+    """Each once, where the rows say the same of them."""
+    out, spans = folder / "out.npz", folder / "spans.csv"
+    given = command(checkpoint, "--list", spans, "-o", out, "--window", 0.6)
+    spans.write_text("path,start,end,label\n0.mp4,0,1.2,run\n0.mp4,0,1.8,sit\n")
+    with pytest.raises(SystemExit) as stop:
+        feature_extraction.main(given)
+    said = capsys.readouterr().err
+    assert stop.value.code == 2 and not out.exists()
+    assert "line 3: its piece 0 s to 0.6 s" in said and "line 2, too, where 'label' is 'run'" in said
+    spans.write_text("path,start,end,label\n0.mp4,0,1.2,run\n0.mp4,0,1.8,run\n")
+    assert feature_extraction.main(given) == 0
+    assert load_features(out).columns["start"].tolist() == pytest.approx([0, 0.6, 1.2])
+    assert "already" not in capsys.readouterr().out
+
+
+def test_a_zero_byte_in_a_text_is_named(folder):
+    (folder / "list.jsonl").write_text('{"path": "0.mp4", "label": "a\\u0000"}\n')
+    with pytest.raises(ValueError, match="line 1: 'label' holds a zero byte"):
+        read_video_list(folder / "list.jsonl")

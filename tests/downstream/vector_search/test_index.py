@@ -3,6 +3,7 @@
 import os
 import shutil
 import time
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -264,6 +265,37 @@ def test_a_folder_of_a_file_a_video(tmp_path, monkeypatch):
     folder.mkdir()
     write_features(folder, table.take(range(6, 30)))
     assert first(folder).start != 50
+
+
+def test_a_folder_whose_files_have_changed_places(tmp_path):
+    """Sizes and the latest time are the same, and not the features."""
+    table = windows(30)
+    table.columns["path"] = ["/a.mp4"] * 15 + ["/b.mp4"] * 15
+    folder = tmp_path / "features"
+    folder.mkdir()
+    write_features(folder, table)
+    for path in folder.iterdir():
+        os.utime(path, (1, 1))
+
+    def first() -> str:
+        return VideoIndex.from_files([folder])[0].search(table.features[[5]], 1)[0][0].path
+
+    assert first() == "/a.mp4"
+    (folder / "a.npy").rename(folder / "c.npy")
+    (folder / "b.npy").rename(folder / "a.npy")
+    (folder / "c.npy").rename(folder / "b.npy")
+    os.utime(folder / "b.npy", (0, 0))
+    assert first() == "/b.mp4"
+
+
+def test_a_long_text_takes_its_room_once():
+    table = windows(300)
+    table.columns["json"] = ["x" * 200_000] + ["y"] * 299
+    tracemalloc.start()
+    FeatureIndex.build(table, {})
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2**25
 
 
 def test_without_a_place_for_the_index_it_is_in_memory(file, capsys):
