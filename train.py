@@ -125,7 +125,9 @@ def build_trainer(config: PretrainingConfig, context: DistContext, resume: str |
     if context.is_main and config.trainer.wandb:
         import_wandb()  # if it is missing, the training need not begin
     url = config.trainer.bucket
-    bucket = Bucket(url, run_dir) if url and context.is_main else None
+    bucket = None
+    if url and context.is_main:
+        bucket = Bucket(url, run_dir, config.name, config.trainer.keep_last)
     if bucket is not None and resume == "auto":
         bucket.fetch_newest()  # and the log of before, to go on with
     setup_logging(run_dir, context.is_main)
@@ -140,7 +142,7 @@ def build_trainer(config: PretrainingConfig, context: DistContext, resume: str |
     if config.trainer.threads:
         torch.set_num_threads(config.trainer.threads)
     torch.manual_seed(config.seed)
-    checkpoint = choose(run_dir, resume, context)
+    checkpoint = choose(run_dir, resume, context, bucket)
     model = build_model(config.arch, starting_weights=checkpoint is None)
     train_loader, val_loaders = build_loaders(config, model, context)
     if config.arch.class_head:

@@ -22,23 +22,25 @@ State = tuple[int, int]  # of a file: size and time of change
 
 
 class Bucket:
-    """Keeps `url`/<name of the run's folder> as the run's folder is, by a thread of rank 0.
+    """Keeps `url`/`name` as the run's folder is, by a thread of rank 0.
 
-    `update` starts a copying of what is new, and removes there the checkpoints that were removed here. What
-    fails is tried again with the next; the end of the context waits for all. A context manager.
+    `update` starts a copying of what is new, and removes there the checkpoints that were removed here, also
+    by an earlier process of the run: of those that are not here as many stay as `keep` allows in all (None:
+    all). What fails is tried again with the next; the end of the context waits for all. A context manager.
 
     Raises ValueError where nothing that is installed opens such URLs.
     """
 
-    def __init__(self, url: str, run_dir: Path):
+    def __init__(self, url: str, run_dir: Path, name: str, keep: int | None = None):
         import fsspec
 
         check_protocol(url)
-        self.url, self.run_dir = f"{url.rstrip('/')}/{run_dir.name}", run_dir
+        self.url, self.run_dir, self.keep = f"{url.rstrip('/')}/{name}", run_dir, keep
         self.system, self.root = fsspec.core.url_to_fs(self.url)
         self.thread = ThreadPoolExecutor(1, "bucket")
         self.job: Future[None] | None = None
         self.copied: dict[str, State] = {}  # by name below the folder
+        self.earlier: set[str] | None = None  # checkpoints that were there before; None: not asked for yet
 
     def update(self) -> None:
         """Start copying, unless that is under way: then what is new waits for the next call."""
@@ -53,6 +55,8 @@ class Bucket:
 
     def copy(self) -> None:
         """Make the bucket as the folder is now."""
+        if self.earlier is None:
+            self.earlier = {*self.checkpoints()}
         for path in self.files():
             name = str(path.relative_to(self.run_dir))
             try:
@@ -65,11 +69,14 @@ class Bucket:
             except RunError:
                 if path.exists():
                     raise
-        kept = {path.name for path in list_checkpoints(self.run_dir)}
-        gone = {name.split("/")[0] for name in self.copied if name.startswith("checkpoint-")} - kept
-        for name in gone:
+        here = {path.name for path in list_checkpoints(self.run_dir)}
+        gone = {name.split("/")[0] for name in self.copied if name.startswith("checkpoint-")}
+        if self.keep is not None:
+            gone |= {*newest_first([*self.earlier | here])[self.keep :]}
+        for name in gone - here:
             self.tried(partial(self.system.rm, f"{self.root}/{name}", recursive=True))
             self.copied = {k: v for k, v in self.copied.items() if k.split("/")[0] != name}
+            self.earlier.discard(name)
 
     def tried(self, call: Callable[[], Any]) -> Any:
         """What `call` gives, tried again where a connection breaks. Raises RunError."""
@@ -108,7 +115,7 @@ class Bucket:
 
         Raises RunWriteError: they cannot be written; RunError: the bucket cannot be read.
         """
-        here = [path.name for path in list_checkpoints(self.run_dir)]
+        here = [path.name for path in list_checkpoints(self.run_dir) if is_whole(path)]
         for name in self.checkpoints():
             if newest_first([name, *here])[0] != name or name in here:
                 return
@@ -127,12 +134,16 @@ class Bucket:
         unfinished = unfinished_name(target)
 
         def get() -> None:
+            if unfinished.exists():  # of a try that failed: a folder would be put into it
+                remove(unfinished)
             if self.system.exists(f"{self.root}/{name}"):
                 self.system.get(f"{self.root}/{name}", str(unfinished), recursive=True)
 
         self.tried(get)
         try:
             if unfinished.exists():
+                if target.is_dir():  # a damaged checkpoint
+                    remove(target)
                 unfinished.replace(target)
         except OSError as error:
             raise RunWriteError.of(target, error) from error

@@ -122,9 +122,14 @@ def list_checkpoints(run_dir: Path) -> list[Path]:
 
 def newest_first(names: Sequence[str]) -> list[str]:
     """Those that are checkpoints' names, the one furthest in training first."""
-    found = [(m, name) for name in names if (m := _NAME.fullmatch(name))]
-    found.sort(key=lambda pair: (int(pair[0][1]), int(pair[0][2] or 0)), reverse=True)
-    return [name for _, name in found]
+    return sorted(filter(_NAME.fullmatch, names), key=position, reverse=True)
+
+
+def position(name: str) -> tuple[int, int]:
+    """Epochs done and joint steps of the next one, by a checkpoint's name."""
+    found = _NAME.fullmatch(name)
+    assert found, "a checkpoint's name"
+    return int(found[1]), int(found[2] or 0)
 
 
 def is_whole(path: Path) -> bool:
@@ -146,8 +151,12 @@ def read_newest(run_dir: Path) -> tuple[Path, dict[str, Any]] | None:
     return None
 
 
-def choose_checkpoint(run_dir: Path, source: str) -> Path | None:
+def choose_checkpoint(
+    run_dir: Path, source: str, others: Mapping[str, Sequence[str]] | None = None
+) -> Path | None:
     """What to go on from: `source` is a path, or "auto" for the newest whole one of the run, None if none.
+
+    others: places beside the run's folder with checkpoints of it, and their names.
 
     Raises:
         FileNotFoundError, ValueError: as `read_checkpoint`.
@@ -158,13 +167,13 @@ def choose_checkpoint(run_dir: Path, source: str) -> Path | None:
         found = read_newest(run_dir)
         return found and found[0]
     path = resolve_path(source)
-    read_checkpoint(path)
-    names = [each.name for each in list_checkpoints(run_dir)]
-    if path.resolve().parent == run_dir.resolve() and path.name in names:
-        further = names[: names.index(path.name)]
-        if further:
+    state = read_checkpoint(path)
+    place = position(checkpoint_path(run_dir, state["epoch"], state["loader"].get("step", 0)).name)
+    there = {str(run_dir): [each.name for each in list_checkpoints(run_dir)], **(others or {})}
+    for folder, names in there.items():
+        if further := [name for name in names if position(name) > place]:
             raise FileExistsError(
-                f"{run_dir} holds checkpoints beyond {path.name}: {', '.join(further)}. Move them "
+                f"{folder} holds checkpoints beyond {path.name}: {', '.join(further)}. Move them "
                 "away, or give the new run a name of its own (--set name=…)"
             )
     return path

@@ -1,5 +1,6 @@
 """Zero-shot evaluations of a model in training: the protocols of downstream/ on any of their configs."""
 
+import hashlib
 import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -9,8 +10,9 @@ from pathlib import Path
 from typing import Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 
 from CLIP import tokenize
 from data_loader.transforms import clip_transform, feature_transform
@@ -88,8 +90,9 @@ class Evaluations:
         A run that was killed meanwhile goes on with what it has embedded already.
         """
         done = []
-        # The vectors of another step are others': that tells them apart.
-        encoder = replace(self.encoder, sha256=f"step {step}")
+        # The vectors of other weights are others': that tells them apart.
+        weights = self.context.broadcast_object(fingerprint(self.model))
+        encoder = replace(self.encoder, sha256=f"step {step}, weights {weights}")
         evaluator = Evaluator(encoder, self.context, allow_missing=True)
         was_training = self.model.training
         self.model.eval()
@@ -129,6 +132,17 @@ class Evaluations:
             figures |= {f"{job.config.name}_{name}": value for name, value in own.items()}
         run_log.write("evaluation", [{**place, **figures}])
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@torch.no_grad()
+def fingerprint(model: nn.Module) -> str:
+    """What tells these weights from others. Every rank has to call it."""
+    sums = []
+    for each in model.parameters():
+        whole = each.full_tensor() if isinstance(each, DTensor) else each
+        norm = torch.linalg.vector_norm(whole, dtype=torch.float64)
+        sums.append(torch.stack([whole.sum(dtype=torch.float64), norm]))
+    return hashlib.sha256(torch.stack(sums).cpu().numpy().tobytes()).hexdigest()[:20]
 
 
 class Towers:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import logging
+import os
 import sys
 import threading
 import time
@@ -225,8 +226,12 @@ class RunLog:
 
 def _append(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     try:
-        with path.open("a") as file:
-            file.write("".join(json.dumps(row) + "\n" for row in rows))
+        with path.open("ab+") as file:
+            text = "".join(json.dumps(row) + "\n" for row in rows)
+            if file.tell():  # behind a line that was cut off, a new one
+                file.seek(-1, os.SEEK_END)
+                text = text if file.read(1) == b"\n" else f"\n{text}"
+            file.write(text.encode())
     except OSError as error:
         raise RunWriteError.of(path, error) from error
 

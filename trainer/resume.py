@@ -5,14 +5,15 @@ import logging
 import os
 import socket
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
 
 from trainer import checkpoint, optim
+from trainer.bucket import Bucket
 from trainer.checkpoint import list_checkpoints
-from trainer.ema import WeightAverage
 from trainer.metrics import STARTS
 from utils.config import as_dict
 from utils.processes import DistContext
@@ -44,9 +45,16 @@ def was_restarted(run_dir: Path, context: DistContext) -> bool:
     mine, starts = torchruns(context), run_dir / STARTS
     restarted = False
     if context.is_main and starts.is_file() and list_checkpoints(run_dir):
-        latest = json.loads(starts.read_text().splitlines()[-1])
-        restarted = not {*latest.get("torchruns", [])}.isdisjoint(mine)
+        restarted = not {*latest_start(starts).get("torchruns", [])}.isdisjoint(mine)
     return context.broadcast_object(restarted)
+
+
+def latest_start(starts: Path) -> dict[str, Any]:
+    """The last whole line of a run's starts.jsonl: a full disk, or a kill, may have cut one off."""
+    for line in reversed(starts.read_text().splitlines()):
+        with suppress(ValueError):
+            return json.loads(line)
+    return {}
 
 
 def state_of(trainer: "Trainer") -> dict[str, Any]:
@@ -77,15 +85,20 @@ def state_of(trainer: "Trainer") -> dict[str, Any]:
     }
 
 
-def choose(run_dir: Path, source: str | None, context: DistContext) -> Path | None:
+def choose(
+    run_dir: Path, source: str | None, context: DistContext, bucket: Bucket | None = None
+) -> Path | None:
     """The checkpoint to go on from: None of no `source`, and where "auto" finds none in the run's folder.
 
-    Every rank has to call it. Raises as `choose_checkpoint`.
+    bucket: of rank 0, if there is one. Every rank has to call it. Raises as `choose_checkpoint`.
     """
     if source is None:
         return None
     # Rank 0 chooses for all: they might not see the same files.
-    chosen = checkpoint.choose_checkpoint(run_dir, source) if context.is_main else None
+    chosen = None
+    if context.is_main:
+        others = {bucket.url: bucket.checkpoints()} if bucket is not None and source != "auto" else {}
+        chosen = checkpoint.choose_checkpoint(run_dir, source, others)
     path = context.broadcast_object(chosen)
     if path is None:
         logger.info("nothing to resume in %s: starting anew", run_dir)
@@ -109,7 +122,7 @@ def resume(trainer: "Trainer", path: Path) -> None:
     if trainer.average is not None:
         trainer.average.restore(trained)
     elif trained is not None:
-        WeightAverage(trainer.model, decay=0).restore(trained)
+        trainer.model.load_state_dict({**trainer.model.state_dict(), **trained})
     trainer.scaler.load_state_dict(state["scaler"])
     if state["world_size"] == context.world_size:
         checkpoint.set_random_state(state["random_states"][context.rank], context.device)

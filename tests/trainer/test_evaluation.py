@@ -9,7 +9,9 @@ import pytest
 import test as evaluate
 import train
 from tests.trainer.runs import losses, rows
+from trainer.checkpoint import list_checkpoints
 from trainer.evaluation import Evaluations
+from utils.errors import RunError
 
 SETS = {  # folder, task, and what to compare of its figures with results.json
     "msrvtt": ("msrvtt", "retrieval", {"t2v_R1": "R1", "t2v_MedR": "MedR"}),
@@ -77,6 +79,24 @@ def test_one_that_a_run_did_not_come_to_is_made_up_for(arguments, tmp_path, conf
     monkeypatch.undo()
     assert train.main(arguments("--resume", "auto", **settings)) == 0
     assert [row["epoch"] for row in rows(tmp_path / "late", "evaluation")] == [1, 2]
+
+
+def test_vectors_of_other_weights_of_the_same_step_are_not_taken(arguments, tmp_path, configs, monkeypatch):
+    """A run that ends in its first evaluation has no checkpoint: the next may begin with other weights."""
+
+    def fail(*_):
+        raise RunError("no room")
+
+    settings = {"trainer__evaluate": configs[:1], "data__val": [], "trainer__max_steps": 1}
+    settings |= {"trainer__validate_at_start": True, "seed": 5}
+    assert train.main(arguments(name="own", **settings)) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(Evaluations, "measure", fail)
+        with pytest.raises(SystemExit):
+            train.main(arguments(name="again", **{**settings, "seed": 3}))
+    assert (tmp_path / "again/evaluations").exists() and not list_checkpoints(tmp_path / "again")
+    assert train.main(arguments(name="again", **settings)) == 0
+    assert rows(tmp_path / "again", "evaluation")[0] == rows(tmp_path / "own", "evaluation")[0]
 
 
 def test_what_cannot_be_evaluated_is_said_before_training(arguments, configs, tmp_path, capsys):

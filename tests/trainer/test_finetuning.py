@@ -223,6 +223,25 @@ def test_the_average_is_that_of_the_formula_and_gives_the_weights_back():
     assert torch.equal(model.text_projection.detach(), own)
 
 
+def test_the_average_of_a_run_that_auto_has_begun_is_that_of_its_starting_weights(
+    world, arguments, start_file, tmp_path
+):
+    entry = [{"type": "webvid", "root": str(world / "WebVid")}]
+    settings = {"data__train": entry, "data__val": entry, "trainer__monitor": None, "trainer__max_steps": 1}
+    settings |= {"arch": {"type": "TVTSv2_Demo", "start_from": str(start_file), "compile": False}, "seed": 5}
+    settings |= {"trainer__validate_at_start": True}
+    assert train.main(arguments(name="plain", **settings)) == 0
+    assert train.main(arguments("--resume", "auto", name="auto", trainer__ema_decay=0.9, **settings)) == 0
+    assert rows(tmp_path / "auto", "validation")[0] == rows(tmp_path / "plain", "validation")[0]
+
+    settings |= {"trainer__max_steps": 2, "trainer__validate_at_start": False}
+    shutil.copytree(tmp_path / "auto", tmp_path / "sliced")
+    for name, engine in (("auto", "ddp"), ("sliced", "fsdp")):  # on, with the weights that trained
+        assert train.main(arguments("--resume", "auto", name=name, trainer__engine=engine, **settings)) == 0
+    losses = [rows(tmp_path / name, "step")[-1]["loss"] for name in ("auto", "sliced")]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
 def step_of(loss: LossConfig, accumulate: int, batch: dict) -> tuple[float, torch.Tensor, torch.nn.Module]:
     torch.manual_seed(1)
     model = create_model("TVTSv2_Demo", class_names=NAMES)

@@ -166,6 +166,19 @@ def test_going_back_is_refused_while_further_checkpoints_are_there(undisturbed, 
     said = capsys.readouterr().err
     assert f"holds checkpoints beyond {further[-1].name}" in said and further[0].name in said
     assert list_checkpoints(undisturbed) == further
+    elsewhere = undisturbed.with_name("start.pth")  # also to the place of another run's
+    elsewhere.write_bytes(further[-1].read_bytes())
+    with pytest.raises(SystemExit):
+        train.main(arguments("--resume", str(elsewhere), name="undisturbed"))
+    assert "holds checkpoints beyond start.pth" in capsys.readouterr().err
+
+
+def test_a_line_of_starts_that_was_cut_off_stops_no_run(undisturbed, arguments):
+    starts = undisturbed / "starts.jsonl"
+    for left in (starts.read_text()[:-100], ""):
+        starts.write_text(left)
+        assert train.main(arguments("--resume", "auto", name="undisturbed")) == 0
+        assert json.loads(starts.read_text().splitlines()[-1])["step"] == 12
 
 
 @pytest.mark.heavy
