@@ -42,7 +42,7 @@ from trainer.signals import Stopped
 from trainer.trainer import Trainer
 from utils.commands import CommandParser
 from utils.config import ConfigError, load_config, output_path
-from utils.errors import run_errors, user_errors
+from utils.errors import one_line_interrupts, run_errors, user_errors
 from utils.processes import DistContext, explain_lost_peers, leaving_group, setup
 from utils.schema import PretrainingConfig
 
@@ -171,6 +171,7 @@ def class_texts(model: TVTSv2, names: Sequence[str], prompts: list[str] | str) -
     return embeds.unflatten(0, (len(templates), len(names)))
 
 
+@one_line_interrupts("nothing was to be saved yet; the same command starts again")
 def main(argv: Sequence[str] | None = None) -> int:
     """Train as the command line says.
 

@@ -22,7 +22,7 @@ from data_loader.loader import worker_options
 from data_loader.shard_files import locate
 from utils.commands import CommandParser
 from utils.config import load_config, read_json, resolve_path
-from utils.errors import MISTAKES
+from utils.errors import MISTAKES, one_line_interrupts
 from utils.files import WriteError, check_folder, write_text
 from utils.schema import EvaluationConfig, PretrainingConfig
 from utils.text import counted, one_line
@@ -30,6 +30,7 @@ from utils.text import counted, one_line
 TIMEOUT_S = 60.0  # for a video, where the config gives none
 
 
+@one_line_interrupts()
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns 0 when all can be read, 1 when some cannot, 2 when the config or its data cannot be used."""
     cores = cpu_count()

@@ -39,6 +39,7 @@ from data_loader.demo_world import (
     write_video,
 )
 from utils.commands import CommandParser
+from utils.errors import one_line_interrupts
 
 WORLD = 5  # counted up whenever videos or captions change, so that older data is made anew
 SIZES = {
@@ -267,6 +268,7 @@ def _ssv2(root: Path, rng: np.random.Generator, count: int, seed: tuple) -> list
     return videos
 
 
+@one_line_interrupts()
 def main(argv: Sequence[str] | None = None) -> int:
     parser = CommandParser("python -m data_loader.demo", __doc__)
     parser.add_argument("--root", type=Path, default=Path("data/demo"), help="folder to write")

@@ -64,10 +64,7 @@ class Demo:
     def make_data(self) -> None:
         options = ("--root", self.data, "--scale", self.scale)
         print(f"\n$ {spelled(('-m', demo_data.__name__, *options))}", flush=True)
-        try:
-            demo_data.main([*map(str, options)])  # here: another start would take longer than its work
-        except KeyboardInterrupt:
-            sys.exit(130)
+        demo_data.main([*map(str, options)])  # here: another start would take longer than its work
 
     def train(self) -> float:
         """Pre-train, or go on with it, or find it done; the seconds that it took."""

@@ -22,7 +22,7 @@ from downstream.report import TITLES, format_interval, format_value
 from downstream.report.pages import write_page
 from downstream.report.runs import Run, find_results, read_runs
 from utils.commands import CommandParser
-from utils.errors import run_errors, user_errors
+from utils.errors import one_line_interrupts, run_errors, user_errors
 from utils.files import write_text
 from utils.text import counted
 
@@ -197,6 +197,7 @@ def show(runs: Sequence[Run], failed: Mapping[Path, str], output: Path | None, p
         write_page(output, "table", "Table of results", facts, **values)
 
 
+@one_line_interrupts()
 def main(argv: Sequence[str] | None = None) -> int:
     parser = CommandParser("python -m downstream.table", __doc__)
     parser.add_argument("places", nargs="+", metavar="FOLDER", help="where results are, such as results/")

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from utils.commands import CommandParser
+from utils.errors import one_line_interrupts
 
 from .checkpoint import CheckpointError, LoadReport, fill, guess_variant, read_state_dict
 from .class_head import head_of
@@ -75,6 +76,7 @@ def read_model(source: str | Path, arch: str | None = None) -> tuple[TVTSv2, Loa
     return model, fill(model, state, source, variant.name)
 
 
+@one_line_interrupts()
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns 0, or 2 when the checkpoint cannot be used or the folder not written."""
     parser = CommandParser("python -m model.convert", __doc__)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from utils.commands import CommandParser
+from utils.errors import one_line_interrupts
 
 from .convert import read_model
 from .tvtsv2 import TVTSv2
@@ -122,6 +123,7 @@ def _need_packages() -> None:
         raise ModuleNotFoundError(f"--format onnx needs packages: pip install {' '.join(missing)}")
 
 
+@one_line_interrupts()
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns 0, 1 where the graph does not compute the same, 2 when it cannot be made or written."""
     parser = CommandParser("python -m model.export", __doc__)

@@ -11,6 +11,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from utils.commands import CommandParser
+from utils.errors import one_line_interrupts
 
 from .flops import forward_flops, inference_flops_per_clip, train_flops_per_clip
 from .plan import RATES, plan
@@ -98,6 +99,7 @@ def summarise(
     return "\n".join(lines)
 
 
+@one_line_interrupts()
 def main(argv: Sequence[str] | None = None) -> int:
     parser = CommandParser("python -m model.summary", __doc__)
     parser.add_argument("name", choices=VARIANTS, help="which model")

@@ -15,7 +15,7 @@ matplotlib.use("Agg")  # no screen needed
 from matplotlib import pyplot as plt
 
 from utils.commands import CommandParser
-from utils.errors import user_errors
+from utils.errors import one_line_interrupts, user_errors
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -75,6 +75,7 @@ def _label(axes: Any, title: str, unit: str) -> None:
         axes.legend(fontsize="small")
 
 
+@one_line_interrupts()
 def main(argv: Sequence[str] | None = None) -> int:
     parser = CommandParser("python -m trainer.curves", __doc__)
     parser.add_argument("run_dir", type=Path, help="folder of a training run, with its metrics.jsonl")

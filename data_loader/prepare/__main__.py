@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from data_loader.prepare import captions, labels, msrvtt, sets, shards, spans, ssv2, yttemporal
 from utils.commands import CommandParser
-from utils.errors import MISTAKES
+from utils.errors import MISTAKES, one_line_interrupts
 from utils.files import WriteError
 
 
@@ -22,6 +22,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+@one_line_interrupts()
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     try:

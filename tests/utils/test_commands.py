@@ -72,6 +72,33 @@ def test_help_and_its_examples(module, commands, capsys, monkeypatch):
                 importlib.import_module(module).main(arguments)
 
 
+@pytest.mark.parametrize(
+    ("module", "arguments"),
+    [
+        ("data_loader.check", ["configs/demo.json"]),
+        ("data_loader.demo", []),
+        ("data_loader.prepare.__main__", ["lsmdc", "list.csv"]),
+        ("downstream.table", ["results"]),
+        ("model.convert", ["in.pth", "out"]),
+        ("model.export", ["in.pth", "out.pt2", "--tower", "text", "--format", "torch"]),
+        ("model.summary", ["TVTSv2_B_16"]),
+        ("train", ["--config", "configs/demo.json"]),
+        ("trainer.curves", ["results"]),
+    ],
+)
+def test_ctrl_c_is_one_line(module, arguments, monkeypatch, capsys):
+    """Here as soon as the arguments are understood; those that keep what they have done have own tests."""
+
+    def parse_args(self, args=None, namespace=None):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(CommandParser, "parse_args", parse_args)
+    with pytest.raises(SystemExit) as stop:
+        importlib.import_module(module).main(arguments)
+    assert stop.value.code == 130
+    assert re.fullmatch(r"\ninterrupted: .*\n", capsys.readouterr().err)
+
+
 def understood(example: str, parser: CommandParser) -> list[str]:
     """The arguments of an example, which has to be a call of this command, subcommands among them."""
     words, program = shlex.split(example, comments=True), parser.prog.split()
