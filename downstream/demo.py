@@ -239,6 +239,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     table = [(row["task"], [f"{row['percent']:.1f}", f"{row['chance']:.1f}"]) for row in rows]
     print(f"\n{draw_table(['%', 'chance'], table)}")
     print(f"\ntraining took {seconds:.0f} s; checkpoint, metrics, features: {results}; curves: {curves}")
+    print(f"pages to look at: {results / 'pages' / 'index.html'}")
     return 0
 
 

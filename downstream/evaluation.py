@@ -159,7 +159,7 @@ class Evaluator:
         write_results(job.results, evaluation, {"path": str(path), "sha256": sha256}, job.command)
         if self.report:
             weights = f"weights {path}, SHA-256 {sha256}"
-            table = evaluation_table(evaluation, self.dsl)
+            table = evaluation_table(evaluation, self.dsl, of_classes=False)  # they have a table there
             of = self.report, evaluation, job.datasets[-1]
             page = write_report(*of, weights, table, job.command, self.index)
             print(f"page: {page}")

@@ -155,8 +155,9 @@ def metric_rows(
     return rows
 
 
-def evaluation_table(evaluation: Evaluation, dsl: bool = False) -> str:
-    """Our numbers with the published ones of that model and data set beneath them."""
+def evaluation_table(evaluation: Evaluation, dsl: bool = False, of_classes: bool = True) -> str:
+    """Our numbers with the published ones of that model and data set beneath them; before them those of each
+    class, where there are few."""
     measured, config = evaluation.measured, evaluation.config
     columns = [m for m in TITLES if m in evaluation.main_metrics["plain"]]
     rows = []
@@ -167,7 +168,7 @@ def evaluation_table(evaluation: Evaluation, dsl: bool = False) -> str:
     counts = ", ".join(counted(n, name) for name, n in measured.counts.items())
     lines = [f"{measured.notes}\n"] if measured.notes else []
     classes = measured.details.get("per_class", [])
-    if 0 < len(classes) <= MOST_CLASSES:
+    if of_classes and 0 < len(classes) <= MOST_CLASSES:
         titles = [key for key in classes[0] if key != "name"]
         by_class = [
             (row["name"], [str(row["videos"]), *(format_value(row[key]) for key in titles[1:])])

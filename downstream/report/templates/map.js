@@ -129,5 +129,17 @@ function colour() {
 }
 document.getElementById("colour").addEventListener("change", colour);
 
+// Points stand out whose file, or any column of it, holds the words.
+document.getElementById("words").addEventListener("input", (event) => {
+  const wanted = event.target.value.toLowerCase().split(/\s+/);
+  points.forEach((point, row) => {
+    const texts = [point.dataset.label, ...columns.map((each) => each.values[row])].join(" ").toLowerCase();
+    point.classList.toggle("other", !wanted.every((word) => texts.includes(word)));
+  });
+  for (const picture of pictures) {
+    picture.classList.toggle("other", points[picture.dataset.row].classList.contains("other"));
+  }
+});
+
 colour();
 show(seen);

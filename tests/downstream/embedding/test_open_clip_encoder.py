@@ -153,9 +153,15 @@ def test_two_checkpoints_of_a_model_are_told_apart_by_their_hash(data, checkpoin
 def test_all_data_sets_side_by_side(data, checkpoint, weights, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     given = ["--all", "--model", f"TVTSv2_Demo:{checkpoint}", "--model", f"open_clip:{NAME}:{weights}"]
+    given += ["--report", "pages"]
     given += ["--set", f"data.root={data / 'data'}", "--set", f"meta={data / 'meta'}"]
     args = test_entry.parse([*given, "--num-workers", "0", "-d", "cpu"])
     assert run_all(args, ["msrvtt", "hmdb51"], test_entry.PROTOCOLS) == 0
+    index = (tmp_path / "pages/index.html").read_text()
+    for model in ("TVTSv2_Demo", "open_clip_tiny-clip"):
+        assert f'<a href="{model}/retrieval_msrvtt.html">' in index
+        page = (tmp_path / "pages" / model / "retrieval_msrvtt.html").read_text()
+        assert '<a href="../index.html">' in page
     said = capsys.readouterr().out
     assert said.count("hmdb51: left out") == 1
     rows = [line for line in said.splitlines() if line.startswith("msrvtt, ")]

@@ -164,6 +164,11 @@ def test_the_map_tells_and_colours(browser, map_page):
     mouse(browser, "mouseMoved", x, y)
     browser.wait("!label.hidden")
     assert "/a film.mp4\nstars: " in browser.value("label.textContent")
+    browser.click("#words")
+    browser.type("NIGHT film")
+    faint = "points.filter((point) => point.classList.contains('other')).map((point) => point.dataset.label)"
+    assert browser.value(faint) == ["day/a film.mp4"] * 30
+    x, y = middle(browser, "points[7]")  # the page may have scrolled
     for kind in ("mousePressed", "mouseReleased"):
         mouse(browser, kind, x, y, button="left", clickCount=1)
     browser.wait("document.querySelector('dialog').open && video.currentTime > 0")
