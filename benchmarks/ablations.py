@@ -90,9 +90,18 @@ def run_demo(name: str, seed: int, args: argparse.Namespace) -> None:
     command = ["-m", "downstream.demo", "--seed", str(seed), "--scale", str(args.scale), "--output", folder]
     for override in (*ABLATIONS[name], *args.overrides):
         command += ["--set", override.replace("DATA", str(data_of(args.scale)))]
-    log = folder / "demo.log"
-    threads = str(max(1, cpu_count() // args.parallel))
-    with log.open("w") as file:
+    run_logged(f"the demo {name!r} with seed {seed}", command, folder / "demo.log", args.parallel)
+    found = [f"{row['percent']:.1f}" for row in json.loads((folder / "summary.json").read_text())]
+    tqdm.write(f"{name}, seed {seed}: {', '.join(found)} %")
+
+
+def run_logged(what: str, command: Sequence[object], log: Path, parallel: int) -> None:
+    """Run Python on `command`, one of `parallel` side by side; `log` gets what it says.
+
+    RuntimeError with the end of the log if it fails.
+    """
+    threads = str(max(1, cpu_count() // parallel))
+    with log.open("a") as file:
         done = subprocess.run(
             [sys.executable, *map(str, command)],
             cwd=REPOSITORY,
@@ -103,7 +112,7 @@ def run_demo(name: str, seed: int, args: argparse.Namespace) -> None:
         )
     if done.returncode:
         end = "\n".join(log.read_text().splitlines()[-5:])
-        raise RuntimeError(f"the demo {name!r} with seed {seed} failed ({log}):\n{end}")
+        raise RuntimeError(f"{what} failed ({log}):\n{end}")
 
 
 def row_of(output: Path, name: str, seeds: Sequence[int]) -> dict[str, str]:

@@ -7,32 +7,39 @@ demo, and the test of its best epoch, which videos held out of training choose; 
 """
 
 import json
-import subprocess
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # to run as a file from anywhere
 
+from tqdm import tqdm
+
 from benchmarks import common
-from benchmarks.ablations import mean_and_deviation
+from benchmarks.ablations import folder_of, mean_and_deviation, run_logged
+from data_loader import demo as demo_data
 from downstream.demo import ARCH, gpu_settings
 from utils.commands import CommandParser
 from utils.config import REPOSITORY
 
 # Task -> config, data set, the figure before and after, and what is set for so small a world.
+RETRIEVAL = (
+    {"data.held_out": 0.1, "data.batch_size": 45, "trainer.epochs": 12, "optimizer.new_lr": 4e-4}
+    | {"optimizer.clip_lr": 4e-4, "trainer.monitor": "max msrvtt_t2v_R5"}
+)  # fmt: skip
+MOTION = (
+    {"data.held_out": 0.2, "data.batch_size": 16, "trainer.epochs": 20, "optimizer.new_lr": 4e-4}
+    | {"optimizer.clip_lr": 4e-4, "trainer.monitor": "max hmdb51_top1"}
+)  # fmt: skip
+OF_MOTION = ("finetune-labels", "hmdb51", ("accuracy", "top1"), ("accuracy, head", "top1"))
 TASKS = {
     "text to video, R@1": (
         *("finetune-msrvtt", "msrvtt", ("text to video", "R1"), ("text to video", "R1")),
-        {"data.held_out": 0.1, "data.batch_size": 45, "trainer.epochs": 12, "optimizer.new_lr": 4e-4}
-        | {"optimizer.clip_lr": 4e-4, "trainer.monitor": "max msrvtt_t2v_R5"},
+        RETRIEVAL,
     ),
-    "motion, top-1": (
-        *("finetune-labels", "hmdb51", ("accuracy", "top1"), ("accuracy, head", "top1")),
-        {"data.held_out": 0.2, "data.batch_size": 16, "trainer.epochs": 20, "optimizer.new_lr": 4e-4}
-        | {"optimizer.clip_lr": 4e-4, "trainer.monitor": "max hmdb51_top1"}
-        | {"arch.head_from_texts": ["something {}"]},
-    ),
+    "motion, top-1": (*OF_MOTION, MOTION | {"arch.head_from_texts": ["something {}"]}),
+    "motion, head from random": (*OF_MOTION, MOTION),
 }
 SMALL = {
     "arch.type": ARCH,
@@ -47,32 +54,29 @@ SMALL = {
 }
 
 
-def run(*command: object) -> None:
-    print("$", "python", *command, flush=True)
-    subprocess.run([sys.executable, *map(str, command)], cwd=REPOSITORY, check=True)
-
-
-def measure(task: str, data: Path, checkpoint: Path, output: Path, tuned: bool) -> float:
+def measure(task: str, data: Path, checkpoint: Path, output: Path, tuned: bool, parallel: int = 1) -> float:
     """The task's figure of a checkpoint, in percent."""
     _, name, before, after, _ = TASKS[task]
     if not (output / "results.json").is_file():
-        run(
+        output.mkdir(parents=True, exist_ok=True)
+        command = (
             *("test.py", "--dataset", f"demo_{name}", "--arch", ARCH, "--checkpoint", checkpoint),
             *("--set", f"data.root={data / name}", "--set", f"meta={data / 'meta_data'}"),
             *("--output", output),
         )
+        run_logged(f"the test of {checkpoint}", command, output / "test.log", parallel)
     way, metric = after if tuned else before
     return json.loads((output / "results.json").read_text())["metrics"][way]["plain"][metric]
 
 
 def overrides(task: str, data: Path, checkpoint: Path, output: Path, seed: int) -> list[str]:
     """What makes the task's config one for the demo."""
-    config, name, _, _, settings = TASKS[task]
+    _, name, _, _, settings = TASKS[task]
     entry = [{"type": name, "root": str(data / name)}]
     settings = {
         **SMALL,
         **settings,
-        "name": f"{config}-seed{seed}",
+        "name": folder_of(output, task, seed).name,
         "seed": seed,
         "arch.start_from": str(checkpoint),
         "data.meta": str(data / "meta_data"),
@@ -80,16 +84,21 @@ def overrides(task: str, data: Path, checkpoint: Path, output: Path, seed: int) 
         "data.val": entry,
         "trainer.save_dir": str(output),
     }
-    return [f"{key}={json.dumps(value)}" for key, value in settings.items()] + gpu_settings()
+    return gpu_settings() + [f"{key}={json.dumps(value)}" for key, value in settings.items()]
 
 
-def tune(task: str, data: Path, checkpoint: Path, output: Path, seed: int) -> Path:
-    """Fine-tune, or go on with it, or find it done; the best checkpoint."""
-    config = TASKS[task][0]
+def tune(task: str, data: Path, checkpoint: Path, output: Path, seed: int, parallel: int) -> float:
+    """Fine-tune, or go on with it, or find it done; the figure of the best epoch."""
+    folder = folder_of(output, task, seed)
+    folder.mkdir(parents=True, exist_ok=True)
     given = overrides(task, data, checkpoint, output, seed)
     options = (part for override in given for part in ("--set", override))
-    run("train.py", "--config", f"configs/{config}.json", "--resume", "auto", *options)
-    return output / f"{config}-seed{seed}" / "model_best.pth"
+    command = ("train.py", "--config", f"configs/{TASKS[task][0]}.json", "--resume", "auto", *options)
+    run_logged(f"{task!r} with seed {seed}", command, folder / "train.log", parallel)
+    figure = measure(task, data, folder / "model_best.pth", folder / "test", True, parallel)
+    best = json.loads((folder / "model_best.json").read_text())
+    tqdm.write(f"{task}, seed {seed}: {figure:.1f} % ({best['checkpoint']}, {best['value']:.1f} held out)")
+    return figure
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -103,6 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="of the demo, made if not there (default: data/demo)",
     )
     parser.add_argument("--scale", type=float, default=1.0, help="factor on the demo's data")
+    parser.add_argument("--parallel", type=int, default=1, help="runs side by side")
     parser.add_argument(
         "--output",
         type=Path,
@@ -112,18 +122,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", metavar="FILE", help="write the figures to a file, too")
     args = parser.parse_args(argv)
     data, checkpoint, output = (path.resolve() for path in (args.data, args.checkpoint, args.output))
-    run("-m", "data_loader.demo", "--root", data, "--scale", args.scale)
+    demo_data.generate(data, scale=args.scale)
+    before = {}
+    for task, (_, name, *_) in TASKS.items():
+        before[task] = measure(task, data, checkpoint, output / f"zero-shot-{name}", tuned=False)
+    jobs = [(task, seed) for task in TASKS for seed in args.seeds]
+    with ThreadPoolExecutor(args.parallel) as pool:
+        done = pool.map(lambda job: tune(job[0], data, checkpoint, output, job[1], args.parallel), jobs)
+        figures = dict(zip(jobs, tqdm(done, total=len(jobs), unit="run"), strict=True))
     rows = []
     for task in TASKS:
-        before = measure(task, data, checkpoint, output / f"zero-shot-{TASKS[task][1]}", tuned=False)
-        after = []
-        for seed in args.seeds:
-            best = tune(task, data, checkpoint, output, seed)
-            after.append(measure(task, data, best, best.parent / "test", tuned=True))
+        after = [figures[task, seed] for seed in args.seeds]
         rows.append(
             {
                 "name": task,
-                "zero-shot": before,
+                "zero-shot": before[task],
                 "fine-tuned": mean_and_deviation(after),
                 "each seed": ", ".join(f"{value:.1f}" for value in after),
             }
