@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import logging
 import os
+import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatch
@@ -22,6 +23,7 @@ REQUESTS = 16  # at a time, for the states of shards
 INDEX_BYTES = 2**31  # an index that claims more is none
 CACHE = "results/shard_cache"
 CACHE_GB = 20.0
+CHECKSUM = 4  # bytes, behind what is kept
 
 
 def locate(root: str | Path) -> str | Path:
@@ -92,8 +94,9 @@ def read_part(path: str, first: int, stop: int, size: int) -> bytes:
     """Bytes of a shard of `size` bytes; fewer where it ends before. Raises VideoReadError."""
     if not is_url(path):
         try:
-            with open(path, "rb", buffering=0) as file:
-                return os.pread(file.fileno(), stop - first, first)
+            with open(path, "rb") as file:  # buffered: a single read of the system ends at 2 GiB
+                file.seek(first)
+                return file.read(stop - first)
         except OSError as error:
             raise VideoReadError(path, str(error)) from error
     import fsspec
@@ -131,16 +134,19 @@ class DiskCache:
         self.folder, self.most, self.failed = folder, most, False
 
     def get(self, name: str, size: int) -> bytes | None:
-        """What was kept by that name, if it has that size."""
+        """What was kept by that name, if it has that size and is what was put there: a power cut may leave
+        other bytes."""
         path = self.folder / name
         try:
-            content = path.read_bytes()
+            kept = path.read_bytes()
             os.utime(path)
         except OSError:
             return None
-        return content if len(content) == size else None
+        content, checksum = kept[:-CHECKSUM], kept[-CHECKSUM:]
+        return content if len(content) == size and checksum == checksum_of(content) else None
 
     def put(self, name: str, content: bytes) -> None:
+        content += checksum_of(content)
         if len(content) > self.most or self.failed:
             return
         try:
@@ -173,6 +179,10 @@ class DiskCache:
             os.unlink(path)
             total -= size
         return total
+
+
+def checksum_of(content: bytes) -> bytes:
+    return zlib.crc32(content).to_bytes(CHECKSUM, "big")
 
 
 def part_name(path: str, time: int, first: int, stop: int) -> str:

@@ -5,6 +5,7 @@ import io
 import json
 import logging
 import os
+import tarfile
 import tempfile
 import zipfile
 import zlib
@@ -129,7 +130,7 @@ def load_index(shards: Sequence[str | Path], cache: Path, published: bytes | Non
 def warn_of_copies(shards: Sequence[Shard]) -> None:
     """Name shards whose headers are all alike: their samples come twice."""
     first: dict[str, str] = {}
-    for shard in shards:
+    for shard in filter(lambda shard: shard.keys, shards):
         name = first.setdefault(shard.facts.digest, shard.facts.name)
         if name != shard.facts.name:
             logger.warning(
@@ -195,7 +196,7 @@ def make(path: str, size: int, time: int) -> Shard:
         raise ValueError(f"{path} is {error}; {MAKE_ANEW}") from error
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror or error}") from error
-    if not groups:
+    if not groups and (facts.damaged or size > tarfile.RECORDSIZE):  # larger than one of no files
         raise ValueError(f"{path} is no whole tar file: {'; '.join(facts.damaged)}; {MAKE_ANEW}")
     keys, suffixes, places = [], [], []
     for key, members in groups.items():

@@ -46,7 +46,7 @@ def parse_seconds(value: Any) -> float | None:
         return None
     seconds = math.nan
     if isinstance(value, int | float) and not isinstance(value, bool):
-        seconds = float(value)
+        seconds = float(value) if abs(value) < 1e18 else math.nan  # a larger whole number may be no float
     elif isinstance(value, str) and (found := CLOCK.fullmatch(value.strip())):
         hours, minutes, rest = int(found[1] or 0), int(found[2]), float(found[3])
         if rest < 60 and (minutes < 60 or not found[1]):

@@ -33,7 +33,7 @@ class Damage(NamedTuple):
 
 
 def walk(file: Any, size: int) -> Iterator[Member | Damage]:
-    """The regular files in an open tar file of `size` bytes, and what is damaged, in their order.
+    """The regular files in an open tar file of `size` bytes, and what is damaged or a link, in their order.
 
     Raises CutOff for a file that ends too early, and passes on what the file raises when it is read.
     """
@@ -47,6 +47,8 @@ def walk(file: Any, size: int) -> Iterator[Member | Damage]:
                         raise CutOff(f"no whole tar file: unexpected end of data, in {member.name}")
                     if member.isreg() and not member.issparse():
                         yield Member(member.name, member.offset_data, member.size)
+                    elif not member.isdir():  # its content is elsewhere, or not in one piece
+                        yield Damage(member.offset, f"{member.name} is a link or another special file")
                     at = tar.offset
         except CutOff:
             raise

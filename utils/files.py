@@ -54,10 +54,21 @@ def whole_file(path: Path, error: type[WriteError] = WriteError) -> Iterator[Pat
         unfinished.replace(path)
         flush_folder(path.parent)
     except (OSError, RuntimeError) as cause:
+        if _is_of_another(cause, path, unfinished):
+            raise
         raise error.of(path, cause) from cause
     finally:
         with contextlib.suppress(OSError):  # also where `path` was the same file already: no renaming then
             unfinished.unlink()
+
+
+def _is_of_another(cause: BaseException, path: Path, unfinished: Path) -> bool:
+    """Whether an error is not of writing `path`, but of a file that was read, or written, meanwhile."""
+    if isinstance(cause, WriteError) or (isinstance(cause, FileNotFoundError) and cause.errno is None):
+        return True
+    if not isinstance(cause, OSError) or not isinstance(cause.filename, str | bytes | os.PathLike):
+        return False
+    return Path(os.fsdecode(cause.filename)) not in {unfinished, path, *path.parents}
 
 
 def write_text(text: str, path: Path, error: type[WriteError] = WriteError) -> None:

@@ -64,9 +64,12 @@ def build(args: argparse.Namespace) -> None:
             left_out += failures or []
     if left_out:
         print("left out of the shards written now:" + "".join(summary(left_out)))
-    index = load_index([job.path for job in jobs], index_path(args.out, args.split))
+    paths = [job.path for job in jobs if job.path.exists()]
+    if not paths:
+        raise ValueError(f"none of the {counted(len(records), 'videos')} could be packed; see above why")
+    index = load_index(paths, index_path(args.out, args.split))
     number = len(index.shard)
-    packed = f"{counted(number, 'videos')} in {counted(len(jobs), 'shards')}"
+    packed = f"{counted(number, 'videos')} in {counted(len(paths), 'shards')}"
     already = f" ({kept} there already)" if kept else ""
     print(f"{args.out}: {packed}{already}, {len(records) - number} left out")
 
@@ -137,7 +140,10 @@ def keep_records(records: Records) -> None:
 
 
 def write_shard(job: Job) -> list[Failure] | None:
-    """Write a shard; None where it is there and made of the same sources. Returns the videos left out."""
+    """Write a shard; None where it is there and made of the same sources. Returns the videos left out.
+
+    Where those are all, there is none.
+    """
     digest = sources(_records, job)
     if job.path.exists() and made_of(job.path) == digest:
         return None
@@ -159,6 +165,8 @@ def write_shard(job: Job) -> list[Failure] | None:
             else:
                 add_file(tar, f"{key}{video.suffix}", content)
                 add_file(tar, f"{key}.json", json.dumps(metadata, ensure_ascii=False).encode())
+    if len(failures) == len(job.indices):
+        job.path.unlink()
     return failures
 
 

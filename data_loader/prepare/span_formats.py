@@ -2,6 +2,7 @@
 
 import ast
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -188,7 +189,7 @@ def score_of(value: Any, where: str) -> float | None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"{where} is {value!r}, no number")
-    return float(value)
+    return None if math.isnan(value) else float(value)
 
 
 def span_of(row: SpanRow) -> tuple[float | None, float | None]:

@@ -56,6 +56,9 @@ https://huggingface.co/datasets/Mutonix/Vript distributes <video>_caption.json; 
 scene, <scene>.mp4."""
 
 
+SPLITS = ("train", "val", "test")
+
+
 def add_commands(commands: Any) -> None:
     parsers = {}
     for name, about, more, train in (
@@ -67,7 +70,7 @@ def add_commands(commands: Any) -> None:
         about += LISTS.format(name, more)
         given = (partial(build, name), about, f"data/{name}", f"--train {train}")
         parser = parsers[name] = add_command(commands, name, *given)
-        for split in ("train", "val", "test"):
+        for split in SPLITS:
             parser.add_argument(f"--{split}", type=Path, nargs="+", help="files, or folders, of this list")
         parser.add_argument("--val-share", type=float, default=0.001, help="without --val: share of videos")
         parser.add_argument("--drop-missing", action="store_true", help="leave out videos that are not there")
@@ -106,15 +109,15 @@ class SplitList:
         self.writer = csv.writer(file, delimiter="\t", lineterminator="\n")
         self.writer.writerow(columns)
         self.rows = 0
-        self.videos: set[str] = set()
+        self.videos: set[str] = set()  # their paths
         self.missing: set[str] = set()
         self.left_out: Counter[str] = Counter()
         self.examples: dict[str, str] = {}
 
-    def write(self, video: str, *cells: str) -> None:
+    def write(self, *cells: str) -> None:
         self.writer.writerow(cells)
         self.rows += 1
-        self.videos.add(video)
+        self.videos.add(cells[0])
 
     def leave_out(self, why: str, where: str) -> None:
         self.left_out[why] += 1
@@ -176,10 +179,26 @@ def split_lists(
             each.report(args.root)
         if not first.rows:
             raise ValueError(f"{first.path} would be empty")
+        for other in SPLITS:
+            if not getattr(args, other) and other != split and not (shared and other == "val"):
+                refuse_overlap(folder / f"{other}.tsv", first)
+
+
+def refuse_overlap(stale: Path, written: SplitList) -> None:
+    """ValueError where `stale`, a list of an earlier call, has videos of one that is written now."""
+    if not stale.exists():
+        return
+    with open(stale, encoding="utf-8", newline="") as file:
+        for row in csv.reader(file, delimiter="\t"):
+            if row and row[0] in written.videos:
+                raise ValueError(
+                    f"{stale}, of an earlier call, has {row[0]}, too, which {written.path} would have now: "
+                    "name the files of both in one call, or delete it"
+                )
 
 
 def build(name: str, args: argparse.Namespace) -> None:
-    given = {split: getattr(args, split) for split in ("train", "val", "test") if getattr(args, split)}
+    given = {split: getattr(args, split) for split in SPLITS if getattr(args, split)}
     if not given:
         raise ValueError("name the files: --train, --val or --test")
     if not 0 <= args.val_share < 1:
@@ -224,7 +243,7 @@ def write_rows(args: argparse.Namespace, name: str, split: str, paths: Iterable[
             elif place := lists.place(row.video, row.where):
                 seen.add(identity)
                 times = () if whole else ["" if t is None else exact(t) for t in (start, end)]
-                target.write(row.video, place, text, *times)
+                target.write(place, text, *times)
 
 
 def write_transcripts(args: argparse.Namespace, split: str, paths: Iterable[Path]) -> None:
@@ -251,4 +270,4 @@ def write_transcripts(args: argparse.Namespace, split: str, paths: Iterable[Path
                 seen.add(video)
                 name = f"transcripts/{video}.json"
                 write_json(args.root / name, {"segments": segments})
-                target.write(video, place, name)
+                target.write(place, name)

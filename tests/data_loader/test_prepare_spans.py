@@ -72,6 +72,28 @@ def test_a_share_of_the_videos_validates(prepare, tmp_path):
     assert with_own.count("600 rows of 200 videos") == 2
 
 
+def test_a_list_of_before_that_shares_videos_is_refused(prepare, tmp_path):
+    rows = [internvid_row(f"video{i}", "1", "2", f"caption {i}") for i in range(20)]
+    train = ("internvid", "--train", json_lines(tmp_path / "a.jsonl", rows), "--val-share")
+    prepare(*train, 0.3)
+    lists = {name: (tmp_path / f"meta_data/internvid/{name}.tsv") for name in ("train", "val", "test")}
+    before = lists["train"].read_text()
+    said = prepare(*train, 0, status=1)  # what val.tsv has would be trained on
+    assert f"{lists['val']}, of an earlier call, has " in said and lists["train"].read_text() == before
+    prepare(*train, 0.2)
+    assert "train.tsv, of an earlier call" in prepare("internvid", "--test", tmp_path / "a.jsonl", status=1)
+    assert not lists["test"].exists()
+    lists["val"].unlink()
+    prepare(*train, 0)
+
+
+def test_a_score_that_is_no_number_is_not_above_another(prepare, tmp_path):
+    rows = [internvid_row(name, "1", "2", name, score) for name, score in (("a", 0.4), ("b", float("nan")))]
+    file = json_lines(tmp_path / "a.jsonl", rows)
+    prepare("internvid", "--train", file, "--val-share", 0, "--min-score", 0.1)
+    assert list(records(tmp_path, "internvid").captions) == ["a"]
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
@@ -183,7 +205,8 @@ def test_vript(prepare, tmp_path):
     assert found.path(1) == tmp_path / f"data/clips/{clips[1]}.mp4"
 
     whole = ("vript", "--train", tmp_path / "captions", "--cuts", tmp_path / "cuts", "--val-share", 0)
-    assert "holds no <video>_cut_meta.json" in prepare(*whole, status=1)
+    said = prepare(*whole, status=1)
+    assert "holds no <video>_cut_meta.json" in said and "could not write" not in said
     cuts = {
         clip: {"start": f"00:00:0{2 * k}.5", "end": f"00:00:0{2 * k + 1}"} for k, clip in enumerate(clips)
     }

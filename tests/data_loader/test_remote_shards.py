@@ -161,18 +161,27 @@ class TestDiskCache:
     def test_what_was_used_last_stays(self, tmp_path):
         cache = DiskCache(tmp_path, 1000)
         for i in range(10):
-            cache.put(f"{i}.part", bytes(100))
+            cache.put(f"{i}.part", bytes(96))
             os.utime(tmp_path / f"{i}.part", (i, i))
-        assert cache.get("0.part", 100)
-        cache.put("new.part", bytes(100))
-        assert cache.get("0.part", 100) and cache.get("new.part", 100) and not cache.get("1.part", 100)
+        assert cache.get("0.part", 96)
+        cache.put("new.part", bytes(96))
+        assert cache.get("0.part", 96) and cache.get("new.part", 96) and not cache.get("1.part", 96)
+
+    def test_a_part_of_other_bytes_than_were_put_there_is_none(self, tmp_path):
+        """As a power cut leaves them: zeros, for one."""
+        cache = DiskCache(tmp_path, 1000)
+        cache.put("0.part", b"bytes of a shard")
+        (tmp_path / "0.part").write_bytes(bytes((tmp_path / "0.part").stat().st_size))
+        assert cache.get("0.part", 16) is None
+        cache.put("0.part", b"bytes of a shard")
+        assert cache.get("0.part", 16) == b"bytes of a shard"
 
     def test_a_part_that_was_cut_and_a_wrong_count_are_mended(self, tmp_path):
         cache = DiskCache(tmp_path, 1000)
         for i in range(9):
-            cache.put(f"{i}.part", bytes(100))
+            cache.put(f"{i}.part", bytes(96))
         os.truncate(tmp_path / "3.part", 10)
-        assert cache.get("3.part", 100) is None
+        assert cache.get("3.part", 96) is None
         (tmp_path / "bytes").write_text("no number")
         cache.put("new.part", bytes(500))
         assert cache.get("new.part", 500) and self.size(tmp_path) <= 1000

@@ -1,5 +1,6 @@
 import io
 import json
+import os
 import shutil
 import tarfile
 import zipfile
@@ -182,6 +183,57 @@ def test_what_cannot_be_packed_is_left_out_and_counted(tmp_path, capsys):
     (tmp_path / "data/videos/subset_87/annotations/train2.json").write_text("{}")
     assert make_shards(tmp_path, "yttemporal") == 0
     assert "2 videos in 2 shards, 2 left out" in capsys.readouterr().out
+
+
+def test_a_shard_of_which_nothing_can_be_packed_is_none(tmp_path, capsys):
+    worlds.yttemporal(tmp_path, train=6)
+    videos = [tmp_path / f"data/videos/subset_87/data/train{i}.mp4" for i in range(6)]
+    kept = videos[0].read_bytes()
+    for video in videos[:2]:
+        video.unlink()
+    for _ in range(2):
+        assert make_shards(tmp_path, "yttemporal", size=2) == 0
+        assert "4 videos in 2 shards" in capsys.readouterr().out
+        found = build_dataset("yttemporal", "train", **yttemporal_shards(tmp_path)).records
+        assert [Path(found.id(i)).stem for i in range(4)] == ["train2", "train3", "train4", "train5"]
+    for video in videos[2:]:
+        video.unlink()
+    assert make_shards(tmp_path, "yttemporal", size=2) == 1
+    assert "none of the 6 videos could be packed" in capsys.readouterr().err
+    videos[0].write_bytes(kept)
+    assert make_shards(tmp_path, "yttemporal", size=2) == 0
+    assert "1 video in 1 shard" in capsys.readouterr().out
+
+
+def yttemporal_shards(folder) -> dict:
+    return {"format": "webdataset", **options(folder), "root": folder / "shards"}
+
+
+def test_an_empty_shard_of_another_program_is_passed_over(tmp_path, caplog):
+    write_tar(tmp_path / "data/train-0.tar", {"a.mp4": worlds.template(20), "a.txt": b"one"})
+    for number in (1, 2):
+        write_tar(tmp_path / f"data/train-{number}.tar", {})
+    assert len(open_webvid(tmp_path)) == 1 and "same names" not in caplog.text
+    (tmp_path / "data/train-1.tar").write_bytes(bytes(100_000))  # no file of zeros, though
+    with pytest.raises(ValueError, match=r"train-1\.tar is no whole tar file"):
+        open_webvid(tmp_path)
+
+
+def test_links_are_named(tmp_path, caplog):
+    """As tar packs a folder in which a file has two names."""
+    (tmp_path / "data").mkdir()
+    files = worlds.put_video(tmp_path / "files/a.mp4").parent
+    os.link(files / "a.mp4", files / "b.mp4")
+    os.symlink("a.mp4", files / "c.mp4")
+    (files / "a.txt").write_text("one")
+    with tarfile.open(tmp_path / "data/train-0.tar", "w") as tar:
+        for name in ("a.mp4", "a.txt", "b.mp4", "c.mp4"):
+            tar.add(files / name, name)
+    found = open_webvid(tmp_path).records
+    assert len(found) == 1
+    reasons = [failure.reason for failure in found.damage]
+    assert len(reasons) == 2 and "b.mp4 is a link" in reasons[0] and "c.mp4 is a link" in reasons[1]
+    assert "2 places that cannot be read" in caplog.text
 
 
 def write_tar(path, files: dict[str, bytes]) -> None:

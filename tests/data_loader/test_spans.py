@@ -35,7 +35,21 @@ def test_times_of_lists(written, seconds):
 
 
 @pytest.mark.parametrize(
-    "written", ["nan", math.nan, math.inf, "inf", "-1", -1.0, "1:60", "1:60:00", "x", True, [1]]
+    "written",
+    [
+        "nan",
+        math.nan,
+        math.inf,
+        "inf",
+        "-1",
+        -1.0,
+        pytest.param(10**400, id="huge"),
+        "1:60",
+        "1:60:00",
+        "x",
+        True,
+        [1],
+    ],
 )
 def test_what_is_no_time(written):
     with pytest.raises(ValueError, match=r"is no time: write seconds \(62\.5\) or hours"):
