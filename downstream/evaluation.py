@@ -292,5 +292,5 @@ def open_dataset(config: EvaluationConfig, transform: Transform, split: str | No
         raise FileNotFoundError(f"{error}{source}") from error
     if config.class_names is not None:
         records = dataset.records_as(ClassRecords)
-        records.class_names = class_names(config.class_names, len(records.class_names))
+        records.class_names = class_names(config.class_names, records.class_names)
     return dataset

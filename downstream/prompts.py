@@ -4,8 +4,10 @@ prompts.json holds the sets that others average over, each with its source.
 """
 
 import difflib
+from collections.abc import Sequence
 from pathlib import Path
 
+from data_loader.labels import plain_name
 from data_loader.lists import need_file, read_json, read_text
 from utils.config import ConfigError, resolve_path
 
@@ -40,21 +42,29 @@ def prompt_templates(prompts: list[str] | str) -> list[str]:
     return texts
 
 
-def class_names(file: str, number: int) -> list[str]:
-    """The names of `number` classes, from a file with one a line, in the order of their numbers.
+def class_names(file: str, before: Sequence[str]) -> list[str]:
+    """Other names of the classes than those `before`, from a file with one a line, in the order of their
+    numbers.
 
     Raises:
         FileNotFoundError: no such file.
-        ConfigError: another number of names than classes, or the same for two.
+        ConfigError: another number of names than classes, the same for two, or one that is another's now.
     """
     path = need_file(resolve_path(file), "the names of the classes, one a line (class_names)")
     names = [name for _, name in read_lines(path)]
-    if len(names) != number:
+    if len(names) != len(before):
         raise ConfigError(
-            f"{path} names {len(names)} classes, the data set has {number}; write one name a line, for each "
-            "class, in the order of their numbers"
+            f"{path} names {len(names)} classes, the data set has {len(before)}; write one name a line, "
+            "for each class, in the order of their numbers"
         )
     _refuse_repeated(names, str(path), "a class", "nothing would tell them apart")
+    places = {plain_name(name): number for number, name in enumerate(before)}
+    for number, name in enumerate(names):
+        if (place := places.get(plain_name(name), number)) != number:
+            raise ConfigError(
+                f"{path}: class {number} is {before[number]!r} in the data set, where {name!r} is class "
+                f"{place}; write the names in the order of the classes' numbers"
+            )
     return names
 
 

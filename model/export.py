@@ -53,11 +53,14 @@ def export(
         tower: "video" or "text". format: "torch" (for torch.export.load) or "onnx".
 
     Raises:
-        FileNotFoundError, ValueError: as convert. FileExistsError: there is such a file, and no `overwrite`.
+        FileNotFoundError, ValueError: as convert. FileExistsError: `path` is a folder, or a file that is not
+            to be overwritten.
         ArithmeticError: what was written computes something else; it is removed.
         ModuleNotFoundError: a package that ONNX needs is missing; says how to install it.
     """
     path = Path(path)
+    if path.is_dir():
+        raise FileExistsError(f"{path} is a folder; name a file in it")
     if path.exists() and not overwrite:
         raise FileExistsError(f"{path} would be replaced; name another file, or --overwrite")
     if format == "onnx":

@@ -71,10 +71,12 @@ def summarise(
     name: str, num_frames: int | None = None, texts: int = 4, text_len: int = 32, checkpointing: int = 0
 ) -> str:
     """The summary as text. ValueError for an unknown name or numbers that the model does not take."""
+    if texts < 1:
+        raise ValueError(f"--texts is {texts}; it must be at least 1")
     with FakeTensorMode():
         model = create_model(name, activation_checkpointing=checkpointing)
         v = model.variant
-        frames = num_frames or v.num_frames
+        frames = v.num_frames if num_frames is None else num_frames
         memory = {
             dtype: activation_bytes(model, frames, texts, text_len, bf16=dtype == "bf16 autocast")
             for dtype in ("float32", "bf16 autocast")

@@ -81,7 +81,8 @@ class ShardFiles:
             total = other.shard.total
             raise ValueError(
                 f"{other.about} is a shard of {total}, {self.about.name} of {self.shard.total}; "
-                f"to start some of an array again write its N out, --shard 3/{total}. Else {advice}"
+                f"to start some of an array again write its N out, --shard {min(3, total)}/{total}. "
+                f"Else {advice}"
             )
         if other.facts["list_sha256"] != self.facts["list_sha256"]:
             raise ValueError(

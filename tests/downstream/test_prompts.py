@@ -103,12 +103,13 @@ def test_neither_a_set_nor_a_file():
         ("a\nb\n", "names.txt names 2 classes, the data set has 3; write one name a line"),
         ("a\nb\nc\nd\n", "names.txt names 4 classes, the data set has 3"),
         ("a\nb\na\n", "'a' is given twice as a class; nothing would tell them apart"),
+        ("Run\nfly\nto_sit\n", "class 1 is 'to sit' in the data set, where 'fly' is class 2;"),
     ],
 )
 def test_names_of_classes_with_a_mistake(text, message, tmp_path):
     (tmp_path / "names.txt").write_text(text)
     with pytest.raises(ConfigError, match=re.escape(message)):
-        class_names(str(tmp_path / "names.txt"), 3)
+        class_names(str(tmp_path / "names.txt"), ["run", "to sit", "fly"])
 
 
 def test_mistakes_are_found_before_the_work(checkpoint, tmp_path, capsys):

@@ -92,6 +92,7 @@ def test_mistakes(checkpoint, tmp_path, capsys):
     there = tmp_path / "there.pt2"
     there.write_text("mine")
     assert "would be replaced" in said(str(checkpoint), str(there))
+    assert "is a folder" in said(str(checkpoint), str(tmp_path), "--overwrite")
     assert "none.pth" in said(str(tmp_path / "none.pth"), str(tmp_path / "x"))
     assert "did you mean 'TVTSv2_B_16'?" in said(str(checkpoint), str(tmp_path / "x"), "--arch", "TVTSv2_B16")
     assert there.read_text() == "mine" and [path.name for path in tmp_path.iterdir()] == ["there.pt2"]

@@ -68,7 +68,10 @@ def test_the_text_names_all_figures_and_checkpointing_saves_memory():
 
 
 def test_mistakes_are_refused():
-    with pytest.raises(ValueError, match="1 to 12 frames"):
-        summarise("TVTSv2_Demo", num_frames=13)
+    for frames in (0, 13):
+        with pytest.raises(ValueError, match="1 to 12 frames"):
+            summarise("TVTSv2_Demo", num_frames=frames)
+    with pytest.raises(ValueError, match="--texts is 0"):
+        summarise("TVTSv2_Demo", texts=0)
     with pytest.raises(ValueError, match="token ids"):
         summarise("TVTSv2_Demo", text_len=78)
