@@ -29,7 +29,8 @@ class TokenCache:
     Of videos seen in W views it is [N, W, L, D].
 
     It is filled as a `ResumableTable` is: start, add, finish. A row counts once it is on the disk, so that a
-    run that ends at any moment goes on where it was. What was made with other metadata is replaced.
+    run that ends at any moment goes on where it was. What was made with other metadata, or is not whole any
+    more, is replaced.
 
     Args:
         shape: of a row, (L, D) or (W, L, D).
@@ -87,7 +88,9 @@ class TokenCache:
             {"metadata": self.metadata, "shape": self.shape, "rows": [list(key) for key in wanted]}
         )
         said, tokens, done = (self.folder / name for name in ("tokens.json", "tokens.bin", "done.bin"))
-        if not (said.exists() and said.read_text() == about):
+        sizes = {tokens: len(wanted) * self.row_bytes, done: len(wanted)}
+        whole = all(file.is_file() and file.stat().st_size == size for file, size in sizes.items())
+        if not (whole and said.exists() and said.read_text() == about):
             for file in (said, tokens, done):
                 file.unlink(missing_ok=True)
             self._check_room(len(wanted))

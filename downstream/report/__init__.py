@@ -86,7 +86,7 @@ class Evaluation:
     def published(self) -> dict[str, dict[str, float]]:
         """The paper's numbers for this model and data set, {"plain": {…}, "dsl": {…}}; {} when it has none.
 
-        A config that departs from the paper's protocol (another cut of MSR-VTT, one's own list) has none.
+        A config that departs from the paper's protocol (another cut, fold or split, one's own list) has none.
         """
         if self.config.data.type in OWN:
             return {}
@@ -94,6 +94,8 @@ class Evaluation:
         dataset = numbers.get(self.protocol, {}).get(self.config.name, {})
         data = self.config.data.options()
         if any(data.get(key) != value for key, value in dataset.get("protocol", {}).items()):
+            return {}
+        if data.get("split") == "train" or data.get("fold", 1) != 1:
             return {}
         return dataset.get(self.arch, {})
 

@@ -60,6 +60,9 @@ def test_published_numbers_are_those_of_the_paper():
 
 def test_another_cut_has_no_published_numbers():
     assert published(config("msrvtt", "data.cut=full-test"), "TVTSv2_B_32") == {}
+    assert published(config("didemo", "data.split=train"), "TVTSv2_B_32") == {}
+    assert published(config("hmdb51", "data.fold=2"), "TVTSv2_B_16") == {}
+    assert published(config("hmdb51", "data.fold=1"), "TVTSv2_B_16")["plain"] == {"top1": 50.4}
 
 
 def test_ours_stand_beside_the_published():
