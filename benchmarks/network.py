@@ -16,6 +16,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
@@ -151,7 +152,7 @@ def measured(args: argparse.Namespace, context: DistContext) -> dict[str, list[d
     rates = []
     for size in (2**20, 2**24, args.largest):
         payload = torch.ones(size // 4, device=device)
-        taken = seconds(lambda payload=payload: dist.all_reduce(payload), context)
+        taken = seconds(partial(dist.all_reduce, payload), context)
         rates.append(
             {
                 "name": f"{size / 2**20:g} MiB",
@@ -161,14 +162,11 @@ def measured(args: argparse.Namespace, context: DistContext) -> dict[str, list[d
         )
     batch, width = args.batch_size or 64, VARIANTS[args.arch].embed_dim
     video, text = (torch.randn(batch, width, device=device, requires_grad=True) for _ in range(2))
-    rows = [
-        {
-            "name": mode,
-            "ms": 1e3
-            * seconds(lambda mode=mode: contrastive_loss(video, text, 0.05, mode).backward(), context),
-        }
-        for mode in get_args(Gather)
-    ]
+
+    def loss(mode: Gather) -> None:
+        contrastive_loss(video, text, 0.05, mode).backward()
+
+    rows = [{"name": mode, "ms": 1e3 * seconds(partial(loss, mode), context)} for mode in get_args(Gather)]
     return {f"all-reduce, {W} processes": rates, f"the loss of {W} times {batch} clips": rows}
 
 

@@ -1,6 +1,8 @@
 """What is counted on paper is what DDP and FSDP2 send, in a group whose other ranks are made up."""
 
 import json
+import subprocess
+import sys
 from collections import Counter
 
 import pytest
@@ -13,9 +15,10 @@ from benchmarks import network
 from benchmarks.network import Message, messages, step_seconds
 from benchmarks.train_step import random_batch
 from model import create_model
-from model.loss import contrastive_loss
+from model.loss import contrastive_loss, sort_loss
 from trainer.engine import build_engine, choose_precision
 from trainer.step import embeddings
+from utils.config import REPOSITORY
 from utils.processes import DistContext
 
 KINDS = {
@@ -68,8 +71,9 @@ def test_the_bytes_on_paper_are_those_that_are_sent(engine, context):
         built.wrapped.register_comm_hook(sent.bytes, in_buckets)
     batch = random_batch(model.variant, BATCH, 2, 4, 8, context.device)
     with sent:
-        video, text = embeddings(built(batch))
-        contrastive_loss(video, text, 0.05, GATHER).backward()
+        output = built(batch)
+        loss = contrastive_loss(*embeddings(output), 0.05, GATHER)
+        (loss + sort_loss(output.order_logits)).backward()  # so that all weights have gradients
     on_paper = Counter()
     for message in found:
         # in float32 here
@@ -117,3 +121,17 @@ def test_what_cannot_be_counted(options, said, capsys):
         network.main(options)
     assert ended.value.code == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.heavy
+def test_messages_and_the_loss_are_measured_between_processes(tmp_path):
+    file = tmp_path / "figures.json"
+    own = ["benchmarks/network.py", "--measure", "--device", "cpu", "--arch", "TVTSv2_Demo"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", *own]
+    options = ["--batch-size", "3", "--largest", str(2**21), "--json", str(file)]
+    subprocess.run([*command, *options], check=True, cwd=REPOSITORY, stdout=subprocess.DEVNULL)
+    rates, loss = json.loads(file.read_text())["tables"].values()
+    for row, size in zip(rates, (2**20, 2**24, 2**21), strict=True):
+        assert row["GB/s of a ring"] == pytest.approx(size / row["ms"] / 1e6)  # of two processes: all of it
+    assert [row["name"] for row in loss] == ["official", "exact", "lean"]
+    assert all(row["ms"] > 0 for row in loss)
