@@ -1,5 +1,6 @@
 """A part of a set's training videos, kept from training: to validate on, to choose by."""
 
+import logging
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,17 +14,22 @@ from data_loader.records import Record, Records
 from data_loader.spans import Span
 from data_loader.text_rows import SPAN
 
+logger = logging.getLogger(__name__)
+
+NUMBER = re.compile(r"(?:_c?|-Scene-)\d+$")  # of a clip, behind the name of its source
+
 
 def held_out_mask(names: Sequence[str], labels: Sequence[int], share: float, seed: int = 0) -> torch.Tensor:
     """A mask [N] of about a `share` of each class, of which a source is never held out; clips cut from the
     same source, and spans of the same file, stay on the same side.
 
-    HMDB-51 and UCF-101 number such clips at the end of their names (…_g01_c03, …_goo_2). Held out next to its
-    siblings a clip would be recognised by its looks.
+    HMDB-51 and UCF-101 number such clips at the end of their names (…_g01_c03, …_goo_2), as Vript and
+    PySceneDetect do (…-Scene-003). Held out next to its siblings a clip would be recognised by its looks. Of
+    sources of more than twice the share only those as small as the smallest are held out.
     """
     groups: dict[tuple[int, str], list[int]] = {}
     for i, (name, label) in enumerate(zip(names, labels, strict=True)):
-        groups.setdefault((label, re.sub(r"_c?\d+$", "", Path(SPAN.sub("", name)).stem)), []).append(i)
+        groups.setdefault((label, NUMBER.sub("", Path(SPAN.sub("", name)).stem)), []).append(i)
     of_class: dict[int, list[list[int]]] = {}
     for (label, _), members in groups.items():
         of_class.setdefault(label, []).append(members)
@@ -31,7 +37,10 @@ def held_out_mask(names: Sequence[str], labels: Sequence[int], share: float, see
     generator = torch.Generator().manual_seed(seed)
     for parts in of_class.values():
         wanted, held = share * sum(map(len, parts)), 0
-        for i in torch.randperm(len(parts), generator=generator).tolist()[:-1]:
+        most = max(2 * wanted, min(map(len, parts)))
+        order = torch.randperm(len(parts), generator=generator).tolist()
+        chosen = [i for i in order if len(parts[i]) <= most]
+        for i in chosen if len(chosen) < len(parts) else chosen[:-1]:
             if held >= wanted:
                 break
             mask[parts[i]] = True
@@ -78,6 +87,8 @@ def part_for(split: str, records: Records, share: float) -> PartOfRecords:
     if not mask.any():
         raise ValueError(
             f"data.held_out is {share}, but of {len(names)} training videos none can be held out: each class "
-            "needs videos of two sources"
+            "needs videos of two sources (those whose names differ by a number behind _ alone are of one)"
         )
+    if split == "val":
+        logger.info("held out: %d of %d training videos", int(mask.sum()), len(names))
     return PartOfRecords(records, np.flatnonzero(mask if split == "val" else ~mask))

@@ -100,6 +100,11 @@ def test_four_spans_that_follow_each_other_are_a_sample_of_sorting(root, tmp_pat
     assert seen == {0, 1, 2}
 
 
+def test_each_span_of_a_sample_needs_a_frame(root, tmp_path):
+    with pytest.raises(ValueError, match=r"num_frames is 3, but a sample has 4 spans \(num_clips\)"):
+        four_in_a_row(root, tmp_path, num_frames=3)
+
+
 def test_frames_come_from_each_span_alone(root, tmp_path):
     dataset = four_in_a_row(root, tmp_path, "test")
     item = dataset[0]

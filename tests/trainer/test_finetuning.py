@@ -204,6 +204,20 @@ def test_nothing_of_one_source_is_on_both_sides():
     assert not held_out_mask(["a.mp4", "b.mp4"], [0, 1], 0.5).any()
 
 
+def test_scenes_of_a_video_stay_together_and_a_large_source_is_not_held_out_for_a_small_share():
+    scenes = [f"v{i}-Scene-{k:03d}.mp4" for i in range(10) for k in range(3)]
+    mask = held_out_mask(scenes, [0] * 30, 0.2)
+    held = {name.partition("-")[0] for name, out in zip(scenes, mask, strict=True) if out}
+    assert mask.sum() == 6 and len(held) == 2
+    spans = [f"long.mp4#t={k},{k + 1}" for k in range(90)] + [f"s{k}.mp4#t=0,1" for k in range(10)]
+    for seed in range(5):
+        mask = held_out_mask(spans, [0] * 100, 0.1, seed)
+        assert mask.sum() == 10 and not mask[:90].any()
+    for sizes, expected in (((9, 1), 1), ((5, 5), 5), ((1, 1, 1), 1)):
+        names = [f"{source}_{clip}.mp4" for source, size in enumerate(sizes) for clip in range(size)]
+        assert held_out_mask(names, [0] * len(names), 0.1).sum() == expected
+
+
 def test_the_average_is_that_of_the_formula_and_gives_the_weights_back():
     model = create_model("TVTSv2_Demo", trained_text_blocks=1)
     average = WeightAverage(model, 0.5)
