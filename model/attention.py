@@ -13,6 +13,8 @@ class DividedAttention(nn.Module):
     The class token sees every token.
     """
 
+    factors: Tensor | None
+
     def __init__(self, width: int, heads: int, over: str, backend: str = "auto"):
         super().__init__()
         self.heads = heads
@@ -20,13 +22,15 @@ class DividedAttention(nn.Module):
         self.backend = backend
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
+        # In fp8, what the output is multiplied by to be e4m3, [width]: without having seen it.
+        self.register_buffer("factors", None)
 
     def forward(self, x: Tensor | Quantized, num_frames: int) -> Projected:
         """x [B, 1 + T·n, width] -> what `add_norm` adds to the residual stream, of the same shape.
 
         num_frames is T.
         """
-        y = divided_attention(x, self.qkv, num_frames, self.heads, self.over, self.backend)
+        y = divided_attention(x, self.qkv, num_frames, self.heads, self.over, self.backend, self.factors)
         return project_branch(y, self.proj)
 
     def zero_init(self) -> None:

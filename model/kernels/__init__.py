@@ -6,7 +6,7 @@ installed and the sizes fit; PyTorch everywhere else. Results are the same but f
 
 from .activation import ACTIVATIONS, activate, project_hidden
 from .attention import ATTENTION_BACKENDS, attend, divided_attention
-from .fp8 import Fp8Linear, Quantized, check_fp8, quantize_rows
+from .fp8 import Fp8Linear, Quantized, check_fp8, quantize_rows, scales_for
 from .fp8_training import TrainedFp8Linear, multiply_mlp
 from .norm import add_norm, project_branch
 from .projection import Projected
@@ -27,4 +27,5 @@ __all__ = [
     "project_branch",
     "project_hidden",
     "quantize_rows",
+    "scales_for",
 ]

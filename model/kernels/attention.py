@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from .fp8 import Linear, Quantized
+from .fp8 import Linear, Quantized, quantize_columns
 from .projection import HAS_TRITON, kernels_take_products, project
 
 if HAS_TRITON:
@@ -40,8 +40,14 @@ def attend(q: Tensor, k: Tensor, v: Tensor, backend: str = "auto", causal: bool 
 
 
 def divided_attention(
-    x: Tensor | Quantized, qkv: Linear, num_frames: int, heads: int, over: str, backend: str = "auto"
-) -> Tensor:
+    x: Tensor | Quantized,
+    qkv: Linear,
+    num_frames: int,
+    heads: int,
+    over: str,
+    backend: str = "auto",
+    factors: Tensor | None = None,
+) -> Tensor | Quantized:
     """Attention in which a patch sees the class token and its group, and the class token sees all tokens.
 
     Args:
@@ -50,6 +56,7 @@ def divided_attention(
         num_frames: T.
         over: "space": a group is the n patches of a frame; "time": a patch position in each of the T frames.
         backend: one of ATTENTION_BACKENDS.
+        factors: [width], what the output is multiplied by to be e4m3, for an Fp8Linear; None: it is not.
 
     Returns:
         [B, 1 + T·n, width], before the output projection.
@@ -57,8 +64,12 @@ def divided_attention(
     tokens = x.values if isinstance(x, Quantized) else x
     if backend == "auto" and kernels_take_products(tokens) and _sizes_fit(tokens, num_frames, heads, over):
         value, _ = project(x, qkv, for_kernel=True)
+        if factors is not None:
+            out = triton_attention.divided_attention_fp8(value, num_frames, heads, over == "time", factors)
+            return Quantized(out, torch.ones_like(out[..., :1], dtype=torch.float32))
         return triton_attention.divided_attention(value, qkv.bias, num_frames, heads, over == "time")
-    return plain_divided_attention(qkv(x), num_frames, heads, over, backend)
+    y = plain_divided_attention(qkv(x), num_frames, heads, over, backend)
+    return y if factors is None else quantize_columns(y, factors)
 
 
 def plain_divided_attention(qkv: Tensor, num_frames: int, heads: int, over: str, backend: str) -> Tensor:

@@ -60,6 +60,12 @@ def quantize_rows(x: Tensor) -> Quantized:
     return Quantized((x / scales).to(torch.float8_e4m3fn), scales)
 
 
+def quantize_columns(x: Tensor, factors: Tensor) -> Quantized:
+    """x [..., K] times factors [K], which bring it into e4m3's range. The next layer's weight undoes them."""
+    values = (x.float() * factors).to(torch.float8_e4m3fn)
+    return Quantized(values, torch.ones_like(values[..., :1], dtype=torch.float32))
+
+
 def quantize_for_training(x: Tensor) -> Quantized:
     """The same with x itself, for its gradient."""
     values, scales, _ = quantize_rows(x.detach())
@@ -100,12 +106,14 @@ def multiply(a: Quantized, b: Quantized, bias: Tensor | None, dtype: torch.dtype
 class Fp8Linear(Fp8Layer, nn.Module):
     """A linear layer in fp8, without gradients: [..., in] -> [..., out].
 
-    Its input may be quantised already, by the kernel that makes it.
+    Its input may be quantised already, by the kernel that makes it; divided by `columns` [in], if they are
+    given, by which the weight is multiplied for it.
     """
 
-    def __init__(self, layer: nn.Linear):
+    def __init__(self, layer: nn.Linear, columns: Tensor | None = None):
         super().__init__()
-        values, scales, _ = quantize_rows(layer.weight.detach())
+        weight = layer.weight.detach()
+        values, scales, _ = quantize_rows(weight if columns is None else weight * columns)
         self.register_buffer("weight", values)  # [out, in]
         self.register_buffer("scales", scales)  # [out, 1]
         self.register_buffer("bias", layer.bias.detach())

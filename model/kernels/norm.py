@@ -15,10 +15,11 @@ if HAS_TRITON:
 WIDEST = 4096  # tokens that the kernel holds in registers
 
 
-def project_branch(y: Tensor, proj: Linear) -> Projected:
+def project_branch(y: Tensor | Quantized, proj: Linear) -> Projected:
     """proj(y) for `add_norm` to add to the residual stream, [B, L, width] -> [B, L, width]."""
-    fits = proj.out_features <= WIDEST and dtype_of_residual(y) == dtype_of_products(y)
-    return project(y, proj, for_kernel=fits and kernels_take_products(y))
+    like = y.scales if isinstance(y, Quantized) else y
+    fits = proj.out_features <= WIDEST and dtype_of_residual(like) == dtype_of_products(like)
+    return project(y, proj, for_kernel=fits and kernels_take_products(like))
 
 
 def add_norm(

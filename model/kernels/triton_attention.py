@@ -7,6 +7,7 @@ import triton
 from torch import Tensor
 from torch.library import triton_op, wrap_triton
 
+from . import triton_fp8
 from .triton_attention_kernels import (
     class_token_grad_kernel,
     class_token_kernel,
@@ -80,21 +81,37 @@ def divided_attention_forward(
     qkv: Tensor, bias: Tensor, num_frames: int, heads: int, over_time: bool
 ) -> tuple[Tensor, Tensor]:
     """qkv [B, L, 3·width], bias [3·width] -> out [B, L, width], lse [B, heads, L]."""
+    return _forward(qkv, num_frames, heads, over_time, None)
+
+
+@triton_op("tvtsv2::divided_attention_fp8", mutates_args=())
+def divided_attention_fp8(
+    qkv: Tensor, num_frames: int, heads: int, over_time: bool, factors: Tensor
+) -> Tensor:
+    """The output times factors [width], float32, as e4m3, [B, L, width]; without gradients."""
+    return _forward(qkv, num_frames, heads, over_time, factors)[0]
+
+
+def _forward(
+    qkv: Tensor, num_frames: int, heads: int, over_time: bool, factors: Tensor | None
+) -> tuple[Tensor, Tensor]:
     qkv = qkv.contiguous()
     B, L, _ = qkv.shape
     size, n, members, tiles = _geometry(qkv, num_frames, heads, over_time)
     constants = _constants(qkv, size, num_frames, heads, over_time)
     blocks = forward_blocks(constants["HEAD"] + constants["TAIL"])
-    out = qkv.new_empty(B, L, heads * size)
+    out = qkv.new_empty(B, L, heads * size, dtype=qkv.dtype if factors is None else triton_fp8.VALUES)
     lse = qkv.new_empty(B, heads, L, dtype=torch.float32)
+    scaling = lse if factors is None else factors  # the first is not read
     class_out = qkv.new_empty(B, tiles, heads, size, dtype=torch.float32)
     class_lse = qkv.new_empty(B, tiles, heads, dtype=torch.float32)
     row_blocks = triton.cdiv(members + 1, blocks["ROWS"])
     wrap_triton(divided_attention_kernel)[(heads, tiles * row_blocks, B)](
-        qkv, out, lse, class_out, class_lse, n, L, members, tiles, **constants, **blocks
-    )
+        qkv, out, lse, class_out, class_lse, scaling, n, L, members, tiles,
+        HAS_FACTORS=factors is not None, **constants, **blocks,
+    )  # fmt: skip
     wrap_triton(class_token_kernel)[(heads, B)](
-        class_out, class_lse, out, lse, L, tiles,
+        class_out, class_lse, out, lse, scaling, L, tiles, HAS_FACTORS=factors is not None,
         HEADS=heads, SIZE=size, PAD=triton.next_power_of_2(size), TILES=triton.next_power_of_2(tiles),
     )  # fmt: skip
     return out, lse

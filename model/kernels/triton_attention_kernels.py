@@ -31,6 +31,7 @@ from .triton_heads import (
     store_vectors,
     sum_over_columns,
     sum_over_rows,
+    times,
     weighted,
     zero_tiles,
     zero_vectors,
@@ -54,7 +55,7 @@ def _token(r, tile, n, members, T: tl.constexpr, TIME: tl.constexpr):
 
 @triton.jit
 def divided_attention_kernel(
-    qkv, out, lse, class_out, class_lse, n, L, members, tiles,
+    qkv, out, lse, class_out, class_lse, factors, n, L, members, tiles, HAS_FACTORS: tl.constexpr,
     SCALE: tl.constexpr, T: tl.constexpr, TIME: tl.constexpr, HEADS: tl.constexpr, SIZE: tl.constexpr,
     HEAD: tl.constexpr, TAIL: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -102,12 +103,14 @@ def divided_attention_kernel(
     log_total = high + tl.log2(total)
     across = as_rows(dim)
     in_head = inside(across, SIZE)
-    to = shifted(across, out + (b * L + token[:, None]) * width + head * SIZE)
-    store_tiles(to, acc, patch, in_head)
-    tl.store(lse + (b * HEADS + head) * L + token, log_total, mask=patch)
     part = (b * tiles + tile) * HEADS + head
     to = shifted(shifted(across, class_out + part * SIZE), 0 * r[:, None])
     store_tiles(to, acc, is_class, in_head)
+    if HAS_FACTORS:
+        acc = times(acc, as_rows(load_vectors(factors + head * SIZE, dim, SIZE)))
+    to = shifted(across, out + (b * L + token[:, None]) * width + head * SIZE)
+    store_tiles(to, acc, patch, in_head)
+    tl.store(lse + (b * HEADS + head) * L + token, log_total, mask=patch)
     tl.store(class_lse + part + 0 * r, log_total, mask=is_class)
 
 
@@ -180,7 +183,7 @@ def divided_attention_grad_kernel(
 
 @triton.jit
 def class_token_kernel(
-    class_out, class_lse, out, lse, L, tiles,
+    class_out, class_lse, out, lse, factors, L, tiles, HAS_FACTORS: tl.constexpr,
     HEADS: tl.constexpr, SIZE: tl.constexpr, PAD: tl.constexpr, TILES: tl.constexpr,
 ):  # fmt: skip
     """The class token's output from its parts, each the softmax over one tile's keys."""
@@ -195,6 +198,8 @@ def class_token_kernel(
     mask = real[:, None] & (dim[None, :] < SIZE)
     parts = tl.load(class_out + part[:, None] * SIZE + dim[None, :], mask=mask, other=0.0)
     total = tl.sum(share[:, None] * parts, axis=0)
+    if HAS_FACTORS:
+        total *= tl.load(factors + head * SIZE + dim, mask=dim < SIZE, other=0.0)
     to = out + b * L * HEADS * SIZE + head * SIZE + dim
     tl.store(to, total.to(out.dtype.element_ty), mask=dim < SIZE)
     tl.store(lse + (b * HEADS + head) * L, log_total)

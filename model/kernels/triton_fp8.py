@@ -1,8 +1,9 @@
 """What makes the inputs of fp8 products, as Triton kernels that quantise their rows before they are written.
 
-So no pass over memory is spent on quantising alone, but for attention, whose programs hold one head of a row,
-and the gradients that arrive there. A program holds whole rows, in pieces as `triton_heads` has them: 1280
-numbers as 1024 and 256, not as 2048. LayerNorm's kernel for training is in `triton_norm`.
+So no pass over memory is spent on quantising alone, but for attention in training, whose programs hold one
+head of a row, and for the gradients that arrive there. A program holds whole rows, in pieces as
+`triton_heads` has them: 1280 numbers as 1024 and 256, not as 2048. LayerNorm's kernel for training is in
+`triton_norm`, attention's for inference in `triton_attention`.
 """
 
 import torch
@@ -24,6 +25,7 @@ from .triton_heads import (
     store_tiles,
     store_vectors,
     sum_over_columns,
+    times,
     zero_vectors,
 )
 
@@ -37,14 +39,6 @@ GRAD_PROGRAMS = 528  # of the activation's backward kernel: as many as run at on
 @triton.jit
 def _in_float32(pair):
     return [piece.to(tl.float32) for piece in pair]
-
-
-@triton.jit
-def _times(pair, other):
-    if len(pair) == 1:
-        return (pair[0] * other[0],)
-    else:
-        return pair[0] * other[0], pair[1] * other[1]
 
 
 @triton.jit
@@ -127,7 +121,7 @@ def _add_norm_fp8_kernel(
         mean += tl.sum(s[i], axis=1)
     centred = _zero_outside(shifted(s, -(mean / WIDTH)[:, None]), in_row)
     rstd = 1 / tl.sqrt(sum_over_columns(centred, centred) / WIDTH + EPS)
-    n = _times(scaled(centred, rstd[:, None]), as_rows(load_vectors(weight, dim, WIDTH)))
+    n = times(scaled(centred, rstd[:, None]), as_rows(load_vectors(weight, dim, WIDTH)))
     n = plus(n, as_rows(load_vectors(bias, dim, WIDTH)))
     _store_quantized(n, values, scales, to, row, real, in_row)
 
@@ -160,9 +154,9 @@ def _activation_grad_kernel(
         at = row * WIDTH
         x = load_vectors(hidden + at, dim, WIDTH)
         c = [_factor(piece, QUICK) for piece in x]
-        slopes = plus(c, _times(x, _slopes(x, c, QUICK)))
-        grad = _times(load_vectors(grad_out + at, dim, WIDTH), slopes)
-        store_vectors(shifted(dim, out + at), _times(x, c), dim, WIDTH)
+        slopes = plus(c, times(x, _slopes(x, c, QUICK)))
+        grad = times(load_vectors(grad_out + at, dim, WIDTH), slopes)
+        store_vectors(shifted(dim, out + at), times(x, c), dim, WIDTH)
         store_vectors(shifted(dim, grad_hidden + at), grad, dim, WIDTH)
         total = plus(total, grad)
         peak = tl.max(tl.abs(grad[0]), axis=0)

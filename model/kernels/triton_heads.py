@@ -121,6 +121,14 @@ def plus(pair, other):
 
 
 @triton.jit
+def times(pair, other):
+    if len(pair) == 1:
+        return (pair[0] * other[0],)
+    else:
+        return pair[0] * other[0], pair[1] * other[1]
+
+
+@triton.jit
 def sum_over_rows(pair):
     return [tl.sum(piece, axis=0) for piece in pair]
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from model import create_model
-from model.fp8 import fp8_copy, train_in_fp8
+from model.fp8 import fp8_copy, largest_values, train_in_fp8
 from model.kernels import Fp8Linear
 from tests.model.test_text_encoder import random_ids
 
@@ -73,6 +73,23 @@ def test_only_the_layers_of_video_blocks_are_quantised():
     ids = random_ids([7, 5])
     with torch.no_grad():
         assert torch.equal(copy.encode_text(ids), exact.encode_text(ids))
+
+
+@pytest.mark.parametrize("outliers", [False, True])
+def test_no_value_of_attention_exceeds_what_the_weights_tell(outliers):
+    exact = model()
+    block = exact.video_model.transformer.resblocks[0]
+    if outliers:
+        give_outliers(exact.video_model)
+        nn.init.normal_(block.ln_1.bias)
+        nn.init.normal_(block.attn.qkv.bias)
+    bound = largest_values(block.ln_1, block.attn.qkv)
+    with torch.no_grad():
+        # tokens that make each value as large as it can be, and others
+        worst = block.ln_1.weight * block.attn.qkv.weight[-64:]
+        x = torch.cat([worst, -worst, torch.randn(200, 64) * torch.tensor([1e3] + 63 * [1.0])])
+        values = block.attn.qkv(block.ln_1(x))[:, -64:].abs().amax(0)
+    assert (values <= bound).all() and (values >= bound / 2).any()
 
 
 def test_the_rest_is_shared_not_copied():

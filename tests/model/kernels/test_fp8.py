@@ -20,6 +20,7 @@ from tests.model.kernels.interpreted import relative_error, run_interpreted
 
 triton_fp8 = pytest.importorskip("model.kernels.triton_fp8", reason="Triton is for NVIDIA's GPUs")
 triton_norm = pytest.importorskip("model.kernels.triton_norm")
+triton_attention = pytest.importorskip("model.kernels.triton_attention")
 ON_GPU = torch.cuda.is_available()
 WIDTHS = (768, 20)
 
@@ -93,10 +94,23 @@ def compare_transposed(device, stored):
     assert torch.equal(got.cpu().to(torch.float8_e4m3fn).float(), want.values.float())
 
 
+def compare_attention(device, dtype):
+    """Attention that writes e4m3 numbers against attention that does not."""
+    torch.manual_seed(0)
+    qkv, bias = torch.randn(2, 1 + 3 * 5, 3 * 32, device=device).to(dtype), torch.zeros(96, device=device)
+    factors = 2.0 ** torch.randint(3, 7, (32,), device=device)
+    for over_time in (False, True):
+        got = triton_attention.divided_attention_fp8(qkv, 3, 2, over_time, factors)
+        want = triton_attention.divided_attention(qkv, bias, 3, 2, over_time)
+        error = (got.float() / factors - want.float()).abs()
+        assert (error <= want.float().abs() / 14 + 2**-10 / factors).all()
+
+
 def interpreted_cases():
     triton_fp8.VALUES = torch.float32  # rounded above: the interpreter loses carries into the exponent
     triton_fp8.GRAD_PROGRAMS = 2
     compare_transposed("cpu", torch.float32)
+    compare_attention("cpu", torch.float32)
     for width in WIDTHS:
         worst = max(compare(width, "cpu", torch.float32))
         print(width, worst)
@@ -114,6 +128,11 @@ def test_kernels_equal_the_plain_form_in_the_interpreter():
 @pytest.mark.parametrize("width", [*WIDTHS, 1280, 5120])
 def test_compiled_kernels_equal_the_plain_form(width, dtype):
     assert max(compare(width, "cuda", dtype)) < 0.01  # bf16 meets more ties
+
+
+@pytest.mark.skipif(not ON_GPU, reason="the compiled kernel needs a GPU")
+def test_compiled_attention_writes_e4m3():
+    compare_attention("cuda", torch.bfloat16)
 
 
 @pytest.mark.skipif(not ON_GPU, reason="the compiled kernel needs a GPU")
@@ -137,7 +156,7 @@ def test_rows_have_scales_of_their_own():
     x = rows(64, "cpu", torch.float32)
     quantized = quantize_rows(x)
     peaks = quantized.values.float().abs().amax(-1)
-    assert ((peaks > 224) & (peaks <= 448))[x.abs().amax(-1) > 0].all() and peaks[0, 0] == 0
+    assert ((peaks >= 224) & (peaks <= 448))[x.abs().amax(-1) > 0].all() and peaks[0, 0] == 0
     assert (quantized.scales.log2() % 1 == 0).all()
     error = (quantized.dequantize() - x).abs()
     assert (error <= x.abs() / 16 + quantized.scales * 2**-10).all()  # three bits of mantissa
