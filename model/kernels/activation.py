@@ -54,18 +54,17 @@ def quantize_activation(hidden: Tensor, name: str) -> Quantized:
     return quantize_rows(ACTIVATIONS[name](hidden))
 
 
-def activation_backward(grad: Tensor, hidden: Tensor, name: str) -> tuple[Tensor, Tensor, Quantized, Tensor]:
-    """Of ACTIVATIONS[name] of hidden [..., F], whose gradient is grad.
+def activation_backward(grad: Tensor, hidden: Tensor, name: str) -> tuple[Quantized, Quantized, Tensor]:
+    """Of ACTIVATIONS[name] of hidden [..., F], whose gradient is grad, in fp8.
 
     Returns:
-        The activation once more; the gradient of hidden, as it is and quantised; in parts [parts, F] that of
-        the bias in hidden.
+        The activation once more; the gradient of hidden; in parts [parts, F] that of the bias in hidden.
     """
     if kernels_take(hidden, hidden.dtype):
-        out, exact, values, scales, bias_parts = triton_fp8.activation_backward(grad, hidden, name)
-        return out, exact, Quantized(values, scales), bias_parts
+        out, out_scales, values, scales, bias_parts = triton_fp8.activation_backward(grad, hidden, name)
+        return Quantized(out, out_scales), Quantized(values, scales), bias_parts
     if name == "gelu":
         exact = torch.ops.aten.gelu_backward(grad, hidden)
     else:
         exact = torch.ops.aten.silu_backward(grad, 1.702 * hidden)
-    return ACTIVATIONS[name](hidden), exact, quantize_rows(exact), exact.flatten(0, -2)
+    return quantize_rows(ACTIVATIONS[name](hidden)), quantize_rows(exact), exact.flatten(0, -2)

@@ -103,6 +103,25 @@ def multiply(a: Quantized, b: Quantized, bias: Tensor | None, dtype: torch.dtype
     return y.unflatten(0, a.values.shape[:-1])
 
 
+def multiply_over_tokens(a: Quantized, b: Quantized, kind: torch.dtype, dtype: torch.dtype) -> Tensor:
+    """aᵀ · b of a [..., N] and b [..., K], as [N, K] of type dtype: a sum over all tokens.
+
+    kind: in which format the products are that are not in fp8.
+    """
+    a, b = (transpose(Quantized(x.values.flatten(0, -2), x.scales.flatten(0, -2))) for x in (a, b))
+    if not (a.values.is_cuda and kind == torch.bfloat16):
+        return multiply(a, b, None, torch.float32).to(dtype)
+    # Tensor cores round what they sum up; without fast accumulation float32 takes over every 128 numbers.
+    return torch._scaled_mm(
+        a.values,
+        b.values.t(),
+        scale_a=a.scales[0, 0],
+        scale_b=b.scales[0, 0],
+        out_dtype=dtype,
+        use_fast_accum=False,
+    )
+
+
 class Fp8Linear(Fp8Layer, nn.Module):
     """A linear layer in fp8, without gradients: [..., in] -> [..., out].
 

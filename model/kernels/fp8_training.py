@@ -1,9 +1,11 @@
 """Linear layers in fp8 with gradients, for training.
 
-Of a layer's three products the outputs and the inputs' gradients are of e4m3 numbers, the weights' gradients
-of bf16: they are sums over all tokens, whose scales would have to be the same for all, and they stay as exact
-as autocast has them. Gradients are quantised by tokens, as inputs are. Weights stay what the optimiser and
-checkpoints have; each forward pass quantises them anew, each backward pass transposes what it left.
+Gradients are quantised by tokens, as inputs are, and multiplied by transposed weights. Weights stay what the
+optimiser and checkpoints have; each forward pass quantises them anew.
+
+The weights' gradients are sums over all tokens, whose scales have to be the same for all: both factors are
+transposed for them. For the layers of an MLP that costs less than it saves; for those of attention it does
+not, and these multiply what was not quantised.
 """
 
 from typing import Any
@@ -13,7 +15,7 @@ from torch import Tensor, nn
 
 from ..precision import dtype_of_products
 from .activation import activation_backward, quantize_activation
-from .fp8 import Quantized, multiply, quantize_for_training, quantize_rows, transpose
+from .fp8 import Quantized, multiply, multiply_over_tokens, quantize_for_training, quantize_rows, transpose
 from .projection import Fp8Layer
 
 
@@ -46,14 +48,11 @@ class _Product(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             of_input = multiply(quantize_rows(grad), transpose(Quantized(*w)), None, grad.dtype)
         if ctx.needs_input_grad[3]:
-            of_weight = _of_weight(grad, exact, ctx.weight_dtype)
+            of_weight = grad.flatten(0, -2).t() @ exact.flatten(0, -2).to(grad.dtype)
+            of_weight = of_weight.to(ctx.weight_dtype)
         if ctx.needs_input_grad[4]:
             of_bias = grad.flatten(0, -2).sum(0).to(ctx.bias_dtype)
         return of_input, None, None, of_weight, of_bias, None
-
-
-def _of_weight(grad: Tensor, x: Tensor, dtype: torch.dtype) -> Tensor:
-    return (grad.flatten(0, -2).t() @ x.flatten(0, -2).to(grad.dtype)).to(dtype)
 
 
 def multiply_mlp(x: Tensor | Quantized, c_fc: nn.Linear, c_proj: nn.Linear, activation: str) -> Tensor:
@@ -74,24 +73,26 @@ class _Mlp(torch.autograd.Function):
         fc, proj = quantize_rows(w_fc), quantize_rows(w_proj)
         hidden = multiply(Quantized(values, scales), fc, b_fc, dtype)
         ctx.activation, ctx.weight_dtype, ctx.bias_dtype = activation, w_fc.dtype, b_fc.dtype
-        ctx.save_for_backward(exact, hidden, *fc[:2], *proj[:2])
+        ctx.save_for_backward(values, scales, hidden, *fc[:2], *proj[:2])
         return multiply(quantize_activation(hidden, activation), proj, b_proj, dtype)
 
     @staticmethod
     def backward(ctx: Any, grad):
-        exact, hidden, fc_values, fc_scales, proj_values, proj_scales = ctx.saved_tensors
-        fc, proj = Quantized(fc_values, fc_scales), Quantized(proj_values, proj_scales)
-        grad_out = multiply(quantize_rows(grad), transpose(proj), None, grad.dtype)
-        out, of_hidden, quantized, b_fc_parts = activation_backward(grad_out, hidden, ctx.activation)
+        values, scales, hidden, *weights = ctx.saved_tensors
+        fc, proj = Quantized(*weights[:2]), Quantized(*weights[2:])
+        quantized = quantize_rows(grad)
+        grad_out = multiply(quantized, transpose(proj), None, grad.dtype)
+        out, of_hidden, b_fc_parts = activation_backward(grad_out, hidden, ctx.activation)
         of_input = of_w_fc = of_b_fc = of_w_proj = of_b_proj = None
         if ctx.needs_input_grad[0]:
-            of_input = multiply(quantized, transpose(fc), None, grad.dtype)
+            of_input = multiply(of_hidden, transpose(fc), None, grad.dtype)
         if ctx.needs_input_grad[3]:
-            of_w_fc = _of_weight(of_hidden, exact, ctx.weight_dtype)
+            x = Quantized(values, scales)
+            of_w_fc = multiply_over_tokens(of_hidden, x, grad.dtype, ctx.weight_dtype)
         if ctx.needs_input_grad[4]:
             of_b_fc = b_fc_parts.sum(0).to(ctx.bias_dtype)
         if ctx.needs_input_grad[5]:
-            of_w_proj = _of_weight(grad, out, ctx.weight_dtype)
+            of_w_proj = multiply_over_tokens(quantized, out, grad.dtype, ctx.weight_dtype)
         if ctx.needs_input_grad[6]:
             of_b_proj = grad.flatten(0, -2).sum(0).to(ctx.bias_dtype)
         return of_input, None, None, of_w_fc, of_b_fc, of_w_proj, of_b_proj, None, None

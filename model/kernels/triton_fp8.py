@@ -142,8 +142,18 @@ def _quantize_kernel(
 
 
 @triton.jit
+def _store_quantized_row(numbers, dim, values, scales, row, WIDTH: tl.constexpr):
+    peak = tl.max(tl.abs(numbers[0]), axis=0)
+    for i in tl.static_range(1, len(numbers)):
+        peak = tl.maximum(peak, tl.max(tl.abs(numbers[i]), axis=0))
+    scale = scale_for(peak)
+    store_vectors(shifted(dim, values + row * WIDTH), scaled(numbers, 1 / scale), dim, WIDTH)
+    tl.store(scales + row, scale)
+
+
+@triton.jit
 def _activation_grad_kernel(
-    hidden, grad_out, out, grad_hidden, values, scales, bias_grad, rows, parts,
+    hidden, grad_out, out, out_scales, grad_hidden, grad_scales, bias_grad, rows, parts,
     QUICK: tl.constexpr, WIDTH: tl.constexpr, HEAD: tl.constexpr, TAIL: tl.constexpr,
 ):  # fmt: skip
     part = tl.program_id(0)
@@ -156,15 +166,9 @@ def _activation_grad_kernel(
         c = [_factor(piece, QUICK) for piece in x]
         slopes = plus(c, times(x, _slopes(x, c, QUICK)))
         grad = times(load_vectors(grad_out + at, dim, WIDTH), slopes)
-        store_vectors(shifted(dim, out + at), times(x, c), dim, WIDTH)
-        store_vectors(shifted(dim, grad_hidden + at), grad, dim, WIDTH)
+        _store_quantized_row(times(x, c), dim, out, out_scales, row, WIDTH)
+        _store_quantized_row(grad, dim, grad_hidden, grad_scales, row, WIDTH)
         total = plus(total, grad)
-        peak = tl.max(tl.abs(grad[0]), axis=0)
-        for i in tl.static_range(1, len(grad)):
-            peak = tl.maximum(peak, tl.max(tl.abs(grad[i]), axis=0))
-        scale = scale_for(peak)
-        store_vectors(shifted(dim, values + at), scaled(grad, 1 / scale), dim, WIDTH)
-        tl.store(scales + row, scale)
         row += parts
     store_vectors(shifted(dim, bias_grad + part * WIDTH), total, dim, WIDTH)
 
@@ -242,20 +246,21 @@ def activation_backward(
     """The activation's backward, [..., F], which also makes once more what the forward pass did not keep.
 
     Returns:
-        The activation of hidden; the gradient of hidden, as it is, and its values and scales; in float32 that
-        of the bias in hidden, in parts [parts, F].
+        Values and scales of the activation of hidden; those of the gradient of hidden; in float32 that of the
+        bias in hidden, in parts [parts, F].
     """
     hidden, grad_out = hidden.contiguous(), grad_out.contiguous()
     width = hidden.shape[-1]
-    out, grad_hidden = torch.empty_like(hidden), torch.empty_like(hidden)
-    values, scales = _outputs(hidden)
+    out, out_scales = _outputs(hidden)
+    grad_hidden, grad_scales = _outputs(hidden)
     bias_grad = hidden.new_empty(GRAD_PROGRAMS, width, dtype=torch.float32)
     head, tail = split_head(width)
     wrap_triton(_activation_grad_kernel)[(GRAD_PROGRAMS,)](
-        hidden, grad_out, out, grad_hidden, values, scales, bias_grad, hidden.numel() // width, GRAD_PROGRAMS,
+        hidden, grad_out, out, out_scales, grad_hidden, grad_scales, bias_grad,
+        hidden.numel() // width, GRAD_PROGRAMS,
         QUICK=activation == "quick_gelu", WIDTH=width, HEAD=head, TAIL=tail, num_warps=8,
     )  # fmt: skip
-    return out, grad_hidden, values, scales, bias_grad
+    return out, out_scales, grad_hidden, grad_scales, bias_grad
 
 
 @triton_op("tvtsv2::transpose_fp8", mutates_args=())
