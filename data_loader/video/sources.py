@@ -101,6 +101,9 @@ class Place(NamedTuple):
     size: int
 
 
+NOWHERE = Place(0, 0)  # of a link that leads out of its tar file
+
+
 class Seekable(io.RawIOBase):
     """A file of `size` bytes that is to be read from the byte `at` on, wherever that is."""
 
@@ -136,7 +139,11 @@ class Part(Seekable):
 
 
 def tar_members(archive: str) -> dict[str, Place]:
-    """The files of a tar file by name. Raises VideoReadError: it is none, or is cut off."""
+    """The files of a tar file by name, also those that are links to others in it. Raises VideoReadError: it
+    is none, or is cut off.
+
+    `tar -c .` names them ./a.mp4, which paths do not tell from a.mp4: here they are a.mp4.
+    """
     return _tar_members(archive, file_state(archive))
 
 
@@ -144,17 +151,32 @@ def tar_members(archive: str) -> dict[str, Place]:
 def _tar_members(archive: str, state: tuple[int, int]) -> dict[str, Place]:
     try:
         with open_source(archive) as file, tarfile.open(fileobj=file, mode="r:") as tar:
-            return {m.name: Place(m.offset_data, m.size) for m in tar if m.isreg() and not m.issparse()}
+            files, links = {}, {}
+            for member in tar:
+                name = _plain_name(member.name)
+                if member.isreg() and not member.issparse():
+                    files[name] = Place(member.offset_data, member.size)
+                elif member.islnk():
+                    links[name] = _plain_name(member.linkname)
+                elif member.issym():
+                    links[name] = _plain_name(f"{os.path.dirname(member.name)}/{member.linkname}")
+            return files | {name: files.get(to, NOWHERE) for name, to in links.items()}
     except (tarfile.TarError, EOFError) as error:
         raise VideoReadError(archive, f"is no whole tar file: {error}") from error
     except OSError as error:
         raise VideoReadError(archive, error.strerror or str(error)) from error
 
 
+def _plain_name(name: str) -> str:
+    return os.path.normpath(name.lstrip("/"))
+
+
 def _member(archive: str, name: str) -> Place:
     place = tar_members(archive).get(name)
     if place is None:
         raise VideoReadError(f"{archive}/{name}", "no such file in the tar file")
+    if place is NOWHERE:
+        raise VideoReadError(f"{archive}/{name}", "is a link to what is no file in the tar file")
     if place.size == 0:
         raise VideoReadError(f"{archive}/{name}", "the file is empty")
     return place

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from utils.text import counted
 
 # Keys of a config that say where things are and how fast it goes, but change no figure.
 OF_THE_MACHINE = ("task", "name", "meta", "source", "batch_size", "num_workers", "read_timeout")
+OF_ANYONE = {"labels": "labels", "csv": "captions"}  # types of own data, and the configs for them
 FRAMES = 12  # of a clip, in the paper
 MOST_BYTES = 2**30  # of a results.json; a million queries have less
 
@@ -53,6 +54,15 @@ class Run:
     @property
     def column(self) -> str:
         return self.results.dataset + (f" ({self.data})" if self.data else "")
+
+    @property
+    def place(self) -> str:
+        """Where own data lie, which no name tells from others; published sets may move."""
+        dataset, config = self.results.dataset, self.results.config
+        if dataset not in OF_ANYONE.values() and (CONFIGS / f"{dataset}.json").is_file():
+            return ""
+        words = {"root": config.get("data", {}).get("root"), "meta": config.get("meta")}
+        return ", ".join(f"{key}={value}" for key, value in words.items() if value is not None)
 
     @property
     def weights(self) -> str:
@@ -106,7 +116,19 @@ def read_runs(files: Sequence[Path]) -> tuple[list[Run], dict[Path, str]]:
             runs.append(Run(len(runs) + 1, file, results, data, settings))
         except (ValueError, OSError) as error:
             failed[file] = str(error).removeprefix(f"{file}").lstrip(": ")
-    return runs, failed
+    return told_apart(runs), failed
+
+
+def told_apart(runs: Sequence[Run]) -> list[Run]:
+    """The runs; where own data of one name lie in several places, these make several sets of them."""
+    places: dict[str, set[str]] = {}
+    for run in runs:
+        places.setdefault(run.column, set()).add(run.place)
+    found = []
+    for run in runs:
+        where = run.place if len(places[run.column]) > 1 else ""
+        found.append(replace(run, data=", ".join(filter(None, [run.data, where]))))
+    return found
 
 
 def read_results(file: Path) -> Results:
@@ -134,11 +156,14 @@ def read_results(file: Path) -> Results:
 def differences(dataset: str, config: Mapping[str, Any]) -> tuple[str, str]:
     """How the config of a run differs from the data set's own, or where it has none from the defaults: in
     what makes it another set (a cut, a fold), and in the other settings."""
+    kind = config.get("data", {}).get("type", "csv")
     path = CONFIGS / f"{dataset}.json"
+    if not path.is_file() and kind in OF_ANYONE:
+        path = CONFIGS / f"{OF_ANYONE[kind]}.json"
     if path.is_file():
         own = asdict(load_config(EvaluationConfig, path))
     else:
-        data = {"type": config.get("data", {}).get("type", "csv"), "root": "."}
+        data = {"type": kind, "root": "."}
         own = asdict(convert({"task": "retrieval", "name": "x", "data": data}, EvaluationConfig, ""))
     if own["num_frames"] is None:
         own["num_frames"] = FRAMES

@@ -123,6 +123,25 @@ def test_other_settings_and_other_weights_are_rows_of_their_own(tmp_path):
     assert f"{first}, {own}, dsl_temperature=0.05" in dsl
 
 
+def test_own_data_of_one_name_in_two_places_are_two_sets(tmp_path):
+    own = {"type": "labels", "root": "/disk/videos"}
+    prompts = ["a video of {}"]  # those of labels.json, which all own labels begin with
+    runs = {
+        name: with_config(data=own | {"root": root}, prompts=prompts) | {"dataset": dataset}
+        for name, root, dataset in (
+            ("a", "/a/videos", "videos"),
+            ("b", "/b/videos", "videos"),
+            ("c", "/c/others", "others"),
+        )
+    }
+    write(tmp_path, **runs)
+    found, _ = read_runs(find_results([str(tmp_path)]))
+    assert [run.column for run in found] == [
+        "videos (root=/a/videos)", "videos (root=/b/videos)", "others",
+    ]  # fmt: skip
+    assert {run.settings for run in found} == {""}
+
+
 def test_a_figure_has_one_table_wherever_its_runs_have_it(tmp_path):
     ks = {k: {f"accuracy, k = {k}": {"plain": {"top1": float(k), "top5": 99.0}}} for k in (10, 20)}
     of_knn = results(task="knn", published={})

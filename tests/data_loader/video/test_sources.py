@@ -168,6 +168,29 @@ def test_members_of_tar_files(tmp_path, remote):
         open_video(f"{archive}/2.mp4")
 
 
+def test_members_that_are_links_or_have_dots_in_front(tmp_path):
+    """As `tar -c .` names them, and as it keeps a file that has two names."""
+    files.write_video(tmp_path / "1.mp4", num_frames=20)
+    with tarfile.open(tmp_path / "x.tar", "w") as tar:
+        tar.add(tmp_path / "1.mp4", "./deep/1.mp4")
+        for name, kind, to in (
+            ("./deep/hard.mp4", tarfile.LNKTYPE, "./deep/1.mp4"),
+            ("./deep/soft.mp4", tarfile.SYMTYPE, "1.mp4"),
+            ("./out.mp4", tarfile.SYMTYPE, "/etc/passwd"),
+        ):
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = kind, to
+            tar.addfile(member)
+    archive = tmp_path / "x.tar"
+    assert list(sources.tar_members(str(archive))) == [
+        "deep/1.mp4", "deep/hard.mp4", "deep/soft.mp4", "out.mp4",
+    ]  # fmt: skip
+    for name in ("deep/1.mp4", "deep/hard.mp4", "deep/soft.mp4"):
+        assert numbers(f"{archive}/{name}", [3, 0]) == [3, 0]
+    with pytest.raises(VideoReadError, match="is a link to what is no file in the tar file"):
+        open_video(f"{archive}/out.mp4")
+
+
 def test_a_tar_file_that_is_cut_off(tmp_path):
     (tmp_path / "x.tar").write_bytes(b"x" * 2000)
     with pytest.raises(VideoReadError, match=r"x\.tar: is no whole tar file"):
