@@ -174,6 +174,7 @@ def make(path: str, size: int, time: int) -> Shard:
     digest = hashlib.sha256()
     try:
         with open_shard(path) as file:
+            refuse_whole(path, file)  # its size may not be known either
             for member in walk(file, size):
                 if isinstance(member, Damage):
                     facts.damaged.append(str(member))
@@ -187,11 +188,7 @@ def make(path: str, size: int, time: int) -> Shard:
                     facts.twice.append(member.name)
                 else:
                     group[suffix] = Place(member.offset, member.size, zlib.crc32(header))
-            if getattr(file, "whole", False):
-                raise ValueError(
-                    f"{path}: the server gives no parts of files (Range), which reading shards needs: take "
-                    "one that does, or fetch the shards into a folder"
-                )
+            refuse_whole(path, file)
     except CutOff as error:
         raise ValueError(f"{path} is {error}; {MAKE_ANEW}") from error
     except OSError as error:
@@ -210,6 +207,15 @@ def make(path: str, size: int, time: int) -> Shard:
     facts.samples, facts.digest = len(keys), digest.hexdigest()
     shaped = np.array(places, dtype=np.int64).reshape(len(keys), 1 + len(SIDES), len(NOWHERE))
     return Shard(facts, keys, np.array(suffixes, dtype=np.uint8), shaped)
+
+
+def refuse_whole(path: str, file: Any) -> None:
+    """ValueError for a remote file that came in one piece."""
+    if getattr(file, "whole", False):
+        raise ValueError(
+            f"{path}: the server gives no parts of files (Range), which reading shards needs: take one that "
+            "does, or fetch the shards into a folder"
+        )
 
 
 def split_name(name: str, path: str) -> tuple[str, str]:

@@ -18,6 +18,7 @@ from utils.files import RunWriteError, unfinished_name
 logger = logging.getLogger(__name__)
 
 FETCHED = ("metrics.jsonl", "log.txt", "starts.jsonl", "model_best.pth", "model_best.json", "wandb-id.txt")
+LEFT_HERE = ("wandb", "evaluations")
 State = tuple[int, int]  # of a file: size and time of change
 
 
@@ -90,9 +91,9 @@ class Bucket:
         self.system.put_file(str(path), target)
 
     def files(self) -> Iterator[Path]:
-        """What is copied: not what is half-written, the lock, or wandb's own."""
+        """What is copied: not what is half-written, the lock, wandb's own, or vectors to evaluate."""
         for folder, folders, names in os.walk(self.run_dir):
-            folders[:] = [name for name in folders if not name.startswith(".") and name != "wandb"]
+            folders[:] = [name for name in folders if not name.startswith(".") and name not in LEFT_HERE]
             paths = (Path(folder, name) for name in names if not name.startswith(".") and name != "lock")
             yield from sorted(paths)
 

@@ -246,6 +246,12 @@ def convert_tree(
     failures = {path.relative_to(source): f"cannot be entered: {reason}" for path, reason in closed.items()}
     if not videos and not failures:
         raise FileNotFoundError(f"{source} holds no videos ({', '.join(sorted(VIDEO_ENDINGS))})")
+    if source.resolve().is_relative_to(target.resolve()):
+        above = source.resolve().relative_to(target.resolve()).parts
+        if clash := next((video for video in videos if video.parts[: len(above)] == above), None):
+            raise ValueError(
+                f"{source / clash} would be written into {source}, where originals lie; name another folder"
+            )
     waiting = choose_videos(videos, source, target, encoding, overwrite)
     remove_left_over(target)
     records, made, parent = Records(target), {}, Lifetime()

@@ -269,6 +269,18 @@ def test_a_file_that_takes_too_long_costs_itself_alone(tree, slow_video, tmp_pat
     assert sorted(names(out)) == ["old.avi", "plain.mp4", "unreadable.tsv"]
 
 
+def test_originals_are_not_written_over(tree, capsys):
+    original = next(path for path in sorted(tree.rglob("*")) if path.is_file())
+    inner = tree / tree.name / original.relative_to(tree)
+    inner.parent.mkdir(parents=True)
+    inner.write_bytes(original.read_bytes())
+    with pytest.raises(SystemExit):
+        main([str(tree), str(tree.parent)])
+    assert f"{inner} would be written into {tree}, where originals lie" in capsys.readouterr().err
+    inner.unlink()
+    assert main([str(tree), str(tree.parent)]) == 0  # beside them
+
+
 def test_a_source_that_has_changed_is_written_anew(tree, tmp_path):
     out = tmp_path / "out"
     assert main([str(tree), str(out)]) == 0

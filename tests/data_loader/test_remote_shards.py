@@ -104,6 +104,7 @@ def test_broken_connections_are_tried_again(server, shards, tmp_path):
     ("prepare", "message"),
     [
         (lambda server: setattr(server, "ranges", False), "gives no parts of files"),
+        (lambda server: vars(server).update(ranges=False, announces=False), "gives no parts of files"),
         (
             lambda server: setattr(server, "lists", False),
             r"no shards train-\*\.tar in http.*train-index\.npz",

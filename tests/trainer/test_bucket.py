@@ -67,9 +67,12 @@ def test_a_sharded_checkpoint(bucket, tmp_path):
     (run / "checkpoint-epoch1.dcp").mkdir(parents=True)
     (run / "checkpoint-epoch1.dcp/part").write_bytes(b"tensors")
     (run / ".half.unfinished").write_bytes(b"x")
+    (run / "evaluations").mkdir()
+    (run / "evaluations/video_embeddings.safetensors").write_bytes(b"vectors")
     with Bucket(bucket, run, "run") as there:
         there.update()
     assert there.checkpoints() == ["checkpoint-epoch1.dcp"]
+    assert not there.system.exists(f"{there.root}/evaluations")
     other = Bucket(bucket, tmp_path / "elsewhere" / "run", "run")
     other.run_dir.mkdir(parents=True)
     other.fetch("checkpoint-epoch1.dcp")
