@@ -276,6 +276,7 @@ def report(extraction: Extraction, output: Path, shard: Shard | None) -> None:
     if table:
         notes = [f"{extraction.reused} were there already"] if extraction.reused else []
         notes += [f"{extraction.moved} of them from files that have been moved"] if extraction.moved else []
+        notes += [f"{counted(extraction.others, 'other vectors')} kept"] if extraction.others else []
         told = f" ({', '.join(notes)})" if notes else ""
         print(f"video features: {list(table.features.shape)}, saved to {one_line(str(output))}{told}")
     if failed:

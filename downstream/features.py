@@ -48,13 +48,15 @@ class Extraction:
     table: the features of the videos that were asked for, with their columns, see FeatureTable; None when
         nothing could be read, and on all processes but the first.
     failed: file, or folder that cannot be entered -> why it could not be read. reused: how many rows were
-        there before this call, `moved` of them for videos that now have another path.
+        there before this call, `moved` of them for videos that now have another path. others: how many
+        rows the output holds beside them.
     """
 
     table: FeatureTable | None
     failed: dict[str, str] = field(default_factory=dict)
     reused: int = 0
     moved: int = 0
+    others: int = 0
 
 
 def extract_features(
@@ -172,7 +174,7 @@ def extract_features(
         failed += failures.values()
         if files and context.is_main:
             files.complete([clip.row for i, clip in enumerate(clips) if i not in failures], failed)
-        return Extraction(found, reasons(failed), len(clips) - len(pending), table.moved)
+        return Extraction(found, reasons(failed), len(clips) - len(pending), table.moved, table.others)
 
 
 def list_videos(
@@ -249,7 +251,9 @@ def merge_shards(
             part = files.load()
             if part and (rows := [row for row, key in enumerate(row_keys(part)) if key in left]):
                 table.add(part.take(rows))
-        return Extraction(table.finish(), reasons(failed), len(keys) - len(pending), table.moved)
+        return Extraction(
+            table.finish(), reasons(failed), len(keys) - len(pending), table.moved, table.others
+        )
 
 
 def reasons(failures: Sequence[Failure]) -> dict[str, str]:

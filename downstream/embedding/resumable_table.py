@@ -67,6 +67,7 @@ class ResumableTable:
         self.metadata = json.loads(json.dumps(metadata))
         self.overwrite, self.disposable = overwrite, disposable
         self.moved = 0  # rows whose video has another path now
+        self.others = 0  # rows in the output that were not wanted, known when it is finished
         self._replacing = self.folder / "replaces the output"  # there until an overwriting run is complete
         self._buffer: list[FeatureTable] = []
         self._unsaved: list[FeatureTable] = []
@@ -193,6 +194,7 @@ class ResumableTable:
         others = [
             i for key, i in row.items() if key not in asked_for and key[1:3] == state.get(key[0], key[1:3])
         ]
+        self.others = len(others)
         kept = [*others, *rows]
         if not as_it_is or renewed or kept != list(range(len(everything))):
             self._write(everything.take(kept))

@@ -220,7 +220,9 @@ def test_rows_are_added_and_only_overwrite_replaces(videos, model, checkpoint, t
     embedded.clear()
     capsys.readouterr()
     assert feature_extraction.main(command(checkpoint, tiny, "-o", out)) == 0
-    assert embedded == ["tiny.mp4"] and "video features: [1, 96]" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert embedded == ["tiny.mp4"] and "video features: [1, 96]" in said
+    assert "(7 other vectors kept)" in said
     table = load_features(out)
     assert [Path(path).name for path in table.columns["path"]] == [
         *(f"{i}.mp4" for i in range(7)),
@@ -256,7 +258,10 @@ def test_a_moved_folder_is_not_embedded_again(videos, checkpoint, tmp_path, embe
     embedded.clear()
     assert feature_extraction.main(command(checkpoint, tmp_path / "films", "-o", out)) == 0
     assert embedded == ["1.mp4", "1.mp4"]  # it cannot be told which of them is which
-    assert "(6 were there already, 6 of them from files that have been moved)" in capsys.readouterr().out
+    assert (
+        "(6 were there already, 6 of them from files that have been moved, 2 other vectors kept)"
+        in capsys.readouterr().out
+    )
     after = load_features(out)
     moved = [path.replace(str(videos), str(tmp_path / "films")) for path in before.columns["path"]]
     assert after.columns["path"][-8:] == moved

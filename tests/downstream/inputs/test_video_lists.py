@@ -112,7 +112,9 @@ def test_spans_of_a_list_are_embedded_with_its_columns(folder, model, checkpoint
     after = load_features(out)
     assert after.columns["label"] == ["run", "", "stand", "new"]
     np.testing.assert_array_equal(after.features[:3], table.features)
-    assert run(changed, out) == 0 and "(2 were there already)" in capsys.readouterr().out
+    assert (
+        run(changed, out) == 0 and "(2 were there already, 2 other vectors kept)" in capsys.readouterr().out
+    )
 
     # Another set of columns, or another kind of them, is another table.
     for other, message in (
