@@ -52,7 +52,8 @@ def file_state(path: str) -> tuple[int, int]:
     """Size, and time of the last change in ns. Raises VideoReadError for what needs no decoder to tell.
 
     A member has the time of its tar file, a folder the size of all its frames and the time of the last. For
-    a URL the time is what its server tells, or else a number made of its ETag or checksum; 0 for neither.
+    a URL the time is what its server tells, or else a number made of its ETag, checksum or the time as an
+    HTTP header has it; 0 for neither.
     """
     member = split_member(path)
     if member is not None:
@@ -250,7 +251,7 @@ def _remote_state(url: str) -> tuple[int, int]:
     for key in ("mtime", "LastModified", "last_modified", "updated", "created"):
         if isinstance(about.get(key), datetime):
             return int(about.get("size") or -1), int(about[key].timestamp() * 1e6) * 1000
-    for key in ("ETag", "etag", "md5Hash", "Content-MD5", "checksum"):
+    for key in ("ETag", "etag", "md5Hash", "Content-MD5", "checksum", "Last-Modified"):
         if about.get(key):
             digest = hashlib.sha256(str(about[key]).encode()).digest()
             return int(about.get("size") or -1), int.from_bytes(digest[:7], "big")

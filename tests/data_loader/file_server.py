@@ -1,6 +1,7 @@
 """A web server for the files of a folder."""
 
 import threading
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote
@@ -12,6 +13,7 @@ class Server(ThreadingHTTPServer):
     def __init__(self, folder: Path):
         super().__init__(("127.0.0.1", 0), Handler)
         self.announces, self.lists = True, True  # the length of files, the files of folders
+        self.etags = True
         self.folder, self.ranges, self.sent, self.to_break, self.asked = folder, True, 0, 0, 0
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
@@ -51,7 +53,9 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {first}-{last}/{len(content)}")
         if self.server.announces:
             self.send_header("Content-Length", str(len(part)))
-        self.send_header("ETag", f'"{path.stat().st_mtime_ns}"')
+        if self.server.etags:
+            self.send_header("ETag", f'"{path.stat().st_mtime_ns}"')
+        self.send_header("Last-Modified", formatdate(path.stat().st_mtime, usegmt=True))
         self.end_headers()
         if not body:
             return

@@ -39,6 +39,10 @@ def test_a_video_behind_a_url_reads_as_the_file(server, tmp_path, timeout):
     assert size == path.stat().st_size and modified > 0
     os.utime(path, (1, 1))  # another ETag
     assert file_state(server.url("a%20b.mp4"))[1] != modified
+    server.etags = False
+    before = file_state(server.url("a%20b.mp4"))
+    os.utime(path, (99, 99))
+    assert file_state(server.url("a%20b.mp4"))[1] != before[1] > 0
     with pytest.raises(VideoReadError, match="no such file"):
         numbers(server.url("gone.mp4"), [0], timeout)
     process.end_children()
