@@ -270,11 +270,14 @@ class Monitor:
         return note["value"] if note["monitor"] == self.text else None
 
     def keep_if_best(self, metrics: Mapping[str, float], checkpoint: Path) -> None:
-        """Make `checkpoint` the best if it is there, and its metric is better than that of all before."""
+        """Make `checkpoint` the best if it is there, and its metric is no worse than that of all before.
+
+        Of equals the later one is kept: where few videos validate, all are soon right, and say no more.
+        """
         if not checkpoint.exists():  # before the first step
             return
         value, best = metrics[self.name], self.best
-        if best is not None and not (value > best if self.mode == "max" else value < best):
+        if best is not None and not (value >= best if self.mode == "max" else value <= best):
             return
         mark_best(checkpoint)
         note = {"monitor": self.text, "value": value, "checkpoint": checkpoint.name}

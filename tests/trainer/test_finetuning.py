@@ -103,16 +103,19 @@ def test_a_run_killed_goes_on_to_the_bit_and_its_best_is_evaluated_and_embeds(
     assert "for other classes than the data's, as 'blinks' shows" in capsys.readouterr().err
 
 
-def test_a_head_that_begins_at_texts_is_zero_shot_and_the_start_may_be_the_best(
+def test_a_head_that_begins_at_texts_is_zero_shot_and_the_start_is_a_candidate(
     world, arguments, settings, tmp_path, start_file
 ):
-    """With rates of 0 every epoch is as good as the start, which comes first; nothing was there to resume."""
+    """With rates of 0 every epoch is as good as the start; of equals the last is kept."""
     settings["arch"] |= {"head_from_texts": PROMPTS}
     rates = {"optimizer__new_lr": 0.0, "optimizer__clip_lr": 0.0, "optimizer__head_lr": 0.0}
     at_start = {"trainer__validate_at_start": True, "trainer__epochs": 1, "name": "texts"}
     assert train.main(arguments("--resume", "auto", **settings, **rates, **at_start)) == 0
     folder = tmp_path / "texts"
-    assert json.loads((folder / "model_best.json").read_text())["checkpoint"] == "checkpoint-epoch0.pth"
+    best = [
+        line.split()[4] for line in (folder / "log.txt").read_text().splitlines() if "best so far" in line
+    ]
+    assert best == ["checkpoint-epoch0.pth,", "checkpoint-epoch1.pth,"]
     before, after = rows(folder, "validation")
     assert before["step"] == 0 and before["hmdb51_top1"] == after["hmdb51_top1"]
     written, start = (read_checkpoint(folder / "checkpoint-epoch0.pth")["state_dict"], torch.load(start_file))
