@@ -41,11 +41,15 @@ def build_loader(
     """A loader over this rank's share of a data set, in batches of `Collate(tokenizer)`.
 
     Workers are started as `worker_options` has it. Those of training stay from epoch to epoch; those of
-    validation, and their decoders, end with each validation. Memory is pinned where there is a GPU.
+    validation, and their decoders, end with each validation, and are no more than it has batches: those of
+    training read on into the next epochs. Memory is pinned where there is a GPU.
     """
+    batches = EpochBatches(EpochSampler(len(dataset), train, rank, world_size, seed), batch_size)
+    if not train:
+        num_workers = min(num_workers, len(batches))
     return DataLoader(
         dataset,
-        batch_sampler=EpochBatches(EpochSampler(len(dataset), train, rank, world_size, seed), batch_size),
+        batch_sampler=batches,
         collate_fn=Collate(tokenizer),
         pin_memory=torch.cuda.is_available() if pin_memory is None else pin_memory,
         generator=torch.Generator().manual_seed(seed),  # else each epoch draws from the model's generator

@@ -154,9 +154,10 @@ class Evaluator:
         return Evaluation(name, job.config, arch, measured, failures, seconds, intervals)
 
     def write(self, job: Job, evaluation: Evaluation) -> None:
-        """Write results.json and, if one is asked for, the page, and say where it is. Raises WriteError."""
+        """Write results.json and, if it is asked for, the page; say where they are. Raises WriteError."""
         path, sha256 = self.encoder.path, self.encoder.sha256
         write_results(job.results, evaluation, {"path": str(path), "sha256": sha256}, job.command)
+        print(f"results: {job.results / 'results.json'}")
         if self.report:
             weights = f"weights {path}, SHA-256 {sha256}"
             table = evaluation_table(evaluation, self.dsl, of_classes=False)  # they have a table there

@@ -195,6 +195,8 @@ def show(runs: Sequence[Run], failed: Mapping[Path, str], output: Path | None, p
         facts = {"data": f"{counted(len(runs), 'runs')} in {places}"}
         values: dict[str, Any] = {"sections": sections(runs), "runs": runs, "failed": failed}
         write_page(output, "table", "Table of results", facts, **values)
+    if output is not None:
+        print(f"{counted(len(runs), 'runs')} in {output}")
 
 
 @one_line_interrupts()

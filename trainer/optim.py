@@ -1,5 +1,6 @@
 """The optimiser's four groups of parameters, and learning rates over time."""
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -186,5 +187,7 @@ def resume_scheduler(
     position, end = in_steps if ends_early and settings.type != "milestones" else in_epochs
     scheduler = build_scheduler(optimizer, settings, steps_per_epoch, end)
     scheduler.last_epoch = position - 1
-    scheduler.step()
+    with warnings.catch_warnings():  # the optimiser has taken its steps, in a process before this one
+        warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
+        scheduler.step()
     return scheduler

@@ -86,9 +86,10 @@ class Trainer:
         if config.lr_scheduler.warmup_steps >= self.total_steps:
             logger.warning(
                 "lr_scheduler.warmup_steps is %d, but the run has %d steps: the learning rate never rises to "
-                "what is set",
+                "what is set; set fewer, such as --set lr_scheduler.warmup_steps=%d, or train longer",
                 config.lr_scheduler.warmup_steps,
                 self.total_steps,
+                self.total_steps // 10,
             )
         scheduler = optim.build_scheduler(
             self.optimizer, config.lr_scheduler, self.steps_per_epoch, self.total_steps

@@ -129,7 +129,8 @@ def test_workers_persist_over_epochs(world):
 
 def test_workers_of_validation_and_their_decoders_end_with_it(world):
     dataset = build_dataset("webvid", "val", timeout=60, **options(world))
-    loader = build_loader(dataset, 2, train=False, num_workers=2)
+    loader = build_loader(dataset, 2, train=False, num_workers=8)
+    assert loader.num_workers == 2  # as many as there are batches
     before = set(children(os.getpid()))
     batches = iter(loader)
     first = next(batches)

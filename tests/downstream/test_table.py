@@ -227,7 +227,7 @@ def test_a_command_is_shown_as_it_is(tmp_path):
 
 
 @needs_chromium
-def test_the_page_of_real_runs(checkpoint, tmp_path):
+def test_the_page_of_real_runs(checkpoint, tmp_path, capsys):
     """Each cell leads to its command, which is the one that was called."""
     given = {}
     for main_of, dataset, make in (
@@ -240,7 +240,11 @@ def test_the_page_of_real_runs(checkpoint, tmp_path):
         given[dataset] = arguments(folder, checkpoint, dataset=dataset)
         assert main_of(given[dataset]) == 0
     page = tmp_path / "table.html"
+    said = capsys.readouterr().out.splitlines()
+    files = [line.removeprefix("results: ") for line in said if line.startswith("results: ")]
+    assert len(files) == 3 and all(Path(file).is_file() for file in files)
     assert main([str(tmp_path), "--output", str(page)]) == 0
+    assert capsys.readouterr().out == f"3 runs in {page}\n"
     seen = document(page, tmp_path / "profile")
     assert all(target.startswith("#run-") for target in outside(seen))
     assert "<h2>linear probe, accuracy: top-1 / top-5</h2>" in seen

@@ -1,11 +1,20 @@
 """The optimiser's groups against the rule written out plainly, and the learning rate over time."""
 
+import warnings
+
 import pytest
 import torch
 from transformers import SchedulerType
 
 from model import create_model, is_new_parameter
-from trainer.optim import NOT_BY_STEPS, build_optimizer, build_scheduler, describe_groups, parameter_groups
+from trainer.optim import (
+    NOT_BY_STEPS,
+    build_optimizer,
+    build_scheduler,
+    describe_groups,
+    parameter_groups,
+    resume_scheduler,
+)
 from utils.schema import OptimizerConfig, SchedulerConfig
 
 SETTINGS = OptimizerConfig()
@@ -64,6 +73,20 @@ def test_other_schedules_come_from_transformers():
     assert max(rates) == 1.0
     assert rates[10] == 1.0
     assert rates[-1] < 0.01
+
+
+def test_a_schedule_that_goes_on_is_where_it_was_and_says_nothing_of_torchs():
+    settings = SchedulerConfig(type="cosine", warmup_steps=2)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=1.0)
+    whole = build_scheduler(optimizer, settings, 5, 20)
+    for _ in range(7):
+        optimizer.step()
+        whole.step()
+    again = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=1.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        resumed = resume_scheduler(again, settings, 5, (7, 20), (7, 20))
+    assert resumed.get_last_lr() == whole.get_last_lr()
 
 
 def test_options_reach_the_schedule_and_wrong_ones_are_named():
