@@ -35,6 +35,7 @@ from downstream.report import (
     write_results,
 )
 from downstream.report.evaluation_pages import write_report
+from downstream.report.runs import would_replace
 from downstream.report.trust import alike, bootstrap
 from utils.config import ConfigError, resolve_path
 from utils.files import check_folder, or_warn
@@ -156,7 +157,10 @@ class Evaluator:
     def write(self, job: Job, evaluation: Evaluation) -> None:
         """Write results.json and, if it is asked for, the page; say where they are. Raises WriteError."""
         path, sha256 = self.encoder.path, self.encoder.sha256
-        write_results(job.results, evaluation, {"path": str(path), "sha256": sha256}, job.command)
+        checkpoint, file = {"path": str(path), "sha256": sha256}, job.results / "results.json"
+        if other := would_replace(file, checkpoint, job.config.data.options()["root"]):
+            print(f"warning: {file}: replaces the results of {other}; --output keeps both", file=sys.stderr)
+        write_results(job.results, evaluation, checkpoint, job.command)
         print(f"results: {job.results / 'results.json'}")
         if self.report:
             weights = f"weights {path}, SHA-256 {sha256}"

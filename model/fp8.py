@@ -43,7 +43,7 @@ def scale_outputs_of_attention(model: TVTSv2) -> None:
         for norm, attention in ((block.ln_3, block.timeattn), (block.ln_1, block.attn)):
             scales = scales_for(largest_values(norm, attention.qkv))
             attention.factors = 1 / scales
-            attention.proj = Fp8Linear(attention.proj, scales)
+            attention.set_submodule("proj", Fp8Linear(attention.proj, scales))
 
 
 @torch.no_grad()

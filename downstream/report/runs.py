@@ -66,8 +66,7 @@ class Run:
 
     @property
     def weights(self) -> str:
-        checkpoint = self.results.checkpoint
-        return f"{Path(checkpoint['path']).name}, SHA-256 {checkpoint['sha256'][:8]}"
+        return weights_of(self.results.checkpoint)
 
     def settings_of(self, kind: str) -> str:
         """Those that make a difference to plain or DSL figures."""
@@ -82,6 +81,20 @@ class Run:
             found.append(f"WITHOUT {counted(len(self.results.failed_files), 'videos')} that cannot be read")
         found += [f"{what} {n}" for what, n in self.results.ties.items()]
         return ", ".join([*found, f"weights {self.weights}"])
+
+
+def weights_of(checkpoint: Mapping[str, str]) -> str:
+    return f"{Path(checkpoint['path']).name}, SHA-256 {checkpoint['sha256'][:8]}"
+
+
+def would_replace(file: Path, checkpoint: Mapping[str, str], root: str | None) -> str | None:
+    """What a results.json is of, if not of this checkpoint and folder of data: writing there loses it."""
+    try:
+        before = read_results(file)
+    except (ValueError, OSError):
+        return None  # there is none, or nothing that could be lost
+    theirs = weights_of(before.checkpoint), before.config.get("data", {}).get("root")
+    return None if theirs == (weights_of(checkpoint), root) else f"{theirs[0]}, on {theirs[1]}"
 
 
 def find_results(places: Sequence[str]) -> list[Path]:

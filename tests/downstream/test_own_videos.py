@@ -229,3 +229,15 @@ def test_captions_have_no_task_of_recognition(checkpoint, tmp_path, capsys):
     assert "one of them" in refused(
         test_entry.main, checkpoint, tmp_path, capsys, "--dataset", "k400", *given
     )
+
+
+def test_results_of_other_videos_are_not_replaced_without_a_word(checkpoint, tmp_path, capsys):
+    for disk in "ab":
+        for seed, name in enumerate(("run", "wave")):
+            layouts.write_video(tmp_path / disk / "videos" / name / "0.mp4", seed=seed)
+        run(test_entry.main, checkpoint, tmp_path, "--folder", str(tmp_path / disk / "videos"))
+        said = capsys.readouterr().err
+        assert ("replaces the results of" in said) == (disk == "b")
+    assert f"on {tmp_path}/a/videos; --output keeps both" in said
+    run(test_entry.main, checkpoint, tmp_path, "--folder", str(tmp_path / "b/videos"))
+    assert "replaces" not in capsys.readouterr().err
