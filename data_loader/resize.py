@@ -14,9 +14,7 @@ from PIL import Image
 from data_loader.transforms import FeatureTransform
 
 WEIGHT_BITS = 22
-LARGEST = (
-    2.5  # pixels of a frame that is handed over as it is, in those of the result: 16:9 with 256 lines is 2.3
-)
+LARGEST = 2.5  # results a frame may be as large as to be handed over as it is; 16:9 with 256 lines is 2.3
 
 
 @lru_cache(maxsize=256)

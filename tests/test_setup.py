@@ -156,6 +156,7 @@ def test_features_and_search(outside, site, tmp_path):
     assert "2 vectors of 2 videos" in done.stdout and "a.mp4" in done.stdout
 
 
+@pytest.mark.heavy
 def test_its_help_speaks_of_itself(outside, site):
     command = site / "bin" / "tvtsv2"
     done = outside(command, "--help")
@@ -180,6 +181,7 @@ def test_its_help_speaks_of_itself(outside, site):
     assert done.returncode == 2 and "features" in done.stderr
 
 
+@pytest.mark.heavy
 def test_the_same_commands_in_the_clone():
     done = call(sys.executable, "-m", "downstream", "search", "--help", cwd=REPOSITORY)
     assert done.returncode == 0 and "python downstream/search.py" in done.stdout, done.stderr

@@ -54,6 +54,7 @@ def test_video_tower_is_one_graph(model, checkpointing):
     assert_same_gradients(gradients(model, got[1]), gradients(model, want[1]))
 
 
+@pytest.mark.heavy
 def test_text_tower_is_one_graph(model):
     ids = random_ids((5, 9))
     compiled = torch.compile(model.encode_text, fullgraph=True, backend=BACKEND)

@@ -132,6 +132,7 @@ def test_training_gives_gradients_close_to_float32(activation, outliers):
         assert torch.equal(trained.encode_video(video)[0], got_embeds)
 
 
+@pytest.mark.heavy
 def test_recomputing_and_compiling_change_nothing():
     torch.compiler.reset()
     plain, other = (

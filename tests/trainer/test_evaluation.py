@@ -31,6 +31,7 @@ def configs(world, tmp_path_factory) -> list[str]:
     return [str(folder / f"{name}.json") for name in SETS]
 
 
+@pytest.mark.heavy
 def test_evaluations_are_those_of_test_py_and_leave_the_training_as_it_is(
     arguments, tmp_path, configs, undisturbed, capsys
 ):
@@ -81,6 +82,7 @@ def test_one_that_a_run_did_not_come_to_is_made_up_for(arguments, tmp_path, conf
     assert [row["epoch"] for row in rows(tmp_path / "late", "evaluation")] == [1, 2]
 
 
+@pytest.mark.heavy
 def test_vectors_of_other_weights_of_the_same_step_are_not_taken(arguments, tmp_path, configs, monkeypatch):
     """A run that ends in its first evaluation has no checkpoint: the next may begin with other weights."""
 

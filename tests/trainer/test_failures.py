@@ -23,6 +23,8 @@ from trainer.checkpoint import list_checkpoints, read_checkpoint
 from trainer.engine import Precision
 from utils.config import REPOSITORY
 
+pytestmark = pytest.mark.heavy  # each starts processes that train
+
 ENDLESS = {"name": "two", "trainer__epochs": 1000, "trainer__log_every_s": 0, "data__val": []}
 
 
@@ -37,7 +39,6 @@ def small_files(limit: int):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-@pytest.mark.heavy
 @pytest.mark.parametrize("file", ["checkpoint-epoch3.pth", "metrics.jsonl"])
 def test_a_full_disk_stops_the_run_and_leaves_the_checkpoints(undisturbed, arguments, capsys, file):
     whole = (undisturbed / "checkpoint-epoch2.pth").read_bytes()
@@ -146,7 +147,6 @@ def test_too_many_unreadable_videos_stop_the_run(world, arguments, tmp_path, cap
     assert [path.name for path in list_checkpoints(tmp_path / "spoilt")] == ["checkpoint-epoch1.pth"]
 
 
-@pytest.mark.heavy
 def test_an_error_in_validation_does_not_cost_the_epoch(arguments, tmp_path, monkeypatch):
     def fail(*_):
         raise RuntimeError("out of memory")
@@ -184,7 +184,6 @@ def torchrun(arguments, tmp_path):
         process.wait()
 
 
-@pytest.mark.heavy
 @pytest.mark.parametrize("device", DEVICES)
 def test_an_error_of_one_rank_ends_all_and_stands_first(torchrun, tmp_path, device):
     process = torchrun("tests/trainer/failing_rank.py", device)
@@ -198,7 +197,6 @@ def test_an_error_of_one_rank_ends_all_and_stands_first(torchrun, tmp_path, devi
     assert "ArithmeticError: the fifth step was too much" in summary
 
 
-@pytest.mark.heavy
 @pytest.mark.parametrize("device", DEVICES)
 def test_a_hung_rank_ends_the_others_when_their_time_is_over(start, arguments, tmp_path, device):
     settings = {**ENDLESS, "trainer__timeout_s": 15, "trainer__device": device}
@@ -217,7 +215,6 @@ def test_a_hung_rank_ends_the_others_when_their_time_is_over(start, arguments, t
         assert (tmp_path / "two" / "collectives-0").stat().st_size > 0
 
 
-@pytest.mark.heavy
 @pytest.mark.parametrize("device", DEVICES)
 def test_a_killed_rank_ends_all(torchrun, tmp_path, device):
     process = torchrun("train.py", device)

@@ -62,6 +62,7 @@ def settings(world, start_file) -> dict:
     }
 
 
+@pytest.mark.heavy
 def test_a_run_killed_goes_on_to_the_bit_and_its_best_is_evaluated_and_embeds(
     world, arguments, settings, tmp_path, capsys
 ):
@@ -240,6 +241,7 @@ def test_the_average_is_that_of_the_formula_and_gives_the_weights_back():
     assert torch.equal(model.text_projection.detach(), own)
 
 
+@pytest.mark.heavy
 def test_the_average_of_a_run_that_auto_has_begun_is_that_of_its_starting_weights(
     world, arguments, start_file, tmp_path
 ):

@@ -122,6 +122,7 @@ class FakeRun:
         self.ended += 1
 
 
+@pytest.mark.heavy
 def test_wandb_gets_the_same_run_again_after_an_interruption(arguments, tmp_path, monkeypatch):
     run = FakeRun()
     wandb = types.ModuleType("wandb")

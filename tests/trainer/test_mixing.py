@@ -1,10 +1,13 @@
 """Several training sets of one type, by name and weight, through the real entry point."""
 
+import pytest
+
 import train
 from tests.trainer.runs import losses, rows
 from trainer.checkpoint import list_checkpoints
 
 
+@pytest.mark.heavy
 def test_a_mixture_by_name_and_weight_goes_on_exactly(world, arguments, tmp_path):
     web = {"type": "webvid", "root": str(world / "WebVid")}
     narrated = {"type": "yttemporal", "root": str(world / "YTTemporal")}

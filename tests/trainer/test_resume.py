@@ -101,6 +101,7 @@ def test_learning_rates_and_decay_are_those_of_the_config(undisturbed, arguments
     assert "set differently from the checkpoint: optimizer.new_lr is 5e-05, was" in said
 
 
+@pytest.mark.heavy
 def test_milestones_passed_before_count_when_going_on(arguments, tmp_path):
     settings = {
         "name": "tenth",
@@ -205,6 +206,7 @@ def test_each_start_is_written_down(undisturbed, arguments):
     assert first["command"] and first["packages"]["torch"] == torch.__version__.partition("+")[0]
 
 
+@pytest.mark.heavy
 def test_a_relative_save_dir_is_one_of_the_place_where_the_command_is_given(arguments, tmp_path, monkeypatch):
     """`configs` is a folder of the repository, too: whatever exists there does not matter."""
     settings = {"name": "here", "trainer__save_dir": "configs", "trainer__max_steps": 2, "data__val": []}

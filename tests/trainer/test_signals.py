@@ -15,6 +15,8 @@ from trainer import trainer as trainer_module
 from trainer.checkpoint import list_checkpoints, read_checkpoint
 from utils.config import REPOSITORY
 
+pytestmark = pytest.mark.heavy  # each starts processes that train
+
 ENDLESS = {
     "trainer__epochs": 1000,
     "trainer__log_every_s": 0,
@@ -41,7 +43,6 @@ def runs(pid: int) -> bool:
         return False
 
 
-@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("number", "workers"), [(signal.SIGTERM, 1), (signal.SIGINT, 1), (signal.SIGTERM, 0)]
 )
@@ -80,7 +81,6 @@ def test_workers_of_a_killed_run_end(start, arguments, tmp_path):
     wait_until(lambda: not any(map(runs, family)), limit=20)
 
 
-@pytest.mark.heavy
 @pytest.mark.parametrize("engine", ["ddp", "fsdp"])
 @pytest.mark.parametrize("device", DEVICES)
 def test_a_signal_to_one_of_two_processes_stops_both_at_the_same_step(
@@ -135,7 +135,6 @@ def test_two_trainings_of_one_name_cannot_run_at_once(start, arguments, tmp_path
     assert third.exitcode == 3, (tmp_path / "third").read_text()
 
 
-@pytest.mark.heavy
 def test_ranks_whose_torchrun_was_killed_save_and_end(arguments, tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     with (tmp_path / "says").open("w") as says:

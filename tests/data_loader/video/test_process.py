@@ -153,6 +153,7 @@ class Clips(Dataset):
         return read_clip(self.path, 12, timeout=LONG)[0].contiguous(), process._children[0].process.pid
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("context", ["fork", "spawn"])
 def test_loader_workers_have_a_child_each(video, context):
     read_clip(video, 1, timeout=LONG)  # the parent's own child is open while the workers start

@@ -36,6 +36,7 @@ def interpreted_cases():
             assert worst < 1e-5, (kind, shape, worst)
 
 
+@pytest.mark.heavy
 @pytest.mark.skipif(ON_GPU, reason="here the compiled kernels are tested")
 def test_kernels_equal_pytorch_in_the_interpreter():
     assert len(run_interpreted(__name__, "interpreted_cases").splitlines()) == 2 * len(SHAPES)
