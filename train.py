@@ -40,7 +40,7 @@ from trainer.resume import choose, was_restarted
 from trainer.resume import resume as go_on
 from trainer.signals import Stopped
 from trainer.trainer import Trainer
-from utils.commands import CommandParser
+from utils.commands import CommandParser, add_overrides
 from utils.config import ConfigError, load_config, output_path
 from utils.errors import one_line_interrupts, run_errors, user_errors
 from utils.processes import DistContext, explain_lost_peers, leaving_group, setup
@@ -81,14 +81,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         metavar="STEPS",
         help="profile so many steps (4) of process 0 into the run's folder: times, and on a GPU memory",
     )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        dest="overrides",
-        help="override a config key",
-    )
+    add_overrides(parser, "override a config key")
     return parser.parse_args(argv)
 
 

@@ -24,7 +24,7 @@ from joblib import cpu_count
 from tqdm import tqdm
 
 from benchmarks import common
-from utils.commands import CommandParser
+from utils.commands import CommandParser, add_overrides
 from utils.config import REPOSITORY
 from utils.errors import user_errors
 
@@ -151,8 +151,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         default=REPOSITORY / "results/ablations",
         help="where runs are kept (default: results/ablations)",
     )
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
-                        help="override a config key, in all runs")  # fmt: skip
+    add_overrides(parser, "override a config key, in all runs")
     parser.add_argument("--json", metavar="FILE", help="write the figures to a file, too")
     args = parser.parse_args(argv)
     args.output = args.output.resolve()

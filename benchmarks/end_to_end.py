@@ -35,7 +35,7 @@ from data_loader.loader import JointLoader
 from data_loader.video import READERS, open_video
 from model import VARIANTS
 from train import build_trainer
-from utils.commands import CommandParser
+from utils.commands import CommandParser, add_overrides
 from utils.config import load_config
 from utils.errors import user_errors
 from utils.processes import setup
@@ -218,8 +218,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     timed.add_argument("--warm-up", type=int, default=60, help="steps before")
     timed.add_argument("--log-every", type=float, default=1, help="seconds between log lines")
     parser.add_argument("--device", help="cuda or cpu (default: a GPU where there is one)")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
-                        help="override a config key, in the pure run, too")  # fmt: skip
+    add_overrides(parser, "override a config key, in the pure run, too")
     add_arguments(parser)
     timed.add_argument("--json", metavar="FILE", help="write the figures to a file, too")
     return parser.parse_args(argv)

@@ -27,7 +27,7 @@ from data_loader import demo as demo_data
 from downstream.report import draw_table, write_json
 from trainer.checkpoint import list_checkpoints, read_newest
 from trainer.curves import draw_curves
-from utils.commands import CommandParser
+from utils.commands import CommandParser, add_overrides
 from utils.config import REPOSITORY, USER_ROOT
 from utils.errors import user_errors
 
@@ -215,14 +215,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         type=Path,
         help="results (default: results/demo, with the scale unless it is 1 and the seed unless it is 0)",
     )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        dest="overrides",
-        help="override a key of configs/demo.json",
-    )
+    add_overrides(parser, "override a key of configs/demo.json")
     args = parser.parse_args(argv)
     data = "demo" if args.scale == 1 else f"demo-x{args.scale:g}"
     name = data if args.seed == 0 else f"{data}-seed{args.seed}"

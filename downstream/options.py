@@ -19,7 +19,7 @@ from downstream.embedding.embedder import PRECISIONS
 from downstream.embedding.encoder import OPEN_CLIP, ModelName
 from downstream.prompts import prompt_templates
 from model import VARIANTS
-from utils.commands import CommandParser
+from utils.commands import CommandParser, add_overrides
 from utils.config import ConfigError, load_config
 from utils.processes import DistContext, setup
 from utils.schema import EvaluationConfig
@@ -57,13 +57,9 @@ def evaluation_parser(prog: str, text: str | None, datasets: Sequence[str] | Non
         help="your own videos, DIR/CLASS/VIDEO or DIR/{train,val,test}/CLASS/VIDEO: short for "
         "--dataset labels --set data.root=DIR; the folders' names are the classes' texts",
     )
-    data.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        dest="overrides",
-        help="put VALUE (JSON, or else text) in place of a config's key, such as data.root=/disk/msrvtt; "
+    add_overrides(
+        data,
+        "put VALUE (JSON, or else text) in place of a config's key, such as data.root=/disk/msrvtt; "
         "may be given several times",
     )
     add_model_options(parser, more="; given several times, the models are measured one after the other")

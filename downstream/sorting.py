@@ -28,7 +28,7 @@ from downstream.report import draw_table, failed_files, write_json
 from model import TVTSv2, load_checkpoint
 from model.build import build_model
 from model.metric import all_alike, check_finite, in_order
-from utils.commands import CommandParser
+from utils.commands import CommandParser, add_overrides
 from utils.config import ConfigError, load_config, resolve_path
 from utils.errors import one_line_interrupts, run_errors, user_errors
 from utils.files import check_folder
@@ -93,14 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("-r", "--checkpoint", required=True, help="a training checkpoint, with its sort head")
     parser.add_argument("-d", "--device", help="cuda or cpu (default: a GPU where there is one)")
     parser.add_argument("--output", type=Path, default=Path("sorting.json"), help="results")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        dest="overrides",
-        help="override a config key",
-    )
+    add_overrides(parser, "override a config key")
     args = parser.parse_args(argv)
     with run_errors(), user_errors(), leaving_group():
         config = load_config(PretrainingConfig, args.config, args.overrides)

@@ -39,6 +39,13 @@ class CommandParser(argparse.ArgumentParser):
         )
 
 
+def add_overrides(options: argparse._ActionsContainer, help: str) -> None:
+    """`--set KEY=VALUE`, as often as one likes, of a parser or of a group of its options."""
+    options.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help=help
+    )
+
+
 class HelpFormatter(argparse.HelpFormatter):
     """Wraps prose to the terminal, leaves paragraphs with indented lines alone, and names all defaults."""
 
