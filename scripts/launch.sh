@@ -6,13 +6,14 @@
 # From the environment, all optional:
 #   GPUS         processes on this machine     (default: the GPUs that PyTorch sees; 1 where it sees none)
 #   NNODES       machines, or from:to          (default: 1; 2:4 trains on two, and on more while there are more)
-#   NODE_RANK    number of this machine from 0 (default: 0; needed when NNODES > 1, not for from:to)
+#   NODE_RANK    number of this machine from 0 (default: 0; needed when NNODES > 1, but not for from:to, nor with
+#                MAX_RESTARTS)
 #   MASTER_ADDR  name of machine 0             (default: 127.0.0.1; needed when NNODES > 1)
-#   MASTER_PORT  port on machine 0             (default: a free one; 29500 when NNODES > 1)
+#   MASTER_PORT  port on machine 0             (default: a free one; 29500 when there are several machines)
 #   MAX_RESTARTS how often torchrun starts all anew after a process has failed (default: 0); a training goes on
 #                from its newest checkpoint (docs/long-runs.md)
-#   RUN_ID       of from:to, the run's name, the same on all machines (default: tvtsv2)
-#   RDZV_CONF    of from:to, torchrun's --rdzv-conf, such as last_call_timeout=60
+#   RUN_ID       of from:to or MAX_RESTARTS, the run's name, the same on all machines (default: tvtsv2)
+#   RDZV_CONF    likewise, torchrun's --rdzv-conf, such as last_call_timeout=60
 #   PYTHON       interpreter                   (default: an active virtual environment's, else .venv's, else python3)
 set -euo pipefail
 
@@ -59,18 +60,24 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((threads > 0 ? threads : 1))}
 # Told to stop, a run saves first, which may take longer than the half minute that torchrun would give it.
 export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=${TORCH_ELASTIC_SHUTDOWN_TIMEOUT:-600}
 
-if [[ $nodes = *:* ]]; then
-    if [ -z "${MASTER_ADDR:-}" ]; then
+if [ "$restarts" -gt 0 ] || [[ $nodes = *:* ]]; then
+    # Each start needs a store of its own: in that of the last one, processes find where those listened who are gone.
+    # torchrun makes one for machines without fixed numbers alone, and as of PyTorch 2.14 only when told so.
+    export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
+    numbered=false
+else
+    numbered=true
+fi
+
+if [ "$nodes" = 1 ] && [ -z "${MASTER_PORT:-}" ]; then
+    rendezvous=(--standalone)
+elif ! $numbered; then
+    if [ "$nodes" != 1 ] && [ -z "${MASTER_ADDR:-}" ]; then
         echo "error: NNODES=$nodes needs MASTER_ADDR (a machine that is there all the time, the same on all)" >&2
         exit 2
     fi
-    # A store of its own for each start: one that is shared (as of PyTorch 2.14) never tells a machine that joins
-    # later where process 0 is.
-    export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
-    rendezvous=(--rdzv_backend c10d --rdzv_endpoint "$MASTER_ADDR:${MASTER_PORT:-29500}"
+    rendezvous=(--rdzv_backend c10d --rdzv_endpoint "${MASTER_ADDR:-127.0.0.1}:${MASTER_PORT:-29500}"
         --rdzv_id "${RUN_ID:-tvtsv2}" ${RDZV_CONF:+--rdzv_conf "$RDZV_CONF"})
-elif [ "$nodes" -eq 1 ] && [ -z "${MASTER_PORT:-}" ]; then
-    rendezvous=(--standalone)
 elif [ "$nodes" -gt 1 ] && { [ -z "${NODE_RANK:-}" ] || [ -z "${MASTER_ADDR:-}" ]; }; then
     echo "error: NNODES=$nodes needs NODE_RANK (0 to $((nodes - 1)), another on each machine) and MASTER_ADDR" \
         "(machine 0, the same on all)" >&2

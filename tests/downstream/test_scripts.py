@@ -94,9 +94,13 @@ def test_restarts_and_a_range_of_nodes_are_torchruns(python, tmp_path):
     words = " ".join(run(OFFICIAL[0], cwd=tmp_path, PYTHON=python, **given).stdout.splitlines())
     assert "--nnodes 2:4 --nproc_per_node 2 --rdzv_backend c10d --rdzv_endpoint first:29500" in words
     assert "--rdzv_id tvtsv2 --rdzv_conf last_call_timeout=9 --max_restarts 3" in words
-    one = run(
-        OFFICIAL[0], cwd=tmp_path, PYTHON=python, GPUS="1", MAX_RESTARTS="1"
-    ).stdout  # torchrun restarts it
+    given = {"NNODES": "2", "NODE_RANK": "1", "MASTER_ADDR": "first", "MAX_RESTARTS": "1"}
+    words = " ".join(run(OFFICIAL[0], cwd=tmp_path, PYTHON=python, **given).stdout.splitlines())
+    assert "--nnodes 2" in words and "--rdzv_endpoint first:29500" in words  # machines without fixed numbers
+    given = {"GPUS": "1", "MASTER_PORT": "1234", "MAX_RESTARTS": "1"}
+    words = " ".join(run(OFFICIAL[0], cwd=tmp_path, PYTHON=python, **given).stdout.splitlines())
+    assert "--nnodes 1" in words and "--rdzv_endpoint 127.0.0.1:1234" in words
+    one = run(OFFICIAL[0], cwd=tmp_path, PYTHON=python, GPUS="1", MAX_RESTARTS="1").stdout
     assert "torch.distributed.run" in one and "--standalone" in one
     done = run(OFFICIAL[0], cwd=tmp_path, PYTHON=python, NNODES="2:4")
     assert done.returncode == 2 and "MASTER_ADDR" in done.stderr

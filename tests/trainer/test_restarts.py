@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -23,6 +24,12 @@ SETTINGS = {
     "lr_scheduler__type": "milestones",
     "data__val": [],
 }
+
+
+def free_port() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])
 
 
 def starts(run_dir: Path) -> list[dict]:
@@ -52,11 +59,13 @@ def launch(tmp_path):
     """Starts launch.sh as on another machine; what it says goes to tmp_path/NAME."""
     started = []
 
-    def launch(name: str, arguments: list[str], **environment: str) -> subprocess.Popen:
+    def launch(
+        name: str, arguments: list[str], script: str = "train.py", **environment: str
+    ) -> subprocess.Popen:
         kept = {key: value for key, value in os.environ.items() if not key.startswith("TORCHELASTIC")}
         with (tmp_path / name).open("w") as says:
             process = subprocess.Popen(
-                ["bash", str(REPOSITORY / "scripts/launch.sh"), "train.py", *arguments],
+                ["bash", str(REPOSITORY / "scripts/launch.sh"), script, *arguments],
                 env={**kept, "OMP_NUM_THREADS": "1", "PYTHON": sys.executable, **environment},
                 stdout=says,
                 stderr=subprocess.STDOUT,
@@ -79,12 +88,20 @@ def end(torchrun: subprocess.Popen) -> None:
 
 
 @pytest.mark.heavy
-def test_after_a_rank_was_killed_all_start_anew_and_go_on(launch, start, arguments, tmp_path):
-    run_dir, settings = tmp_path / "killed", {**SETTINGS, "trainer__max_steps": 40}
-    torchrun = launch("says", arguments(name="killed", **settings), GPUS="2", MAX_RESTARTS="1")
+@pytest.mark.parametrize("machines", [1, 2])
+def test_after_a_rank_was_killed_all_start_anew_and_go_on(machines, launch, start, arguments, tmp_path):
+    run_dir, settings = tmp_path / "killed", {**SETTINGS, "trainer__max_steps": 16}
+    given = {"GPUS": str(2 // machines), "NNODES": str(machines), "MAX_RESTARTS": "1"}
+    if machines > 1:
+        given |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+    torchruns = []
+    for machine in range(machines):
+        host = {"RDZV_CONF": f"is_host={machine == 0}"} if machines > 1 else {}  # all are this machine
+        torchruns.append(launch(f"says{machine}", arguments(name="killed", **settings), **given, **host))
     wait_until(lambda: len(list_checkpoints(run_dir)) > 1, limit=100)
-    os.kill(children(torchrun.pid)[1], signal.SIGKILL)
-    assert torchrun.wait(100) == 0, (tmp_path / "says").read_text()
+    os.kill(children(torchruns[-1].pid)[2 // machines - 1], signal.SIGKILL)
+    for machine, torchrun in enumerate(torchruns):
+        assert torchrun.wait(100) == 0, (tmp_path / f"says{machine}").read_text()
     assert [each["processes"] for each in starts(run_dir)] == [2, 2]
     assert starts(run_dir)[1]["step"] > 0
     for process in start.ranks(2, arguments(name="undisturbed", **settings), tmp_path / "rank"):
@@ -93,15 +110,31 @@ def test_after_a_rank_was_killed_all_start_anew_and_go_on(launch, start, argumen
 
 
 @pytest.mark.heavy
+@pytest.mark.parametrize("port", ["", "of its own"])
+def test_each_start_has_a_store_of_its_own(port, launch, tmp_path):
+    """In that of the start before, a process would look for its peers where those listened that are gone."""
+    script = tmp_path / "start.py"
+    script.write_text(
+        "import os, sys\n"
+        "from torch import distributed\n"
+        "store, *_ = next(distributed.rendezvous('env://'))\n"
+        "print('left behind:', store.check(['address']), flush=True)\n"
+        "store.set('address', 'here')\n"
+        "sys.exit(os.environ['TORCHELASTIC_RESTART_COUNT'] == '0')\n"
+    )
+    given = {"GPUS": "1", "MAX_RESTARTS": "1", "MASTER_PORT": port and free_port()}
+    torchrun = launch("says", [], script=os.path.relpath(script, REPOSITORY), **given)
+    assert torchrun.wait(100) == 0
+    assert re.findall("left behind: (.*)", (tmp_path / "says").read_text()) == ["False", "False"]
+
+
+@pytest.mark.heavy
 def test_a_machine_may_join_and_leave(launch, arguments, tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     elastic = {
         "NNODES": "1:2",
         "GPUS": "1",
         "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
+        "MASTER_PORT": free_port(),
         "MAX_RESTARTS": "3",
         "RDZV_CONF": "last_call_timeout=1,keep_alive_interval=1,is_host=true",
     }
