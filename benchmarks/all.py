@@ -20,6 +20,7 @@ from utils.commands import CommandParser
 HERE = Path(__file__).resolve().parent
 RECOMPUTED = "--activation-checkpointing mlp"
 
+# Name -> a file of this folder with its arguments; behind torchrun:N where it is started in N processes.
 BENCHMARKS = {
     "train-B_32": "train_step --arch TVTSv2_B_32 --batch-size 64 --profile",
     "train-B_32-256": "train_step --arch TVTSv2_B_32 --batch-size 256 --no-reference",
@@ -36,6 +37,13 @@ BENCHMARKS = {
     "end-to-end-B_16": "end_to_end --arch TVTSv2_B_16 --workers 8 --raw-steps 40",
     "end-to-end-H_14": "end_to_end --arch TVTSv2_H_14 --workers 4 --batch-size 32 --steps 60 --raw-steps 20 "
     "--warm-up 20 --set arch.activation_checkpointing=mlp",
+    "fp8-train-B_16": "train_step --arch TVTSv2_B_16 --batch-size 64 --precision fp8 "
+    "--no-reference --profile",
+    "fp8-train-H_14": "train_step --arch TVTSv2_H_14 --batch-size 32 --precision fp8 "
+    "--no-reference --profile",
+    "fp8-inference-B_16": "inference --arch TVTSv2_B_16 --precision fp8 --no-reference",
+    "fp8-inference-H_14": "inference --arch TVTSv2_H_14 --precision fp8 --no-reference --rounds 3",
+    "checkpoints-H_14": "checkpoints --arch TVTSv2_H_14",
     "features-B_16": "feature_extraction --arch TVTSv2_B_16 --workers 16",
     "search": "search",
     "scaling-ddp": "scaling --arch TVTSv2_B_16 --gpus 1,2",
@@ -54,20 +62,39 @@ BENCHMARKS = {
             ("fsdp-H_14", f"--arch TVTSv2_H_14 --engine fsdp --batch-size 24 {RECOMPUTED}", f"1,{most}"),
         )
     },
+    **{
+        f"{word}-{name}": f"torchrun:{most} {line}"
+        for word, most in (("four", 4), ("eight", 8))
+        for name, line in (
+            ("messages", "network --measure"),
+            ("checkpoints-fsdp-H_14", "checkpoints --arch TVTSv2_H_14 --engine fsdp"),
+        )
+    },
 }
 
 
 def gpus_of(name: str) -> int:
     """The number of GPUs that a benchmark needs."""
-    words = BENCHMARKS[name].split()
-    return max(map(int, words[words.index("--gpus") + 1].split(","))) if "--gpus" in words else 1
+    first, *words = BENCHMARKS[name].split()
+    gpus = words[words.index("--gpus") + 1] if "--gpus" in words else first.partition(":")[2] or "1"
+    return max(map(int, gpus.split(",")))
+
+
+def command_of(name: str) -> list[str]:
+    """What runs a benchmark: its file and arguments behind Python, or behind torchrun:PROCESSES."""
+    module, *arguments = BENCHMARKS[name].split()
+    launcher = []
+    if module.startswith("torchrun:"):
+        processes = module.partition(":")[2]
+        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", processes]
+        module, *arguments = arguments
+    return [sys.executable, *launcher, str(HERE / f"{module}.py"), *arguments]
 
 
 def run(name: str, output: Path) -> int:
     """Run one benchmark, showing and keeping what it prints. Returns its exit status."""
-    module, *arguments = BENCHMARKS[name].split()
-    command = [sys.executable, str(HERE / f"{module}.py"), *arguments, "--json", str(output / f"{name}.json")]
-    print(f"\n=== {name}: {module} {' '.join(arguments)}", flush=True)
+    command = [*command_of(name), "--json", str(output / f"{name}.json")]
+    print(f"\n=== {name}: {BENCHMARKS[name]}", flush=True)
     with (
         (output / f"{name}.log").open("w") as log,
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process,
