@@ -45,7 +45,7 @@ fi
 export PYTHON
 
 MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
-export MASTER_ADDR MASTER_PORT=${MASTER_PORT:-$((20000 + SLURM_JOB_ID % 20000))}
+export MASTER_ADDR MASTER_PORT=${MASTER_PORT:-$((20000 + SLURM_JOB_ID % 12000))} # Linux gives 32768 and above to others
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} # of each process; its loaders are processes of their own
 
 # Without torchrun in between, each process gets Slurm's signals itself and has as long as it needs to save.

@@ -185,10 +185,9 @@ class RunLog:
 
     def has(self, kind: str, step: int) -> bool:
         """Whether there is a row of that kind for that step."""
-        if not self.path.is_file():
-            return False
-        rows = map(json.loads, self.path.read_text().splitlines())
-        return any(row["kind"] == kind and row["step"] == step for row in rows)
+        with self.writing:
+            lines = self.path.read_text().splitlines() if self.path.is_file() else []
+        return any(row["kind"] == kind and row["step"] == step for row in map(json.loads, lines))
 
     def write(self, kind: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Append rows, each with its "step". Raises RunWriteError where the disk is full."""

@@ -3,12 +3,14 @@
 import os
 import signal
 from collections.abc import Sequence
-from types import FrameType
+from types import FrameType, TracebackType
 
 import torch
 import torch.distributed as dist
 
 from utils.processes import DistContext
+
+MOST_S = 24 * 3600.0  # writing the last checkpoint, and its copy in a bucket, may take far longer than a step
 
 
 class Stopped(Exception):
@@ -46,6 +48,26 @@ class StopSignal:
 
     def _remember(self, _number: int, _frame: FrameType | None) -> None:
         self._signalled = True
+
+
+class EndTogether:
+    """A context at whose end the ranks wait until rank 0 has written all: each then ends as the others do.
+
+    Slurm kills what is still writing a minute after the first process has ended, and takes a run for saved
+    whose rank 0 could not save. Not after an error, as a rank that has one ends by itself.
+    """
+
+    def __init__(self, context: DistContext):
+        self.context = context.apart(MOST_S)
+
+    def __enter__(self) -> "EndTogether":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None or isinstance(error, Stopped):
+            self.context.barrier()
 
 
 class AsyncAllReduce:

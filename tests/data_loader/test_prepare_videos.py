@@ -248,7 +248,7 @@ def test_what_is_half_written_is_removed_when_nobody_writes_it(running, tree):
 def test_a_crash_costs_one_file_alone(running):
     process, out = running
     os.kill(encoder_in(out), signal.SIGKILL)
-    assert process.wait(60) == 1
+    assert process.wait(300) == 1
     assert "slow.mkv\tthe process writing it crashed (exit status -9)" in process.stderr.read()
     assert sorted(names(out)) == ["old.avi", "plain.mp4", "unreadable.tsv"]
 
@@ -256,7 +256,7 @@ def test_a_crash_costs_one_file_alone(running):
 def test_an_interrupt_stops_the_jobs(running):
     process, out = running
     os.killpg(process.pid, signal.SIGINT)
-    assert process.wait(60) == 130
+    assert process.wait(300) == 130
     assert "stopped; the same command goes on from here" in process.stderr.read()
     assert sorted(names(out)) == ["old.avi", "plain.mp4"]
 

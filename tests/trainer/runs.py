@@ -1,8 +1,10 @@
 """Real training processes for the tests, and what a run has written."""
 
+import contextlib
 import json
 import multiprocessing
 import os
+import random
 import signal
 import socket
 import sys
@@ -18,13 +20,20 @@ import train
 # What tests of two processes run on: gloo, and where there are two GPUs NCCL as well.
 DEVICES = ("cpu", "cuda") if torch.cuda.device_count() > 1 else ("cpu",)
 
+LIMIT = 300  # seconds that a test waits for processes at most: a busy machine may take minutes
+
+# Below the ports that the system gives to whoever asks for any: none of those is ever found taken, or taken
+# between its choice and its use.
+PORTS = range(20_000, 32_000)
+
 Main = Callable[[list[str]], int | None]
 
 
 def rows(run_dir: Path, kind: str) -> list[dict]:
     """The rows of metrics.jsonl of a kind."""
     path = run_dir / "metrics.jsonl"
-    lines = path.read_text().splitlines() if path.is_file() else []
+    # Behind the last end of a line, the run may be writing.
+    lines = path.read_text().split("\n")[:-1] if path.is_file() else []
     return [row for row in map(json.loads, lines) if row["kind"] == kind]
 
 
@@ -35,12 +44,21 @@ def losses(run_dir: Path) -> list[tuple]:
     ]
 
 
-def wait_until(condition: Callable[[], object], limit: float = 60) -> None:
+def wait_until(condition: Callable[[], object], limit: float = LIMIT) -> None:
     """Returns when `condition` holds; fails after `limit` seconds."""
     end = time.monotonic() + limit
     while not condition():
         assert time.monotonic() < end, f"not within {limit} s"
         time.sleep(0.02)
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    while True:
+        port = random.SystemRandom().choice(PORTS)
+        with socket.socket() as free, contextlib.suppress(OSError):
+            free.bind(("127.0.0.1", port))
+            return port
 
 
 class Starter:
@@ -75,9 +93,7 @@ class Starter:
         self, number: int, arguments: list[str], says: Path, main: Main = train.main
     ) -> list[multiprocessing.Process]:
         """The processes of one run, as torchrun would start them. Rank k writes to `says` + k."""
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = free_port()
         common = {"WORLD_SIZE": number, "LOCAL_WORLD_SIZE": number, "MASTER_ADDR": "127.0.0.1"}
         return [
             self(

@@ -8,7 +8,7 @@ import pytest
 
 import test as evaluate
 import train
-from tests.trainer.runs import losses, rows
+from tests.trainer.runs import LIMIT, losses, rows
 from trainer.checkpoint import list_checkpoints
 from trainer.evaluation import Evaluations
 from utils.errors import RunError
@@ -60,7 +60,7 @@ def test_two_ranks_share_the_work(start, arguments, tmp_path, configs):
     settings |= {"trainer__evaluate": configs[:2], "trainer__validate_at_start": True}
     processes = start.ranks(2, arguments(name="two", **settings), tmp_path / "says")
     for process in processes:
-        process.join(100)
+        process.join(LIMIT)
     said = (tmp_path / "says0").read_text()
     assert [process.exitcode for process in processes] == [0, 0], said
     first, last = rows(tmp_path / "two", "evaluation")

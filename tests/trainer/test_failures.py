@@ -15,7 +15,7 @@ import torch
 
 import train
 from model import create_model
-from tests.trainer.runs import DEVICES, rows, wait_until
+from tests.trainer.runs import DEVICES, LIMIT, rows, wait_until
 from tests.trainer.test_signals import children
 from trainer import step
 from trainer import trainer as trainer_module
@@ -74,7 +74,7 @@ def test_a_folder_that_goes_away_is_named(undisturbed, start, arguments, tmp_pat
     process = start(arguments("--resume", "auto", **going_on), tmp_path / "says")
     wait_until(lambda: len(rows(undisturbed, "step")) > 12)
     undisturbed.rename(tmp_path / "elsewhere")  # as if unmounted
-    process.join(60)
+    process.join(LIMIT)
     assert process.exitcode == 1
     said = (tmp_path / "says").read_text()
     assert f"error: could not write {undisturbed}" in said and "Traceback" not in said
@@ -187,8 +187,8 @@ def torchrun(arguments, tmp_path):
 @pytest.mark.parametrize("device", DEVICES)
 def test_an_error_of_one_rank_ends_all_and_stands_first(torchrun, tmp_path, device):
     process = torchrun("tests/trainer/failing_rank.py", device)
-    wait_until(lambda: rows(tmp_path / "two", "step"), limit=100)
-    assert process.wait(60) == 1
+    wait_until(lambda: rows(tmp_path / "two", "step"))
+    assert process.wait(LIMIT) == 1
     said = (tmp_path / "says").read_text()
     errors = [line for line in said.splitlines() if "Error:" in line]
     assert "ArithmeticError: the fifth step was too much" in errors[0], said
@@ -201,9 +201,9 @@ def test_an_error_of_one_rank_ends_all_and_stands_first(torchrun, tmp_path, devi
 def test_a_hung_rank_ends_the_others_when_their_time_is_over(start, arguments, tmp_path, device):
     settings = {**ENDLESS, "trainer__timeout_s": 15, "trainer__device": device}
     running, hung = start.ranks(2, arguments(**settings), tmp_path / "says")
-    wait_until(lambda: rows(tmp_path / "two", "step"), limit=100)
+    wait_until(lambda: rows(tmp_path / "two", "step"))
     os.kill(hung.pid, signal.SIGSTOP)
-    running.join(60 if device == "cpu" else 100)  # NCCL's watchdog takes its time beyond the limit
+    running.join(LIMIT)  # NCCL's watchdog takes its time beyond the limit
     said = (tmp_path / "says0").read_text()
     if device == "cpu":
         assert running.exitcode == 1
@@ -218,9 +218,9 @@ def test_a_hung_rank_ends_the_others_when_their_time_is_over(start, arguments, t
 @pytest.mark.parametrize("device", DEVICES)
 def test_a_killed_rank_ends_all(torchrun, tmp_path, device):
     process = torchrun("train.py", device)
-    wait_until(lambda: rows(tmp_path / "two", "step"), limit=100)
+    wait_until(lambda: rows(tmp_path / "two", "step"))
     os.kill(children(process.pid)[1], signal.SIGKILL)
-    assert process.wait(60) == 1
+    assert process.wait(LIMIT) == 1
     said = (tmp_path / "says").read_text()
     summary = said[said.index("Root Cause") :]
     assert "rank      : 1" in summary

@@ -14,7 +14,7 @@ import pytest
 from data_loader.prepare.__main__ import main as prepare
 from tests.data_loader.file_server import Server
 from tests.extras import extra
-from tests.trainer.runs import losses, wait_until
+from tests.trainer.runs import LIMIT, losses, wait_until
 from trainer.checkpoint import list_checkpoints
 
 VIDEOS, A_SHARD = 150, 25
@@ -74,7 +74,7 @@ def test_two_processes_over_damaged_shards_killed_five_times(server, start, argu
         "data__num_workers": 1,
         "data__max_unreadable": 0.05,
         "arch__freeze_text_embeddings": True,  # smaller checkpoints
-        "trainer__max_steps": 42,
+        "trainer__max_steps": 60,
         "trainer__save_every_steps": 3,
         "trainer__keep_last": 2,
         "trainer__log_every_s": 0,
@@ -85,7 +85,7 @@ def test_two_processes_over_damaged_shards_killed_five_times(server, start, argu
 
     def finish(processes: list, name: str) -> None:
         for process in processes:
-            process.join(120)
+            process.join(LIMIT)
         says = (tmp_path / f"{name}-says0").read_text()
         assert [process.exitcode for process in processes] == [0, 0], says
 
@@ -95,7 +95,7 @@ def test_two_processes_over_damaged_shards_killed_five_times(server, start, argu
         before = list_checkpoints(tmp_path / "killed")[:1]
         processes = run("killed")
         wait_until(lambda before=before: list_checkpoints(tmp_path / "killed")[:1] != before)
-        time.sleep(moments.uniform(0, 0.3))
+        time.sleep(moments.uniform(0, 0.1))
         assert processes[0].is_alive(), (tmp_path / "killed-says0").read_text()
         for process in processes:
             os.killpg(process.pid, signal.SIGKILL)
@@ -105,7 +105,7 @@ def test_two_processes_over_damaged_shards_killed_five_times(server, start, argu
 
     assert len(set(steps)) == 5  # each kill at another place
     expected = losses(tmp_path / "undisturbed")
-    assert len(expected) == 42
+    assert len(expected) == 60
     assert losses(tmp_path / "killed") == expected
     said = "".join((tmp_path / f"undisturbed-says{rank}").read_text() for rank in range(2))
     assert "1 place that cannot be read" in said and "train-0000.tar: damaged: no tar header" in said

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import train
-from tests.trainer.runs import losses, rows, wait_until
+from tests.trainer.runs import LIMIT, free_port, losses, rows, wait_until
 from tests.trainer.test_signals import children
 from trainer.checkpoint import list_checkpoints
 from utils.config import REPOSITORY
@@ -26,14 +25,8 @@ SETTINGS = {
 }
 
 
-def free_port() -> str:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return str(free.getsockname()[1])
-
-
 def starts(run_dir: Path) -> list[dict]:
-    return [json.loads(line) for line in (run_dir / "starts.jsonl").read_text().splitlines()]
+    return [json.loads(line) for line in (run_dir / "starts.jsonl").read_text().split("\n")[:-1]]
 
 
 @pytest.mark.heavy
@@ -93,19 +86,19 @@ def test_after_a_rank_was_killed_all_start_anew_and_go_on(machines, launch, star
     run_dir, settings = tmp_path / "killed", {**SETTINGS, "trainer__max_steps": 16}
     given = {"GPUS": str(2 // machines), "NNODES": str(machines), "MAX_RESTARTS": "1"}
     if machines > 1:
-        given |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+        given |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     torchruns = []
     for machine in range(machines):
         host = {"RDZV_CONF": f"is_host={machine == 0}"} if machines > 1 else {}  # all are this machine
         torchruns.append(launch(f"says{machine}", arguments(name="killed", **settings), **given, **host))
-    wait_until(lambda: len(list_checkpoints(run_dir)) > 1, limit=100)
+    wait_until(lambda: len(list_checkpoints(run_dir)) > 1)
     os.kill(children(torchruns[-1].pid)[2 // machines - 1], signal.SIGKILL)
     for machine, torchrun in enumerate(torchruns):
-        assert torchrun.wait(100) == 0, (tmp_path / f"says{machine}").read_text()
+        assert torchrun.wait(LIMIT) == 0, (tmp_path / f"says{machine}").read_text()
     assert [each["processes"] for each in starts(run_dir)] == [2, 2]
     assert starts(run_dir)[1]["step"] > 0
     for process in start.ranks(2, arguments(name="undisturbed", **settings), tmp_path / "rank"):
-        process.join(100)
+        process.join(LIMIT)
     assert losses(run_dir) == losses(tmp_path / "undisturbed")
 
 
@@ -122,9 +115,9 @@ def test_each_start_has_a_store_of_its_own(port, launch, tmp_path):
         "store.set('address', 'here')\n"
         "sys.exit(os.environ['TORCHELASTIC_RESTART_COUNT'] == '0')\n"
     )
-    given = {"GPUS": "1", "MAX_RESTARTS": "1", "MASTER_PORT": port and free_port()}
+    given = {"GPUS": "1", "MAX_RESTARTS": "1", "MASTER_PORT": port and str(free_port())}
     torchrun = launch("says", [], script=os.path.relpath(script, REPOSITORY), **given)
-    assert torchrun.wait(100) == 0
+    assert torchrun.wait(LIMIT) == 0
     assert re.findall("left behind: (.*)", (tmp_path / "says").read_text()) == ["False", "False"]
 
 
@@ -134,14 +127,14 @@ def test_a_machine_may_join_and_leave(launch, arguments, tmp_path):
         "NNODES": "1:2",
         "GPUS": "1",
         "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": free_port(),
+        "MASTER_PORT": str(free_port()),
         "MAX_RESTARTS": "3",
         "RDZV_CONF": "last_call_timeout=1,keep_alive_interval=1,is_host=true",
     }
     run_dir = tmp_path / "elastic"
     endless = arguments(name="elastic", **SETTINGS)
     first = launch("first", endless, **elastic)
-    wait_until(lambda: list_checkpoints(run_dir), limit=100)
+    wait_until(lambda: list_checkpoints(run_dir))
     other = elastic["RDZV_CONF"].replace("true", "false")
     second = launch("second", endless, **{**elastic, "RDZV_CONF": other})
 
@@ -151,11 +144,11 @@ def test_a_machine_may_join_and_leave(launch, arguments, tmp_path):
         here = len(found) > times and found[-1]["processes"] == processes
         return here and rows(run_dir, "step")[-1]["step"] > found[-1]["step"] + 4
 
-    wait_until(lambda: runs_on(2, times=1), limit=100)
+    wait_until(lambda: runs_on(2, times=1))
     end(second)
-    wait_until(lambda: runs_on(1, times=2), limit=100)
+    wait_until(lambda: runs_on(1, times=2))
     first.terminate()
-    first.wait(100)
+    first.wait(LIMIT)
     steps = [row["step"] for row in rows(run_dir, "step")]
     assert steps == list(range(1, len(steps) + 1))
     assert {each["processes"] for each in starts(run_dir)} == {1, 2}

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import train
-from tests.trainer.runs import losses, rows
+from tests.trainer.runs import LIMIT, losses, rows
 from trainer.checkpoint import (
     changes,
     list_checkpoints,
@@ -125,7 +125,7 @@ def test_on_one_process_what_two_began(start, arguments, tmp_path):
     }
     processes = start.ranks(2, arguments(**settings, trainer__max_steps=2), tmp_path / "says")
     for process in processes:
-        process.join(100)
+        process.join(LIMIT)
     assert [process.exitcode for process in processes] == [0, 0], (tmp_path / "says0").read_text()
     run_dir = tmp_path / "two"
     state = read_checkpoint(run_dir / "checkpoint-epoch0-step1.pth")

@@ -51,7 +51,7 @@ def run(tmp_path):
             env=environment,
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=600,
             check=False,
         )
 
@@ -70,13 +70,15 @@ def test_processes_of_a_job_train_together(run, arguments, tmp_path):
 @pytest.mark.parametrize(("status", "ends_with", "queued"), [(3, 0, True), (2, 2, False)])
 def test_a_run_that_was_stopped_and_saved_is_queued_again(run, tmp_path, status, ends_with, queued):
     ended = tmp_path / "python"  # train.py ends with 3 when it was told to stop, 2 after a mistake
-    ended.write_text(f"#!/bin/sh\necho $SRUN_CPUS_PER_TASK\nexit {status}\n")
+    ended.write_text(f"#!/bin/sh\necho $SRUN_CPUS_PER_TASK $MASTER_PORT\nexit {status}\n")
     ended.chmod(0o755)
-    done = run("--config", "configs/demo.json", PYTHON=str(ended), SLURM_CPUS_PER_TASK="12")
+    done = run(
+        "--config", "configs/demo.json", PYTHON=str(ended), SLURM_CPUS_PER_TASK="12", SLURM_JOB_ID="19999"
+    )
     assert done.returncode == ends_with
-    assert done.stdout == "12\n12\n"  # cores: a process has its loaders beside it
+    assert done.stdout == 2 * "12 27999\n"  # cores: a process has its loaders beside it
     requeued = tmp_path / "requeued"
-    assert (requeued.read_text() if requeued.exists() else "") == f"requeue {os.getpid()}\n" * queued
+    assert (requeued.read_text() if requeued.exists() else "") == "requeue 19999\n" * queued
 
 
 def test_a_job_from_elsewhere_says_so(run, tmp_path):

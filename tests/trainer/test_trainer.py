@@ -10,7 +10,7 @@ import torch
 import train
 from model import create_model, load_checkpoint
 from model.convert import convert
-from tests.trainer.runs import losses, rows
+from tests.trainer.runs import LIMIT, losses, rows
 from trainer.checkpoint import list_checkpoints, read_checkpoint
 from utils.schema import TrainerConfig
 
@@ -122,7 +122,7 @@ def test_a_missing_list_is_said_with_the_key_that_asks_for_it(world, arguments, 
 def test_two_processes_train_validate_and_resume(start, arguments, tmp_path, engine, suffix):
     settings = {"name": "two", "trainer__epochs": 1, "loss__gather": "exact", "trainer__engine": engine}
     for process in start.ranks(2, arguments(**settings), tmp_path / "says"):
-        process.join(timeout=200)
+        process.join(LIMIT)
         assert process.exitcode == 0, (tmp_path / "says0").read_text()[-3000:]
     run_dir = tmp_path / "two"
     steps = [row["step"] for row in rows(run_dir, "step")]
