@@ -127,28 +127,38 @@ def import_ijson() -> Any:
 
 
 def vript_rows(path: Path, cuts: Path | None) -> Iterator[SpanRow]:
-    """The folder of <video>_caption.json: {data: {<scene>: {clip_id, caption: {content}}}}.
+    """Scenes {clip_id, caption: {content}}, see `_vript_scenes`.
 
     cuts: a folder with <video>_cut_meta.json, which say from when to when a scene lasts; without it a row is
     of the scene's own file, whole.
     """
+    times = {} if cuts is None else _cut_times(cuts)
+    for where, scene in _vript_scenes(path):
+        clip = need_text(mapping(scene, where, "clip_id", "caption")["clip_id"], f"{where}, clip_id")
+        caption = mapping(scene["caption"], f"{where}, caption", "content")["content"]
+        text = caption_of(caption, f"{where}, content")
+        if cuts is None:
+            yield SpanRow(clip, text, None, None, None, where)
+            continue
+        if clip not in times:
+            raise ValueError(f"{where}: no _cut_meta.json below {cuts} says when {clip} is")
+        yield SpanRow(clip.rpartition("-Scene-")[0], text, *times[clip], None, where)
+
+
+def _vript_scenes(path: Path) -> Iterator[tuple[str, Any]]:
+    """(where it stands, scene) of vript_{long,short}_videos_captions.jsonl, which has a scene a line, or of a
+    folder of <video>_caption.json: {data: {<scene>: {…}}}."""
+    if path.is_file():
+        for number, scene in read_json_lines(path, "captions of Vript"):
+            yield f"{path}, line {number}", scene
+        return
     files = sorted(path.rglob("*_caption.json"))
     if not files:
         raise FileNotFoundError(f"{path} holds no <video>_caption.json of Vript")
-    times = {} if cuts is None else _cut_times(cuts)
     for file in files:
         scenes = mapping(mapping(read_json(file, "captions of Vript"), str(file), "data")["data"], str(file))
         for name, scene in scenes.items():
-            where = f"{file}: {name}"
-            clip = need_text(mapping(scene, where, "clip_id", "caption")["clip_id"], f"{where}, clip_id")
-            caption = mapping(scene["caption"], f"{where}, caption", "content")["content"]
-            text = caption_of(caption, f"{where}, content")
-            if cuts is None:
-                yield SpanRow(clip, text, None, None, None, where)
-                continue
-            if clip not in times:
-                raise ValueError(f"{where}: no _cut_meta.json below {cuts} says when {clip} is")
-            yield SpanRow(clip.rpartition("-Scene-")[0], text, *times[clip], None, where)
+            yield f"{file}: {name}", scene
 
 
 def _cut_times(folder: Path) -> dict[str, tuple[Any, Any]]:
@@ -169,7 +179,12 @@ def _cut_times(folder: Path) -> dict[str, tuple[Any, Any]]:
 
 
 def _scenes(value: Any, name: str = "") -> Iterator[tuple[str, tuple[Any, Any]]]:
-    """(clip_id, (start, end)) wherever they stand in nested objects and lists."""
+    """(clip_id, (start, end)) wherever they stand in nested objects and lists.
+
+    The published files are {clips: [{clip_id: "<video>-Scene-001.mp4", …}]}: the name of the scene's file,
+    where captions have it without .mp4. Their times are documented as start, end and duration of a scene, but
+    not under which keys.
+    """
     if isinstance(value, list):
         for entry in value:
             yield from _scenes(entry)
@@ -178,7 +193,7 @@ def _scenes(value: Any, name: str = "") -> Iterator[tuple[str, tuple[Any, Any]]]
     clip = value.get("clip_id", name)
     start, end = (value.get(key, value.get(f"{key}_time")) for key in ("start", "end"))
     if isinstance(clip, str) and "-Scene-" in clip and start is not None and end is not None:
-        yield clip, (start, end)
+        yield clip.removesuffix(".mp4"), (start, end)
         return
     for key, entry in value.items():
         yield from _scenes(entry, key)

@@ -51,9 +51,10 @@ words): {video: {start, end, text}}; a folder with a csv (start, end, text) a vi
 
 VRIPT = """Vript, long captions on the scenes of videos
 
-https://huggingface.co/datasets/Mutonix/Vript distributes <video>_caption.json; name the folder of these. With
---cuts and the folder of <video>_cut_meta.json a row is a span of the whole video, without it the file of a
-scene, <scene>.mp4."""
+https://huggingface.co/datasets/Mutonix/Vript distributes vript_long_videos_captions.jsonl and
+vript_short_videos_captions.jsonl, and in zip files <video>_caption.json; name the former, or the folder of
+the latter. With --cuts and the folder of <video>_cut_meta.json, which lie beside the clips, a row is a span
+of the whole video, without it the file of a scene, <scene>.mp4."""
 
 
 SPLITS = ("train", "val", "test")

@@ -5,6 +5,7 @@ This file stands on the standard library alone (see `process`); fsspec is import
 
 import hashlib
 import io
+import logging
 import os
 import re
 import shutil
@@ -19,8 +20,11 @@ from typing import Any, NamedTuple
 
 from .base import VideoReadError
 
+logger = logging.getLogger(__name__)
+
 URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+:(//|:)")  # also of chained file systems, zip::https://…
 TAR = ".tar/"
+NAMED = 20  # double names in the log
 IMAGE_ENDINGS = {".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 BLOCK_BYTES = 2**19  # that one request asks for
 BLOCKS_KEPT = 32  # of each file that is open
@@ -143,7 +147,8 @@ def tar_members(archive: str) -> dict[str, Place]:
     """The files of a tar file by name, also those that are links to others in it. Raises VideoReadError: it
     is none, or is cut off.
 
-    `tar -c .` names them ./a.mp4, which paths do not tell from a.mp4: here they are a.mp4.
+    `tar -c .` names them ./a.mp4, which paths do not tell from a.mp4: here they are a.mp4. Of a name that
+    comes twice the first counts, as in shards of training; a warning names them.
     """
     return _tar_members(archive, file_state(archive))
 
@@ -152,15 +157,24 @@ def tar_members(archive: str) -> dict[str, Place]:
 def _tar_members(archive: str, state: tuple[int, int]) -> dict[str, Place]:
     try:
         with open_source(archive) as file, tarfile.open(fileobj=file, mode="r:") as tar:
-            files, links = {}, {}
+            files, links, twice = {}, {}, []
             for member in tar:
                 name = _plain_name(member.name)
-                if member.isreg() and not member.issparse():
+                if not member.isdir() and (name in files or name in links):
+                    twice.append(name)
+                elif member.isreg() and not member.issparse():
                     files[name] = Place(member.offset_data, member.size)
                 elif member.islnk():
                     links[name] = _plain_name(member.linkname)
                 elif member.issym():
                     links[name] = _plain_name(f"{os.path.dirname(member.name)}/{member.linkname}")
+            if twice:
+                logger.warning(
+                    "%s: names in it that come again: %d; the first of each is read: %s",
+                    archive,
+                    len(twice),
+                    ", ".join(twice[:NAMED]) + (" …" if len(twice) > NAMED else ""),
+                )
             return files | {name: files.get(to, NOWHERE) for name, to in links.items()}
     except (tarfile.TarError, EOFError) as error:
         raise VideoReadError(archive, f"is no whole tar file: {error}") from error

@@ -4,6 +4,7 @@ By itself the gradient of a bias is a sum over all tokens, for which everything 
 backward kernels hold these numbers anyway and sum them up in passing.
 """
 
+from abc import ABC, abstractmethod
 from importlib.util import find_spec
 from os import environ
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -33,7 +34,7 @@ class Projected(NamedTuple):
     bias: Tensor | None
 
 
-class Fp8Layer:
+class Fp8Layer(ABC):
     """A linear layer that multiplies in fp8, and may take what is quantised already."""
 
     bias: Any  # a parameter or a buffer
@@ -42,9 +43,9 @@ class Fp8Layer:
         """[..., in] -> [..., out]"""
         return self.with_bias(x, self.bias)
 
+    @abstractmethod
     def with_bias(self, x: "Tensor | Quantized", bias: Tensor) -> Tensor:
         """The same with the layer's bias, or with that detached."""
-        raise NotImplementedError
 
 
 def project(x: Any, layer: "Linear", for_kernel: bool) -> Projected:

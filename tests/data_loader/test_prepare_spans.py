@@ -207,13 +207,17 @@ def test_vript(prepare, tmp_path):
     whole = ("vript", "--train", tmp_path / "captions", "--cuts", tmp_path / "cuts", "--val-share", 0)
     said = prepare(*whole, status=1)
     assert "holds no <video>_cut_meta.json" in said and "could not write" not in said
-    cuts = {
-        clip: {"start": f"00:00:0{2 * k}.5", "end": f"00:00:0{2 * k + 1}"} for k, clip in enumerate(clips)
-    }
+    cuts = [  # by the names of the scenes' files, as published
+        {"clip_id": f"{clip}.mp4", "start": f"00:00:0{2 * k}.5", "end": f"00:00:0{2 * k + 1}"}
+        for k, clip in enumerate(clips)
+    ]
     put_json(tmp_path / "cuts/339dXVNQXac/339dXVNQXac_cut_meta.json", {"clips": cuts})
     assert "2 rows of 1 video; 1 video missing" in prepare(*whole)
     found = records(tmp_path, "vript")
     assert found.path(1).name == "339dXVNQXac.mp4" and found.span(1) == Span(2.5, 3)
+    lines = json_lines(tmp_path / "vript_long_videos_captions.jsonl", scenes.values())
+    assert "2 rows of 1 video" in prepare(*whole[:2], lines, *whole[3:])
+    assert list(records(tmp_path, "vript").captions) == ["Scene 0.", "Scene 1."]
     listed = [{"clip_id": clips[0], "start_time": 0, "end_time": 1}]
     put_json(tmp_path / "cuts/339dXVNQXac/339dXVNQXac_cut_meta.json", listed)
     assert f"says when {clips[1]} is" in prepare(*whole, status=1)

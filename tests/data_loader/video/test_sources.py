@@ -195,6 +195,24 @@ def test_members_that_are_links_or_have_dots_in_front(tmp_path):
         open_video(f"{archive}/out.mp4")
 
 
+def test_of_a_name_that_comes_twice_the_first_is_read_and_it_is_named(tmp_path, caplog):
+    for i in range(2):
+        files.write_video(tmp_path / f"{i}.mp4", first=20 * i, num_frames=20)
+    with tarfile.open(tmp_path / "x.tar", "w") as tar:
+        tar.add(tmp_path / "0.mp4", "a.mp4")
+        tar.add(tmp_path / "1.mp4", "b.mp4")
+        tar.add(tmp_path / "1.mp4", "./a.mp4")
+        link = tarfile.TarInfo("b.mp4")
+        link.type, link.linkname = tarfile.SYMTYPE, "a.mp4"
+        tar.addfile(link)
+    assert numbers(f"{tmp_path}/x.tar/a.mp4", [3, 0]) == [3, 0]
+    assert numbers(f"{tmp_path}/x.tar/b.mp4", [3, 0]) == [23, 20]
+    (said,) = caplog.messages  # once, not with every file
+    assert (
+        said == f"{tmp_path}/x.tar: names in it that come again: 2; the first of each is read: a.mp4, b.mp4"
+    )
+
+
 def test_a_tar_file_that_is_cut_off(tmp_path):
     (tmp_path / "x.tar").write_bytes(b"x" * 2000)
     with pytest.raises(VideoReadError, match=r"x\.tar: is no whole tar file"):
