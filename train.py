@@ -31,6 +31,7 @@ from downstream.prompts import prompt_templates
 from model import TVTSv2
 from model.build import build_model
 from model.class_head import ClassHead
+from trainer.alike import check_data, check_settings
 from trainer.boards import import_wandb
 from trainer.bucket import Bucket
 from trainer.checkpoint import list_checkpoints, prepare_folder
@@ -107,12 +108,13 @@ def build_trainer(config: PretrainingConfig, context: DistContext, resume: str |
             that torchrun has restarted goes on from its own newest one.
 
     Raises:
-        ConfigError: a value of the config cannot be used.
+        ConfigError: a value of the config cannot be used, or not all processes were started alike.
         FileExistsError: the run's folder holds checkpoints already and `resume` is None.
         FileNotFoundError: starting weights or data are missing; the message says where they go.
         RunError: another training is writing to the run's folder.
         WriteError: the run's folder cannot be written.
     """
+    check_settings(config, resume, context)
     run_dir = output_path(config.trainer.save_dir) / config.name
     lock = prepare_folder(run_dir) if context.is_main else None
     if context.is_main and config.trainer.wandb:
@@ -138,6 +140,7 @@ def build_trainer(config: PretrainingConfig, context: DistContext, resume: str |
     checkpoint = choose(run_dir, resume, context, bucket)
     model = build_model(config.arch, starting_weights=checkpoint is None)
     train_loader, val_loaders = build_loaders(config, model, context)
+    check_data(train_loader, val_loaders, context)
     if config.arch.class_head:
         model.head = ClassHead(model.variant.embed_dim, classes_of(train_loader, val_loaders))
         if checkpoint is None and config.arch.head_from_texts is not None:
@@ -173,7 +176,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         correct before training, with 1 that something stopped the run (a full disk, a loss that is NaN).
     """
     args = parse_args(argv)
-    with user_errors():
+    with user_errors(), explain_lost_peers():
         config = load_config(PretrainingConfig, args.config, overrides_of(args))
         leave_traces(output_path(config.trainer.save_dir) / config.name)
         context = setup(config.trainer.device, config.trainer.timeout_s)

@@ -261,10 +261,10 @@ def set_random_state(state: Mapping[str, Any], device: torch.device) -> None:
         torch.cuda.set_rng_state(state["cuda"], device)
 
 
-def changes(before: Any, now: Any, key: str = "") -> Iterator[str]:
+def changes(before: Any, now: Any, key: str = "", than: str = "was") -> Iterator[str]:
     """A line for each value of two configs that differs: "optimizer.new_lr is 1e-05, was 0.0001"."""
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         for name in sorted({*before, *now}):
-            yield from changes(before.get(name), now.get(name), f"{key}.{name}" if key else name)
+            yield from changes(before.get(name), now.get(name), f"{key}.{name}" if key else name, than)
     elif before != now:
-        yield f"{key} is {now!r}, was {before!r}"
+        yield f"{key} is {now!r}, {than} {before!r}"
