@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from data_loader.failures import Failure, sample_or_replacement
 from data_loader.masking import tube_mask
-from data_loader.records import Record, Records, SequenceRecords
+from data_loader.records import Record, Records
 from data_loader.sampling import clip_times, draw_segment, part_bounds, sample_frames, span_frames
 from data_loader.spans import Span, following_spans
 from data_loader.transcripts import LATE_WORDS, Transcript
@@ -88,7 +88,7 @@ class VideoDataset(Dataset):
         """
         if view not in VIEWS:
             raise ValueError(f"unknown view {view!r}: choose one of {', '.join(VIEWS)}")
-        if isinstance(records, SequenceRecords) and num_frames < records.num_clips:
+        if num_frames < records.min_frames:
             raise ValueError(
                 f"num_frames is {num_frames}, but a sample has {records.num_clips} spans (num_clips), each "
                 "of which gives one at least"

@@ -44,10 +44,11 @@ class Records:
     root: the folder of the videos. ids: the records' names. file_of: the file below `root` of an id.
     spans: float64 [N, 2], start and end of each as `spans.read_spans` gives them; None for whole videos.
     Subclasses add what belongs to a video. num_clips: of a sample, each with a text of its own. damage: what
-    there would be but cannot be read, so that it is no record.
+    there would be but cannot be read, so that it is no record. min_frames: the fewest that a sample can have.
     """
 
     num_clips = 1
+    min_frames = 1
     damage: Sequence[Failure] = ()
     spans: np.ndarray | None = None
 
@@ -134,7 +135,7 @@ class SequenceRecords(Records):
                 "a sample of sorting is made of them"
             )
         super().__init__(pieces.root, (pieces.file_of(pieces.ids[video[0]]) for video in kept))
-        self.pieces, self.num_clips = pieces, num_clips
+        self.pieces, self.num_clips, self.min_frames = pieces, num_clips, num_clips
         self.members = np.concatenate(kept)
         self.start = np.cumsum([0, *map(len, kept)])
 

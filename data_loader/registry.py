@@ -29,7 +29,14 @@ DATASETS = {
     "labels": "data_loader.own_labels:labels",
     "ssv2": "data_loader.multiple_choice:ssv2",
 }
-SHARDED = {"yttemporal": "data_loader.shards:yttemporal", "webvid": "data_loader.shards:webvid"}
+SHARDED = {
+    "yttemporal": "data_loader.shards:yttemporal",
+    "narrated": "data_loader.shards:narrated",
+    "webvid": "data_loader.shards:webvid",
+    "csv": "data_loader.shards:captioned",
+    "msrvtt": "data_loader.shards:captioned",
+    "didemo": "data_loader.shards:captioned",
+}
 ALIASES = {"ssv2mc": "ssv2", "kinetics": "k400", "kinetics400": "k400", "hmdb": "hmdb51", "ucf": "ucf101"}
 
 

@@ -12,6 +12,7 @@ was read is kept in a folder of bounded size.
 
 import hashlib
 import logging
+import math
 import re
 import tempfile
 import zlib
@@ -20,6 +21,8 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from data_loader.failures import Failure
 from data_loader.lists import need_text, parse_json
@@ -35,9 +38,10 @@ from data_loader.shard_files import (
     read_part,
 )
 from data_loader.shard_index import VIDEO_SUFFIXES, ShardFacts, index_path, load_index, published_names
+from data_loader.spans import Span, following_spans, read_spans
 from data_loader.strings import Strings
 from data_loader.tar_members import BLOCK
-from data_loader.transcripts import TranscriptError, read_transcript, transcript_from_json
+from data_loader.transcripts import TranscriptError, read_transcript, transcript_from_json, transcript_to_json
 from data_loader.video import VideoReadError
 from data_loader.video.sources import is_url
 from utils.text import counted
@@ -62,6 +66,7 @@ class ShardRecords(Records):
         contents: Callable[[dict], dict[str, Any]],
         shard_cache: str | Path = CACHE,
         shard_cache_gb: float = CACHE_GB,
+        num_clips: int = 1,
     ):
         """
         Args:
@@ -69,10 +74,11 @@ class ShardRecords(Records):
             contents: from what the files beside a video hold (see `metadata`) to what a Record has of it;
                 raises ValueError where that is not as it should be.
             shard_cache, shard_cache_gb: of a URL: where what was read is kept, and how much at most.
+            num_clips: of a sample, each with a text of its own.
 
         Raises FileNotFoundError, ValueError, as `find_shards` and `load_index` do.
         """
-        self.root, self.contents, self.cache = Path(root), contents, None
+        self.root, self.contents, self.cache, self.num_clips = Path(root), contents, None, num_clips
         published = None
         kept = index_path(Path(root), split)
         if is_url(str(root)):
@@ -239,12 +245,70 @@ def caption_of(metadata: dict) -> dict[str, Any]:
     return {"captions": [need_text(caption, "its caption")]}
 
 
-class NarratedShards(ShardRecords):
-    """Narrated videos, which are called by their file names."""
+def captioned(
+    split: str,
+    root: str | Path,
+    meta: Path,
+    *,
+    num_clips: int = 1,
+    shard_cache: str | Path = CACHE,
+    shard_cache_gb: float = CACHE_GB,
+) -> ShardRecords:
+    """Captioned videos, or spans of them, from shards {train,val}-*.tar in `root`.
 
-    def __init__(self, root: str | Path, split: str, num_clips: int, shard_cache: str | Path, gb: float):
-        super().__init__(root, split, partial(narration_of, num_clips=num_clips), shard_cache, gb)
-        self.num_clips = num_clips
+    Beside a video is a JSON file: "caption" or "captions", maybe "start" and "end" in seconds. With
+    `num_clips` above 1 it has "pieces", a list of such objects, and a sample is that many of them.
+    """
+    of_split = "train" if split == "train" else "val"
+    contents = texts_of if num_clips == 1 else partial(pieces_of, num_clips=num_clips)
+    records = ShardRecords(root, of_split, contents, shard_cache, shard_cache_gb, num_clips)
+    records.min_frames = num_clips
+    return records
+
+
+def texts_of(metadata: dict) -> dict[str, Any]:
+    """Captions and span, as `describe` writes them. Raises ValueError."""
+    if "pieces" in metadata:
+        raise ValueError("it has pieces, of which several are a sample: set num_clips")
+    captions = metadata.get("captions", [metadata.get("caption")])
+    if not isinstance(captions, list) or not captions or captions == [None]:
+        raise ValueError('there is no "caption" beside it')
+    contents: dict[str, Any] = {"captions": [need_text(text, "its caption") for text in captions]}
+    times = [metadata.get(key) for key in ("start", "end")]
+    if times != [None, None]:
+        spans = read_spans(times[:1], times[1:], lambda row: "its span")
+        contents["span"] = Span(*spans[0].tolist())
+    return contents
+
+
+def pieces_of(metadata: dict, num_clips: int) -> dict[str, Any]:
+    """The captioned spans of a video. Raises ValueError: there are not so many that follow one another."""
+    pieces = metadata.get("pieces")
+    if not isinstance(pieces, list) or not all(isinstance(piece, dict) for piece in pieces):
+        raise ValueError('there are no "pieces" beside it: pack the shards with num_clips')
+    records = [Record("", Path(), **{"span": Span(), **texts_of(piece)}) for piece in pieces]
+    if not records or not len(following_spans(np.array([each.span for each in records]), num_clips)):
+        raise ValueError(f"none of its spans are {num_clips} that follow one another (num_clips)")
+    return {"pieces": records, "num_clips": num_clips}
+
+
+def describe(record: Record) -> dict[str, Any]:
+    """What stands beside a video as JSON: captions and span, those of its pieces, or its transcript."""
+    if record.transcript is not None:
+        return transcript_to_json(record.transcript)
+    if record.pieces:
+        return {"pieces": [describe(piece) for piece in record.pieces]}
+    described: dict[str, Any] = {"caption": record.captions[0]}
+    if len(record.captions) > 1:
+        described["captions"] = list(record.captions)
+    if record.span is not None:
+        end = None if record.span.end == math.inf else record.span.end
+        described |= {"start": record.span.start, "end": end}
+    return described
+
+
+class NamedByFile(ShardRecords):
+    """Videos that are called by their file names."""
 
     def id(self, index: int) -> str:
         return super().id(index) + self.suffix(index)
@@ -259,14 +323,31 @@ def yttemporal(
     transcript_cache: str | Path | None = None,
     shard_cache: str | Path = CACHE,
     shard_cache_gb: float = CACHE_GB,
-) -> NarratedShards:
+) -> NamedByFile:
     """YT-Temporal from shards {train,val}-*.tar in `root`: a video, and a JSON file with its transcript.
 
     The transcript is aligned already ("words", "times", "duration"), as `prepare shards` writes it, or the
     original. There is nothing to cache.
     """
     of_split = "train" if split == "train" else "val"
-    return NarratedShards(root, of_split, num_clips, shard_cache, shard_cache_gb)
+    contents = partial(narration_of, num_clips=num_clips)
+    return NamedByFile(root, of_split, contents, shard_cache, shard_cache_gb, num_clips)
+
+
+def narrated(
+    split: str,
+    root: str | Path,
+    meta: Path,
+    *,
+    num_clips: int = 4,
+    transcript_cache: str | Path | None = None,
+    shard_cache: str | Path = CACHE,
+    shard_cache_gb: float = CACHE_GB,
+) -> ShardRecords:
+    """As `yttemporal`, of a list of one's own: a video is called as the list does."""
+    of_split = "train" if split == "train" else "val"
+    contents = partial(narration_of, num_clips=num_clips)
+    return ShardRecords(root, of_split, contents, shard_cache, shard_cache_gb, num_clips)
 
 
 def narration_of(metadata: dict, num_clips: int) -> dict[str, Any]:

@@ -17,23 +17,26 @@ from tqdm import tqdm
 
 from data_loader import build_dataset
 from data_loader.failures import Failure
+from data_loader.lists import parse_json
 from data_loader.prepare.common import add_command
-from data_loader.records import Record, Records
+from data_loader.records import Records
+from data_loader.registry import SHARDED
 from data_loader.shard_index import index_path, load_index
-from data_loader.shards import key_of
-from data_loader.transcripts import transcript_to_json
+from data_loader.shards import describe, key_of
 from data_loader.video import VideoReadError
 from data_loader.yttemporal import NarratedRecords
 from utils.files import whole_file
 from utils.text import counted
 
-TEXT = """Shards of YT-Temporal or WebVid in the WebDataset form
+TEXT = """Shards of a training set in the WebDataset form
 
 Packs the videos of a list, in its order, into OUT/{train,val}-<number>.tar: <id>.mp4 and <id>.json with the
-caption, or the transcript already aligned. Use them with "format": "webdataset" and "root": OUT in a
-config; validation needs shards of its own, made with --split val. Videos that are not there are left out and
-counted, as are those without a usable transcript. The same command again goes on where it was stopped, and
-makes those shards anew whose rows of the list, captions, transcripts or videos have changed."""
+captions, the span, the captioned spans of a sorting set, or the transcript already aligned. What a set of the
+config has beside its root (files, num_clips, …) is --set KEY=VALUE. Use the shards with the same "type",
+"format": "webdataset" and "root": OUT in a config; validation needs shards of its own, made with --split val.
+Videos that are not there are left out and counted, as are those without a usable transcript. The same
+command again goes on where it was stopped, and makes those shards anew whose rows of the list, captions,
+transcripts or videos have changed."""
 
 MADE_OF = "data_loader.prepare shards, made of "  # a shard's comment: this and the digest of its sources
 
@@ -42,9 +45,12 @@ def add_commands(commands: Any) -> None:
     parser = add_command(
         commands, "shards", build, TEXT, ".", "webvid shards/ --split val --root data/WebVid"
     )
-    parser.add_argument("type", choices=("yttemporal", "webvid"), help="which set")
+    parser.add_argument("type", choices=tuple(SHARDED), help="which set, or the type of a list of your own")
     parser.add_argument("out", type=Path, help="folder to write")
     parser.add_argument("--split", choices=("train", "val"), default="train", help="which list")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="an option of the set, again for each"
+    )
     parser.add_argument("--videos-per-shard", type=int, default=1000, help="how many a file holds")
     parser.add_argument("--workers", type=int, default=4, help="shards written at a time")
 
@@ -53,9 +59,10 @@ def build(args: argparse.Namespace) -> None:
     for option in ("videos_per_shard", "workers"):
         if getattr(args, option) < 1:
             raise ValueError(f"--{option.replace('_', '-')} must be at least 1")
-    records = build_dataset(args.type, args.split, root=args.root, meta=args.meta).records
+    options = dict(parse_option(text) for text in args.set)
+    records = build_dataset(args.type, args.split, root=args.root, meta=args.meta, **options).records
     args.out.mkdir(parents=True, exist_ok=True)
-    jobs = list(plan(records, args.out, args.split, args.videos_per_shard))
+    jobs = list(plan(records, args.out, args.split, args.videos_per_shard, args.type))
     remove_others(args.out, args.split, {job.path for job in jobs})
     kept, left_out = 0, list[Failure]()
     with ProcessPoolExecutor(args.workers, initializer=keep_records, initargs=(records,)) as pool:
@@ -72,6 +79,23 @@ def build(args: argparse.Namespace) -> None:
     packed = f"{counted(number, 'videos')} in {counted(len(paths), 'shards')}"
     already = f" ({kept} there already)" if kept else ""
     print(f"{args.out}: {packed}{already}, {len(records) - number} left out")
+    again = len(records) - len({records.path(index) for index in range(len(records))})
+    if again:
+        print(f"{counted(again, 'records')} share a file with another: it lies in the shards once for each")
+
+
+def parse_option(text: str) -> tuple[str, Any]:
+    """KEY=VALUE; the value is JSON, or else a text."""
+    key, equals, value = text.partition("=")
+    if not equals or key in ("root", "meta", "format", "type", "split"):
+        raise ValueError(f"--set {text}: write KEY=VALUE, with an option that the set has of its own")
+    try:
+        parsed = parse_json(value)
+    except ValueError:
+        parsed = value
+    if key == "num_clips" and (not isinstance(parsed, int) or parsed < 1):
+        raise ValueError(f"--set {text}: num_clips is a whole number from 1 on")
+    return key, parsed
 
 
 def summary(failures: list[Failure]) -> Iterator[str]:
@@ -91,12 +115,14 @@ class Job:
     keys: list[str]
 
 
-def plan(records: Records, out: Path, split: str, size: int) -> Iterator[Job]:
+def plan(records: Records, out: Path, split: str, size: int, kind: str) -> Iterator[Job]:
     occurrences: Counter[str] = Counter()
     for number, first in enumerate(range(0, len(records), size)):
         indices, keys = range(first, min(first + size, len(records))), []
         for index in indices:
-            name = records.id(index).removesuffix(records.path(index).suffix)
+            name = records.id(index)
+            if kind == "yttemporal":  # which calls videos by their files, see NamedByFile
+                name = name.removesuffix(records.path(index).suffix)
             occurrences[name] += 1
             keys.append(key_of(name, occurrences[name]))
         yield Job(out / f"{split}-{number:06d}.tar", indices, keys)
@@ -156,7 +182,7 @@ def write_shard(job: Job) -> list[Failure] | None:
         for index, key in zip(job.indices, job.keys, strict=True):
             video = _records.path(index)
             try:
-                metadata = metadata_of(_records[index])
+                metadata = describe(_records[index])
                 content = video.read_bytes()
             except VideoReadError as error:
                 failures.append(Failure.of(error))
@@ -177,7 +203,9 @@ def sources(records: Records, job: Job) -> str:
         if isinstance(records, NarratedRecords):
             text: object = file_state(records.transcript_path(index))
         else:
-            text = records[index].captions
+            record = records[index]
+            whole = record.span is None and not record.pieces
+            text = record.captions if whole else describe(record)
         digest.update(repr((key, text, file_state(records.path(index)))).encode())
     return digest.hexdigest()
 
@@ -188,12 +216,6 @@ def file_state(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return state.st_size, state.st_mtime_ns
-
-
-def metadata_of(record: Record) -> dict:
-    if record.transcript is not None:
-        return transcript_to_json(record.transcript)
-    return {"caption": record.captions[0]}
 
 
 def add_file(tar: tarfile.TarFile, name: str, content: bytes) -> None:
