@@ -112,7 +112,7 @@ def test_unknown_names_and_options_say_what_there_is(world):
         build_dataset("webvid", "train")
     with pytest.raises(ValueError, match="unknown split 'valid': choose one of train, val, test"):
         build_dataset("webvid", "valid", **options(world))
-    with pytest.raises(ValueError, match="no format 'tar'; shards are for yttemporal, webvid"):
+    with pytest.raises(ValueError, match="no format 'tar'; shards are for yttemporal, narrated, webvid"):
         build_dataset("webvid", "train", format="tar", **options(world))
     with pytest.raises(ValueError, match="needs num_patches"):
         build_dataset("webvid", "train", mask_ratio=0.5, **options(world))
