@@ -165,11 +165,14 @@ class ResumableTable:
             read, they stay.
 
         Raises:
-            RunError: rows are missing that were made. WriteError: the output cannot be written.
+            RunError: rows are missing that were made, on every process.
+            WriteError: the output cannot be written.
         """
         self.flush()
         unsaved = [part for parts in self.context.gather_objects(self._unsaved) for part in parts]
         if not self.context.is_main:
+            if fault := self.context.broadcast_object(None):
+                raise RunError(fault)
             return None
         not_made = {self._wanted[i] for i in failed}
         saved = self._tables()
@@ -180,11 +183,15 @@ class ResumableTable:
         row = {key: i for i, key in enumerate(keys)}
         renewed = self._renew_columns(everything, row)
         lost = [key for key in self._wanted if key not in row and key not in not_made]
+        fault = None
         if lost:
-            raise RunError(
+            fault = (
                 f"{counted(len(lost), 'vectors')} that this run has made are not in {self.folder}, the first "
-                f"{one_line(str(lost[0][0]))}. Has it been deleted? The same command makes them again"
+                f"{one_line(str(lost[0][0]))}. Has it been deleted, or do other machines not see it? "
+                "The same command makes them again"
             )
+        if self.context.broadcast_object(fault):
+            raise RunError(fault)
         rows = [row[key] for key in self._wanted if key in row]
         if everything is None:
             shutil.rmtree(self.folder, ignore_errors=True)

@@ -8,6 +8,7 @@ import pytest
 
 import test as evaluate
 import train
+from tests.trainer import different_rank
 from tests.trainer.runs import LIMIT, losses, rows
 from trainer.checkpoint import list_checkpoints
 from trainer.evaluation import Evaluations
@@ -66,6 +67,20 @@ def test_two_ranks_share_the_work(start, arguments, tmp_path, configs):
     first, last = rows(tmp_path / "two", "evaluation")
     assert (first["step"], last["step"]) == (0, 2)
     assert all(0 <= last[name] <= 100 for name in ("msrvtt_v2t_R10", "hmdb51_top5"))
+
+
+@pytest.mark.heavy
+def test_where_ranks_share_no_folder_all_leave_the_evaluation_out(start, arguments, tmp_path, configs):
+    settings = {"trainer__max_steps": 2, "data__val": [], "trainer__evaluate": configs[:2]}
+    given = [*arguments(name="two", **settings), "--", "--set", f"trainer.save_dir={tmp_path / 'elsewhere'}"]
+    processes = start.ranks(2, given, tmp_path / "says", different_rank.main)
+    for process in processes:
+        process.join(LIMIT)
+    said = (tmp_path / "says0").read_text()
+    assert [process.exitcode for process in processes] == [0, 0], said
+    for name in ("msrvtt", "hmdb51"):
+        assert f"evaluation, {name}, is left out: " in said
+    assert said.count("do other machines not see it?") == 2
 
 
 @pytest.mark.heavy
