@@ -22,7 +22,8 @@ from data_loader.prepare.common import add_command
 from data_loader.records import Records
 from data_loader.registry import SHARDED
 from data_loader.shard_index import index_path, load_index
-from data_loader.shards import describe, key_of
+from data_loader.shard_texts import describe
+from data_loader.shards import key_of
 from data_loader.video import VideoReadError
 from data_loader.yttemporal import NarratedRecords
 from utils.files import whole_file
