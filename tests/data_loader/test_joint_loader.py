@@ -231,7 +231,7 @@ def logged(folder, workers=2, sizes=(40, 9), batches=(2, 2)) -> JointLoader:
     )
 
 
-def until(happened, seconds: float = 60) -> None:
+def until(happened, seconds: float = 300) -> None:
     give_up = time.monotonic() + seconds
     while not happened():
         assert time.monotonic() < give_up

@@ -57,7 +57,7 @@ def address(world, checkpoint) -> Iterator[tuple[str, int]]:
         port = re.fullmatch(r"search at http://127\.0\.0\.1:(\d+)/ \(Ctrl-C ends it\)\n", line)[1]
         yield "127.0.0.1", int(port)
         server.send_signal(signal.SIGINT)
-        assert server.wait(60) == 130
+        assert server.wait(300) == 130
 
 
 @pytest.fixture
