@@ -90,12 +90,16 @@ def evaluation_facts(evaluation: Evaluation) -> dict[str, str]:
     words = ", ".join(f"“{prompt}”" for prompt in prompts[:3])
     if len(prompts) > 3:
         words += f" and {len(prompts) - 3} more"
+    config = asdict(evaluation.config)
+    if prompts:  # said in full, so the settings need not name them
+        given = config.pop("prompts")
+        words = f"{given}: {words}" if isinstance(given, str) else words
     facts = {
         "result": f"{TITLES[first]} {format_value(metrics[first])}{between}",
         "model": evaluation.arch,
         "data": ", ".join(data),
         "prompts": words,
-        "settings": ", ".join(filter(None, differences(evaluation.config.name, asdict(evaluation.config)))),
+        "settings": ", ".join(filter(None, differences(evaluation.config.name, config))),
     }
     return {name: fact for name, fact in facts.items() if fact}
 

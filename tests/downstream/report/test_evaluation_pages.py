@@ -15,10 +15,14 @@ from data_loader.dataset import VideoDataset
 from data_loader.multiple_choice import QuestionRecords
 from data_loader.records import Records
 from downstream import linear_probe, multiple_choice, recognition, retrieval
-from downstream.report import first_ranked
-from downstream.report.evaluation_pages import confusion, ranking_item, tell_options
+from downstream.options import CONFIGS
+from downstream.prompts import prompt_templates
+from downstream.report import Evaluation, Measurement, first_ranked
+from downstream.report.evaluation_pages import confusion, evaluation_facts, ranking_item, tell_options
 from downstream.report.pictures import GAP
 from model.metric import label_ranks
+from utils.config import load_config
+from utils.schema import EvaluationConfig
 
 from .. import layouts
 from ..browser import document, elements, files_beside, needs_chromium, screenshot
@@ -102,6 +106,26 @@ def test_a_true_video_that_came_late_is_shown_too():
         (42, "late", True),
     ]
     assert [card["caption"] for card in cards] == ["a cat", "", ""]
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ('["a person {}"]', "“a person {}”"),
+        ('["{}", "a {}"]', "“{}”, “a {}”"),
+        ("clip-ucf101", "clip-ucf101: “a photo of a person {}.”, "),
+    ],
+)
+def test_prompts_are_said_once(given, words):
+    config = load_config(
+        EvaluationConfig, CONFIGS / "hmdb51.json", [f"prompts={given}", "segments=4", "num_frames=12"]
+    )
+    row = {"top1": 50.0, "top5": 90.0}
+    details = {"prompts": prompt_templates(config.prompts)}
+    measured = Measurement({"accuracy": {"plain": row}}, [], {"videos": 10}, details)
+    facts = evaluation_facts(Evaluation("recognition", config, "TVTSv2_B_16", measured))
+    assert facts["prompts"].startswith(words)
+    assert facts["settings"] == "segments=4"
 
 
 def test_of_equal_options_only_the_right_one_is_marked():
