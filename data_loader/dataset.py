@@ -88,7 +88,7 @@ class VideoDataset(Dataset):
         """
         if view not in VIEWS:
             raise ValueError(f"unknown view {view!r}: choose one of {', '.join(VIEWS)}")
-        if records.min_frames > 1 and num_frames < records.min_frames:
+        if num_frames < records.min_frames:
             raise ValueError(
                 f"num_frames is {num_frames}, but a sample has {records.num_clips} spans (num_clips), each "
                 "of which gives one at least"

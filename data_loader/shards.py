@@ -68,6 +68,7 @@ class ShardRecords(Records):
         """
         Args:
             root: a folder, or the URL of one.
+            split: for all but "train" the shards val-*.tar.
             contents: from what the files beside a video hold (see `metadata`) to what a Record has of it;
                 raises ValueError where that is not as it should be.
             shard_cache, shard_cache_gb: of a URL: where what was read is kept, and how much at most.
@@ -76,6 +77,7 @@ class ShardRecords(Records):
         Raises FileNotFoundError, ValueError, as `find_shards` and `load_index` do.
         """
         self.root, self.contents, self.cache, self.num_clips = Path(root), contents, None, num_clips
+        split = "train" if split == "train" else "val"
         published = None
         kept = index_path(Path(root), split)
         if is_url(str(root)):
@@ -231,8 +233,7 @@ def webvid(
 ) -> ShardRecords:
     """WebVid from shards {train,val}-*.tar in `root`: a video, and a JSON file with "caption" (or a text
     file)."""
-    of_split = "train" if split == "train" else "val"
-    return ShardRecords(root, of_split, caption_of, shard_cache, shard_cache_gb)
+    return ShardRecords(root, split, caption_of, shard_cache, shard_cache_gb)
 
 
 def captioned(
@@ -249,9 +250,8 @@ def captioned(
     Beside a video is a JSON file: "caption" or "captions", maybe "start" and "end" in seconds. With
     `num_clips` above 1 it has "pieces", a list of such objects, and a sample is that many of them.
     """
-    of_split = "train" if split == "train" else "val"
     contents = texts_of if num_clips == 1 else partial(pieces_of, num_clips=num_clips)
-    records = ShardRecords(root, of_split, contents, shard_cache, shard_cache_gb, num_clips)
+    records = ShardRecords(root, split, contents, shard_cache, shard_cache_gb, num_clips)
     records.min_frames = num_clips
     return records
 
@@ -278,9 +278,8 @@ def yttemporal(
     The transcript is aligned already ("words", "times", "duration"), as `prepare shards` writes it, or the
     original. There is nothing to cache.
     """
-    of_split = "train" if split == "train" else "val"
     contents = partial(narration_of, num_clips=num_clips)
-    return NamedByFile(root, of_split, contents, shard_cache, shard_cache_gb, num_clips)
+    return NamedByFile(root, split, contents, shard_cache, shard_cache_gb, num_clips)
 
 
 def narrated(
@@ -294,6 +293,5 @@ def narrated(
     shard_cache_gb: float = CACHE_GB,
 ) -> ShardRecords:
     """As `yttemporal`, of a list of one's own: a video is called as the list does."""
-    of_split = "train" if split == "train" else "val"
     contents = partial(narration_of, num_clips=num_clips)
-    return ShardRecords(root, of_split, contents, shard_cache, shard_cache_gb, num_clips)
+    return ShardRecords(root, split, contents, shard_cache, shard_cache_gb, num_clips)

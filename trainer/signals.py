@@ -2,8 +2,9 @@
 
 import os
 import signal
-from collections.abc import Sequence
-from types import FrameType, TracebackType
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
 
 import torch
 import torch.distributed as dist
@@ -50,24 +51,20 @@ class StopSignal:
         self._signalled = True
 
 
-class EndTogether:
-    """A context at whose end the ranks wait until rank 0 has written all: each then ends as the others do.
+@contextmanager
+def ending_together(context: DistContext) -> Iterator[None]:
+    """At its end the ranks wait until rank 0 has written all: each then ends as the others do. All enter it.
 
     Slurm kills what is still writing a minute after the first process has ended, and takes a run for saved
     whose rank 0 could not save. Not after an error, as a rank that has one ends by itself.
     """
-
-    def __init__(self, context: DistContext):
-        self.context = context.apart(MOST_S)
-
-    def __enter__(self) -> "EndTogether":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if error is None or isinstance(error, Stopped):
-            self.context.barrier()
+    apart = context.apart(MOST_S)
+    try:
+        yield
+    except Stopped:
+        apart.barrier()
+        raise
+    apart.barrier()
 
 
 class AsyncAllReduce:

@@ -28,7 +28,7 @@ from trainer.profiling import Profiler
 from trainer.rank_times import RankTimes
 from trainer.resume import state_of, torchruns
 from trainer.saving import CheckpointWriter
-from trainer.signals import AsyncAllReduce, EndTogether, Stopped, StopSignal
+from trainer.signals import AsyncAllReduce, Stopped, StopSignal, ending_together
 from trainer.step import TrainStep, check_losses, to_device, without_texts
 from trainer.validation import metric_names, validate
 from utils.config import as_dict
@@ -111,7 +111,6 @@ class Trainer:
         self.stop, self.all_reduce = StopSignal(), AsyncAllReduce(context)
         settings = config.trainer
         self.writer = CheckpointWriter(context, self.engine.sharded, settings.keep_last, settings.timeout_s)
-        self.ending = EndTogether(context)
         self.ranks = RankTimes(self.model, context)
         self.run_log: RunLog | None = None  # of rank 0, while it trains
         self.profiler: Profiler | None = None  # the same
@@ -137,7 +136,7 @@ class Trainer:
             write_settings(self.run_dir, self.config, self.global_step, started_by)
             if steps := self.config.trainer.profile_steps:
                 self.profiler = Profiler(self.run_dir / "profile", steps, self.context.device)
-        with self.stop, self.ending, self.writer.bucket or nullcontext():
+        with self.stop, ending_together(self.context), self.writer.bucket or nullcontext():
             try:
                 with self.writer:  # the run ends when its last checkpoint is whole
                     if self._start_may_be_best():

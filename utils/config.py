@@ -70,17 +70,23 @@ def load_config(kind: type[T], path: str | Path, overrides: Iterable[str] = ()) 
         config: Any = convert(read_json(resolve_path(path)), kind, "")
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
+    config = overridden(config, overrides)
+    check = getattr(config, "check", None)
+    if check is not None:
+        check()
+    return config
+
+
+def overridden(config: T, overrides: Iterable[str]) -> T:
+    """A config, or a part of one, with `overrides` as in `load_config`. Raises ConfigError."""
     for override in overrides:
         name, equals, text = override.partition("=")
         if not equals:
             raise ConfigError(f"--set {override!r} has no '='; write --set key.path=value")
         try:
-            config = _set(config, kind, name.split("."), text, "")
+            config = _set(config, type(config), name.split("."), text, "")
         except ConfigError as error:
             raise ConfigError(f"--set {override}: {error}") from error
-    check = getattr(config, "check", None)
-    if check is not None:
-        check()
     return config
 
 

@@ -17,7 +17,6 @@ from tqdm import tqdm
 
 from data_loader import build_dataset
 from data_loader.failures import Failure
-from data_loader.lists import parse_json
 from data_loader.prepare.common import add_command
 from data_loader.records import Records
 from data_loader.registry import SHARDED
@@ -26,7 +25,10 @@ from data_loader.shard_texts import describe
 from data_loader.shards import key_of
 from data_loader.video import VideoReadError
 from data_loader.yttemporal import NarratedRecords
+from utils.commands import add_overrides
+from utils.config import ConfigError, overridden
 from utils.files import whole_file
+from utils.schema import TrainingSetConfig
 from utils.text import counted
 
 TEXT = """Shards of a training set in the WebDataset form
@@ -49,9 +51,7 @@ def add_commands(commands: Any) -> None:
     parser.add_argument("type", choices=tuple(SHARDED), help="which set, or the type of a list of your own")
     parser.add_argument("out", type=Path, help="folder to write")
     parser.add_argument("--split", choices=("train", "val"), default="train", help="which list")
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="an option of the set, again for each"
-    )
+    add_overrides(parser, "an option of the set, again for each")
     parser.add_argument("--videos-per-shard", type=int, default=1000, help="how many a file holds")
     parser.add_argument("--workers", type=int, default=4, help="shards written at a time")
 
@@ -60,8 +60,8 @@ def build(args: argparse.Namespace) -> None:
     for option in ("videos_per_shard", "workers"):
         if getattr(args, option) < 1:
             raise ValueError(f"--{option.replace('_', '-')} must be at least 1")
-    options = dict(parse_option(text) for text in args.set)
-    records = build_dataset(args.type, args.split, root=args.root, meta=args.meta, **options).records
+    options = set_options(args)
+    records = build_dataset(options.pop("type"), args.split, **options).records
     args.out.mkdir(parents=True, exist_ok=True)
     jobs = list(plan(records, args.out, args.split, args.videos_per_shard, args.type))
     remove_others(args.out, args.split, {job.path for job in jobs})
@@ -85,18 +85,14 @@ def build(args: argparse.Namespace) -> None:
         print(f"{counted(again, 'records')} share a file with another: it lies in the shards once for each")
 
 
-def parse_option(text: str) -> tuple[str, Any]:
-    """KEY=VALUE; the value is JSON, or else a text."""
-    key, equals, value = text.partition("=")
-    if not equals or key in ("root", "meta", "format", "type", "split"):
-        raise ValueError(f"--set {text}: write KEY=VALUE, with an option that the set has of its own")
-    try:
-        parsed = parse_json(value)
-    except ValueError:
-        parsed = value
-    if key == "num_clips" and (not isinstance(parsed, int) or parsed < 1):
-        raise ValueError(f"--set {text}: num_clips is a whole number from 1 on")
-    return key, parsed
+def set_options(args: argparse.Namespace) -> dict[str, Any]:
+    """What `build_dataset` is to be called with: the set as a training config would describe it."""
+    entry = TrainingSetConfig(type=args.type, root=str(args.root), meta=str(args.meta))
+    options = overridden(entry, args.overrides).options()
+    for key, value in {"format": None, **entry.options()}.items():
+        if options.get(key) != value:
+            raise ConfigError(f"--set {key}={options[key]}: it is no option of the set's own")
+    return options
 
 
 def summary(failures: list[Failure]) -> Iterator[str]:

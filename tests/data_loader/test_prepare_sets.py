@@ -15,7 +15,7 @@ from utils.schema import EvaluationConfig
 
 def opened(tmp_path: Path, name: str, split: str | None = None):
     """The records of a config of downstream/configs, with lists and videos in `tmp_path`."""
-    given = [f"data.root={tmp_path / 'data'}", f"meta={tmp_path / 'meta_data'}"]
+    given = [f"data.root={tmp_path / 'data'}", f"meta={tmp_path / 'meta_data'}", "num_frames=12"]
     config = load_config(EvaluationConfig, REPOSITORY / f"downstream/configs/{name}.json", given)
     return open_dataset(config, clip_transform("test", 32), split).records
 
