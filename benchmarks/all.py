@@ -19,6 +19,7 @@ from utils.commands import CommandParser
 
 HERE = Path(__file__).resolve().parent
 RECOMPUTED = "--activation-checkpointing mlp"
+HOSTS = {"two": 2, "four": 4, "eight": 8}  # by their GPUs
 
 # Name -> a file of this folder with its arguments; behind torchrun:N where it is started in N processes.
 BENCHMARKS = {
@@ -43,17 +44,14 @@ BENCHMARKS = {
     "--no-reference --profile",
     "fp8-inference-B_16": "inference --arch TVTSv2_B_16 --precision fp8 --no-reference",
     "fp8-inference-H_14": "inference --arch TVTSv2_H_14 --precision fp8 --no-reference --rounds 3",
+    "precision-B_16": "precision --arch TVTSv2_B_16",
+    "precision-H_14": "precision --arch TVTSv2_H_14",
     "checkpoints-H_14": "checkpoints --arch TVTSv2_H_14",
     "features-B_16": "feature_extraction --arch TVTSv2_B_16 --workers 16",
     "search": "search",
-    "scaling-ddp": "scaling --arch TVTSv2_B_16 --gpus 1,2",
-    "scaling-ddp-H_14": "scaling --arch TVTSv2_H_14 --batch-size 32 --activation-checkpointing mlp "
-    "--gpus 1,2",
-    "scaling-fsdp": "scaling --arch TVTSv2_H_14 --engine fsdp --batch-size 24 --activation-checkpointing mlp "
-    "--gpus 1,2",
     **{
         f"{word}-{name}": f"scaling {line} --gpus {gpus}"
-        for word, most in (("four", 4), ("eight", 8))
+        for word, most in HOSTS.items()
         for name, line, gpus in (
             ("ddp-B_16", "--arch TVTSv2_B_16", f"1,{most}"),
             ("ddp-B_16-exact", "--arch TVTSv2_B_16 --gather exact", most),
@@ -64,7 +62,7 @@ BENCHMARKS = {
     },
     **{
         f"{word}-{name}": f"torchrun:{most} {line}"
-        for word, most in (("four", 4), ("eight", 8))
+        for word, most in HOSTS.items()
         for name, line in (
             ("messages", "network --measure"),
             ("checkpoints-fsdp-H_14", "checkpoints --arch TVTSv2_H_14 --engine fsdp"),

@@ -6,12 +6,11 @@ import pytest
 import torch
 from torch import nn
 
+from benchmarks.precision import blobs, outliers_in_both
 from model import create_model
 from model.fp8 import fp8_copy, largest_values, train_in_fp8
 from model.kernels import Fp8Linear
 from tests.model.test_text_encoder import random_ids
-
-OUTLIERS, FACTOR = 3, 30
 
 
 def model(**overrides):
@@ -20,29 +19,7 @@ def model(**overrides):
 
 
 def clips(frames=3):
-    """Two of coloured blobs, as random pixels all look the same to a model."""
-    blobs = nn.functional.interpolate(torch.rand(2 * frames, 3, 4, 4), size=(64, 64), mode="bilinear")
-    return (255 * blobs).to(torch.uint8).unflatten(0, (2, frames))
-
-
-@torch.no_grad()
-def give_outliers(video_model):
-    """A few channels as CLIP has them: 30 times larger in the residual sum and behind each LayerNorm.
-
-    In the sum they come from ln_pre. Behind a LayerNorm its weight makes them so, and the layer after it
-    takes them with small weights, as one in a trained model has learned to.
-    """
-    which = torch.randperm(video_model.variant.video_width)[:OUTLIERS]
-    video_model.ln_pre.weight[which] *= FACTOR
-    video_model.ln_pre.bias[which] += FACTOR
-    for block in video_model.transformer.resblocks:
-        for norm, layer in (
-            (block.ln_3, block.timeattn.qkv),
-            (block.ln_1, block.attn.qkv),
-            (block.ln_2, block.mlp.c_fc),
-        ):
-            norm.weight[which] *= FACTOR
-            layer.weight[:, which] /= FACTOR
+    return blobs(2, frames, 64)
 
 
 @pytest.mark.parametrize("outliers", [False, True])
@@ -50,7 +27,7 @@ def give_outliers(video_model):
 def test_embeddings_are_close_to_float32(activation, outliers):
     exact = model(activation=activation)
     if outliers:
-        give_outliers(exact.video_model)
+        outliers_in_both(exact)
     video = clips()
     with torch.no_grad():
         want, _ = exact.encode_video(video)
@@ -80,7 +57,7 @@ def test_no_value_of_attention_exceeds_what_the_weights_tell(outliers):
     exact = model()
     block = exact.video_model.transformer.resblocks[0]
     if outliers:
-        give_outliers(exact.video_model)
+        outliers_in_both(exact)
         nn.init.normal_(block.ln_1.bias)
         nn.init.normal_(block.attn.qkv.bias)
     bound = largest_values(block.ln_1, block.attn.qkv)
@@ -116,7 +93,7 @@ def cosine(a, b):
 def test_training_gives_gradients_close_to_float32(activation, outliers):
     exact = model(activation=activation)
     if outliers:
-        give_outliers(exact.video_model)
+        outliers_in_both(exact)
     trained = deepcopy(exact)
     train_in_fp8(trained)
     assert list(trained.state_dict()) == list(exact.state_dict())
