@@ -1,8 +1,11 @@
 """Every command's --help: one style, and examples that the command itself understands."""
 
 import importlib
+import os
 import re
 import shlex
+import subprocess
+import sys
 
 import pytest
 
@@ -106,6 +109,25 @@ def understood(example: str, parser: CommandParser) -> list[str]:
         words, program = words[words.index(program[1]) :], program[1:]
     assert words[: len(program)] == program, f"{example!r} calls something else"
     return program[3:] + words[len(program) :]
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("module", BENCHMARKS)
+def test_a_benchmark_runs_as_its_help_says(module, commands, capsys, tmp_path):
+    """From any folder, if it is a file, and without a path in the environment."""
+    prog = parsers_of(module, commands, capsys)[0].prog
+    first, *rest = prog.split()[1:]
+    of_file = first != "-m"
+    done = subprocess.run(
+        [sys.executable, REPOSITORY / first if of_file else first, *rest, "--help"],
+        cwd=tmp_path if of_file else REPOSITORY,
+        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"usage: {prog} " in done.stdout
 
 
 def test_every_command_is_listed():
