@@ -31,7 +31,7 @@ from downstream.prompts import prompt_templates
 from model import TVTSv2
 from model.build import build_model
 from model.class_head import ClassHead
-from trainer.alike import check_data, check_settings
+from trainer.alike import check_data, check_settings, check_weights
 from trainer.boards import import_wandb
 from trainer.bucket import Bucket
 from trainer.checkpoint import list_checkpoints, prepare_folder
@@ -139,6 +139,8 @@ def build_trainer(config: PretrainingConfig, context: DistContext, resume: str |
     torch.manual_seed(config.seed)
     checkpoint = choose(run_dir, resume, context, bucket)
     model = build_model(config.arch, starting_weights=checkpoint is None)
+    if checkpoint is None:
+        check_weights(dict(model.named_parameters()), context, "What arch.start_from names")
     train_loader, val_loaders = build_loaders(config, model, context)
     check_data(train_loader, val_loaders, context)
     if config.arch.class_head:

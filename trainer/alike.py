@@ -1,10 +1,13 @@
-"""Whether all processes of a run were started alike and see the same data: else they would train on samples
-twice or never, or wait for each other in vain."""
+"""Whether all processes of a run were started alike, see the same data and begin with the same weights: else
+they train on samples twice or never, wait for each other in vain, or mix what does not belong together."""
 
 import hashlib
+import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
+import torch
 from torch.utils.data import DataLoader
 
 from data_loader.dataset import VideoDataset
@@ -33,6 +36,30 @@ def check_data(train: JointLoader, val: Mapping[str, DataLoader], context: DistC
     sets = {f"data.train, {name}": each for name, each in zip(train.names, train.loaders, strict=True)}
     sets |= {f"data.val, {name}": loader for name, loader in val.items()}
     _check({name: _contents(loader) for name, loader in sets.items()}, context, "lists or shards")
+
+
+def check_weights(weights: Mapping[str, torch.Tensor], context: DistContext, source: str) -> None:
+    """Every rank has to call it. Raises ConfigError, on every rank, where one begins with other weights.
+
+    Names on one machine may stand for other files than on another. Random weights that two kinds of processor
+    draw differ in their last bits: lengths of tensors are compared, to one part in a million.
+    """
+    if context.world_size == 1:
+        return
+    length = partial(torch.linalg.vector_norm, dtype=torch.float64)
+    own = {name: length(tensor.detach()).item() for name, tensor in weights.items()}
+    first, *others = context.gather_objects(own)
+    for rank, other in enumerate(others, 1):
+        names = [
+            name
+            for name in {**first, **other}
+            if not math.isclose(first.get(name, math.nan), other.get(name, math.nan), rel_tol=1e-6)
+        ]
+        if names:
+            raise ConfigError(
+                f"process {rank} begins with other weights than process 0: {len(names)} of {len(first)} "
+                f"tensors, {names[0]} among them. {source} has to be the same file on every machine"
+            )
 
 
 def _shared(settings: Any) -> Any:

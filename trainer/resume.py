@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
 
 from trainer import checkpoint, optim
+from trainer.alike import check_weights
 from trainer.bucket import Bucket
 from trainer.checkpoint import list_checkpoints
 from trainer.metrics import STARTS
@@ -116,6 +117,8 @@ def resume(trainer: "Trainer", path: Path) -> None:
     """
     config, context = trainer.config, trainer.context
     state = checkpoint.read_checkpoint(path)
+    if not path.is_dir():  # each process reads the slices of a distributed one from all files
+        check_weights(state["state_dict"], context, str(path))
     with optim.keeping_settings(trainer.optimizer):
         checkpoint.restore(path, state, trainer.model, trainer.optimizer, context)
     trained = state.get("trained")

@@ -6,6 +6,10 @@ import train
 
 
 def main(arguments: list[str]) -> int:
-    """`arguments`: those of rank 1 alone follow "--"."""
+    """`arguments`: those of rank 1 alone follow "--". "cd=FOLDER" is where a rank is started."""
     at = arguments.index("--")
-    return train.main(arguments[:at] + (arguments[at + 1 :] if os.environ["RANK"] == "1" else []))
+    own = arguments[:at] + (arguments[at + 1 :] if os.environ["RANK"] == "1" else [])
+    for folder in [each for each in own if each.startswith("cd=")]:
+        os.chdir(folder.removeprefix("cd="))
+        own.remove(folder)
+    return train.main(own)

@@ -2,8 +2,10 @@
 
 import json
 import shutil
+from collections.abc import Sequence
 
 import pytest
+import torch
 
 from tests.trainer import different_rank
 from tests.trainer.runs import LIMIT
@@ -15,8 +17,8 @@ pytestmark = pytest.mark.heavy  # each starts processes
 def ended(start, arguments, tmp_path):
     """Exit statuses of two processes, of which the second has more arguments, and what each said."""
 
-    def ended(*more: str, **settings) -> list[tuple[int, str]]:
-        given = [*arguments(name="two", trainer__max_steps=2, **settings), "--", *more]
+    def ended(*more: str, flags: Sequence[str] = (), **settings) -> list[tuple[int, str]]:
+        given = [*arguments(*flags, name="two", trainer__max_steps=2, **settings), "--", *more]
         processes = start.ranks(2, given, tmp_path / "says", different_rank.main)
         for process in processes:
             process.join(LIMIT)
@@ -49,6 +51,23 @@ def test_another_list_is_named_on_all(ended, world, tmp_path, change):
         assert status == 2, said
         assert "process 1 was not started as process 0: data.train, webvid." in said
         assert ("webvid.samples is" in said) == (change == "shorter")
+
+
+@pytest.mark.parametrize("engine", ["ddp", "fsdp"])
+@pytest.mark.parametrize("begin", ["start", "resume"])
+def test_other_weights_under_one_name_are_named_on_all(ended, undisturbed, tmp_path, begin, engine):
+    for name in ("0", "1"):
+        (tmp_path / name).mkdir()
+        shutil.copy(undisturbed / "checkpoint-epoch2.pth", tmp_path / name / "w.pth")
+    state = torch.load(tmp_path / "1/w.pth", weights_only=True)
+    state["state_dict"]["text_projection"][0, 0] += 0.1
+    torch.save(state, tmp_path / "1/w.pth")
+    settings = {"arch__start_from": "w.pth"} if begin == "start" else {}
+    flags = [f"cd={tmp_path / '0'}", *(["--resume", "w.pth"] if begin == "resume" else [])]
+    for status, said in ended(f"cd={tmp_path / '1'}", flags=flags, trainer__engine=engine, **settings):
+        assert status == 2, said
+        assert "process 1 begins with other weights than process 0: 1 of " in said
+        assert "text_projection among them. " in said
 
 
 def test_what_may_differ_from_machine_to_machine_does(ended, world, tmp_path):
