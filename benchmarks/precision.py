@@ -150,6 +150,8 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     variant = VARIANTS[args.arch]
     frames, size = args.frames or variant.num_frames, variant.image_size
     clips = read_videos(args.videos, frames, size) if args.videos else blobs(args.clips, frames, size)
+    if len(clips) < 2:
+        raise ValueError("one clip alone does not differ from the clips' mean: give two or more")
     rows = []
     for name, change in WEIGHTS.items():
         torch.manual_seed(0)

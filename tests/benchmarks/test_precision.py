@@ -37,6 +37,13 @@ def test_a_checkpoint_on_videos(tmp_path):
     assert 0.998 <= rows["weights.pth, fp8"]["cosine"] < rows["weights.pth, bf16"]["cosine"] < 1
 
 
+def test_one_clip_is_too_few(tmp_path, capsys):
+    with pytest.raises(SystemExit) as end:
+        run(tmp_path, "--clips", "1")
+    assert end.value.code == 2
+    assert "give two or more" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("kind", ["short", "damaged"])
 def test_a_video_that_cannot_be_taken_is_named(tmp_path, capsys, kind):
     video = tmp_path / "a.mp4"
